@@ -1,0 +1,149 @@
+"""What the factories of the records make: the four stages at work, and the encoder beneath them.
+
+Every factory of a primitive is called as ``factory(binding)`` with a `Binding` and returns an object of
+the protocol of its stage. Nothing here keeps state that a step changes; randomness comes from the
+generator that is handed over (CPU), and inputs are never changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import attrs
+from torch import Generator, Tensor, nn
+
+from aang_core.rows import Hidden, Layout, Packed, Row, Targets
+
+if TYPE_CHECKING:
+    from aang_core.batching import FusedBatch
+    from aang_core.task import Task
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Binding:
+    """What a primitive is bound to when a run begins.
+
+    :param options: the record's options, with the run's ``[primitives.NAME]`` laid over them.
+    :param seed: of the run; for what is fitted or sampled once at the start.
+    :param source: for outputs, the bound data source of the same objective; else None.
+    :param cache: a folder for what is expensive to make, or None.
+    """
+
+    task: Task
+    backbone: Backbone
+    options: Mapping[str, Any]
+    seed: int = 0
+    source: BoundSource | None = None
+    cache: Path | None = None
+
+
+@runtime_checkable
+class BoundSource(Protocol):
+    """Stage 1 at work. `provides`: the capabilities of ``may_provide`` that this data really has."""
+
+    provides: frozenset[str]
+
+    def __len__(self) -> int:
+        """How many texts (images, …) there are."""
+
+    def rows(self) -> Iterator[Row]:
+        """Every row once, in order and in the ``single`` layout: what statistics are fitted on."""
+
+    def draw(self, layout: Layout, count: int, generator: Generator) -> list[Row]:
+        """`count` rows in this layout, drawn at random; in pairs for the layouts that pair rows."""
+
+
+@runtime_checkable
+class BoundTransform(Protocol):
+    """Stage 2 at work."""
+
+    def apply(self, packed: Packed, generator: Generator) -> Packed:
+        """A new `Packed`: selected, and changed where the transform changes something."""
+
+
+@runtime_checkable
+class BoundRepresentation(Protocol):
+    """Stage 3 at work.
+
+    `tag` says which kind of rule it is, so that the usual ones cost nothing: ``full``, ``causal`` and
+    ``anticausal`` need no method; ``matrix`` asks `allowed` for every row; ``order`` asks `order`, and position i
+    may then attend to j where ``rank[j] <= rank[i]``.
+    """
+
+    tag: str
+
+    def allowed(self, length: int, generator: Generator) -> Tensor:
+        """[T, T] bool, row i: what position i may attend to. Its diagonal must be True."""
+
+    def order(self, length: int, generator: Generator) -> Tensor:
+        """[T] long, a permutation: each position's rank."""
+
+
+@runtime_checkable
+class BoundOutput(Protocol):
+    """Stage 4 at work, for one source.
+
+    :ivar layout: what rows must look like.
+    :ivar min_rows: fewer rows than this cannot be used in a step.
+    :ivar row_multiple: rows come in groups of this size, which nothing may cut.
+    :ivar pointwise: whether each loss depends on its own target only, so that objectives which share a head may be
+        computed in one call (contrastive losses, which need the other rows of the batch, are not pointwise).
+    """
+
+    layout: Layout
+    min_rows: int
+    row_multiple: int
+    pointwise: bool
+
+    def targets(self, packed: Packed) -> Targets:
+        """What is to be predicted; indices count from the start of `packed`."""
+
+    def head(self) -> nn.Module:
+        """A new head. Parameters of the encoder may be shared with it (a tied decoder)."""
+
+    def losses(self, head: nn.Module, hidden: Hidden, targets: Targets) -> Tensor:
+        """[M], one value per target; the core alone sums and divides."""
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What was fitted on the source (class counts, idf), to be saved with the run; often empty."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """An encoder with everything the engine asks of it. The same object for a whole run.
+
+    :ivar body: the shared encoder; the meta-gradient lives in its parameters.
+    :ivar hidden_size: H.
+    :ivar embedding_size: E, the width of the input embeddings (noise is drawn in it).
+    :ivar max_length: positions that a row may have, special ones included.
+    :ivar capabilities: such as ``backbone:row-attention`` (every row its own rule) and ``backbone:dropout``.
+    :ivar packed: whether `encode` runs layers on exactly the N packed positions, as the fused engine needs.
+    """
+
+    name: str
+    body: nn.Module
+    hidden_size: int
+    embedding_size: int
+    max_length: int
+    capabilities: frozenset[str]
+    packed: bool
+
+    def rows(self, examples: Sequence[Mapping[str, Any]], origins: Sequence[Any]) -> list[Row]:
+        """Examples (columns of a split, with an optional ``label``) as rows, cut at `max_length`."""
+
+    def encode(self, batch: FusedBatch) -> Hidden:
+        """One forward pass over a packed stream, each row under its own rule."""
+
+    def end_task_head(self, task: Task) -> nn.Module:
+        """The head that an exported model will have. Called as ``head(hidden, rows)`` → logits [len(rows), C].
+
+        Every call returns the same initial state; the first one is the head that `export` writes.
+        """
+
+    def export(self, directory: Path, head: nn.Module, task: Task) -> None:
+        """Write a model that loads without aang."""
+
+    def exported_logits(self, directory: Path, examples: Sequence[Mapping[str, Any]]) -> Tensor:
+        """[len(examples), C] from the files alone: what proves an export."""
