@@ -1,4 +1,8 @@
-"""Step 5 of 9. In: objectives, row shares, a generator. Out: FusedBatch, one packed stream with its layout."""
+"""Step 5 of 9. In: objectives, row shares, a generator. Out: FusedBatch, one packed stream with its layout.
+
+Each objective of a step is drawn, transformed and given its targets on its own (a `Piece`), by a generator of
+its own; `fuse` lays the pieces end to end. Nothing is padded.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ from functools import cached_property
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from aang_core.rows import Row, Targets
+from aang_core.errors import AangError
+from aang_core.protocols import BoundOutput, BoundRepresentation, BoundSource, BoundTransform
+from aang_core.row_shares import RowNeed
+from aang_core.rows import Packed, Row, Targets
 
 
 @attrs.frozen(eq=False)
@@ -21,6 +28,31 @@ class RowRule:
 
 
 FULL = RowRule()
+
+
+@attrs.frozen(eq=False)
+class BoundObjective:
+    """An objective with its four primitives at work."""
+
+    id: str
+    source: BoundSource
+    transform: BoundTransform
+    representation: BoundRepresentation
+    output: BoundOutput
+
+    @property
+    def need(self) -> RowNeed:
+        """The rows that its output accepts."""
+        return RowNeed(self.output.min_rows, self.output.row_multiple)
+
+
+@attrs.frozen(eq=False)
+class Piece:
+    """One objective's rows of one step, ready for the encoder."""
+
+    packed: Packed
+    rules: tuple[RowRule, ...]
+    targets: Targets
 
 
 @attrs.frozen(eq=False)
@@ -39,7 +71,7 @@ class Segment:
     count: int
 
 
-@attrs.frozen(eq=False, slots=False)  # a dict for the cached lengths
+@attrs.frozen(eq=False, slots=False)  # a dict for the cached lengths and the backbone's plan
 class FusedBatch:
     """All rows of a step in one packed stream, objective after objective.
 
@@ -68,15 +100,158 @@ class FusedBatch:
         """N."""
         return int(self.offsets[-1])
 
+    def select(self, segments: Sequence[int]) -> FusedBatch:
+        """The stream of some segments alone (positions in `segments`), in their order; counts stay the step's."""
+        chosen = [self.segments[i] for i in segments]
+        rows = torch.cat([torch.arange(s.row_start, s.row_stop) for s in chosen])
+        return self._of_rows(rows, chosen, [self.targets[i] for i in segments])
+
+    def _of_rows(
+        self, rows: Tensor, old: Sequence[Segment], targets: Sequence[Targets]
+    ) -> FusedBatch:
+        spans = [(int(self.offsets[r]), int(self.offsets[r + 1])) for r in rows.tolist()]
+        device = next(iter(self.inputs.values())).device
+        positions = torch.cat([torch.arange(a, b) for a, b in spans]).to(device)
+        lengths = torch.tensor([0] + [b - a for a, b in spans])
+        segments, row, start = [], 0, 0
+        for s in old:
+            segments.append(_placed(s, row, start))
+            row, start = segments[-1].row_stop, segments[-1].stop
+        return FusedBatch(
+            inputs={name: value[positions] for name, value in self.inputs.items()},
+            offsets=lengths.cumsum(0),
+            rules=tuple(self.rules[r] for r in rows.tolist()),
+            segments=tuple(segments),
+            targets=tuple(targets),
+            noise=None if self.noise is None else self.noise[positions],
+        )
+
+    def to(self, device: torch.device) -> FusedBatch:
+        """The same batch with its tensors (but for the offsets) on `device`."""
+        if device.type == "cpu":
+            return self
+        return attrs.evolve(
+            self,
+            inputs={k: v.to(device, non_blocking=True) for k, v in self.inputs.items()},
+            targets=tuple(_targets_to(t, device) for t in self.targets),
+            noise=None if self.noise is None else self.noise.to(device),
+        )
+
+
+def _placed(segment: Segment, row: int, start: int) -> Segment:
+    rows, tokens = segment.row_stop - segment.row_start, segment.stop - segment.start
+    return attrs.evolve(
+        segment, row_start=row, row_stop=row + rows, start=start, stop=start + tokens
+    )
+
+
+def _targets_to(targets: Targets, device: torch.device) -> Targets:
+    return attrs.evolve(
+        targets,
+        index=targets.index.to(device),
+        value=targets.value.to(device),
+        extra={k: v.to(device) for k, v in targets.extra.items()},
+    )
+
 
 def pack_rows(rows: Sequence[Row]) -> tuple[dict[str, Tensor], Tensor]:
     """Concatenate the inputs of rows: name → [N], and the offsets [B + 1]."""
     lengths = torch.tensor([0] + [len(row) for row in rows])
     names = rows[0].inputs.keys()
-    return {name: torch.cat([row.inputs[name] for row in rows]) for name in names}, lengths.cumsum(0)
+    return {n: torch.cat([row.inputs[n] for row in rows]) for n in names}, lengths.cumsum(0)
 
 
 def plain_batch(rows: Sequence[Row]) -> FusedBatch:
     """Unchanged rows under the full rule, without objectives: for evaluation and features."""
     inputs, offsets = pack_rows(rows)
     return FusedBatch(inputs=inputs, offsets=offsets, rules=(FULL,) * len(rows))
+
+
+def pack(rows: Sequence[Row]) -> Packed:
+    """Rows as one untransformed `Packed`."""
+    inputs, offsets = pack_rows(rows)
+    special = torch.cat([row.special for row in rows])
+    structures = [row.structure for row in rows]
+    return Packed(
+        inputs=inputs,
+        original=inputs,
+        special=special,
+        marks={n: torch.cat([row.marks[n] for row in rows]) for n in rows[0].marks},
+        offsets=offsets,
+        selected=torch.zeros_like(special),
+        labels=tuple(row.label for row in rows),
+        origins=tuple(row.origin for row in rows),
+        structure=None if None in structures else torch.tensor(structures),
+        proposals=_proposals(rows),
+    )
+
+
+def _proposals(rows: Sequence[Row]) -> Tensor | None:
+    if all(row.proposals is None for row in rows):
+        return None
+    none = [torch.full((len(row),), -1) for row in rows]
+    return torch.cat(
+        [
+            row.proposals if row.proposals is not None else blank
+            for row, blank in zip(rows, none, strict=True)
+        ]
+    )
+
+
+def row_rules(
+    representation: BoundRepresentation, packed: Packed, generator: Generator
+) -> tuple[Packed, tuple[RowRule, ...]]:
+    """Draw each row's attention rule; an order is also recorded in `Packed.order` ([N]) for outputs to read."""
+    packed = attrs.evolve(packed, tag=representation.tag)
+    lengths = packed.lengths.tolist()
+    if representation.tag == "matrix":
+        return packed, tuple(
+            RowRule("matrix", representation.allowed(n, generator)) for n in lengths
+        )
+    if representation.tag == "order":
+        ranks = [representation.order(n, generator) for n in lengths]
+        rules = tuple(RowRule("matrix", rank[None, :] <= rank[:, None]) for rank in ranks)
+        return attrs.evolve(packed, order=torch.cat(ranks)), rules
+    return packed, (RowRule(representation.tag),) * len(lengths)
+
+
+def prepare(objective: BoundObjective, rows: int, generator: Generator) -> Piece:
+    """Draw `rows` rows of one objective and take them through its stages.
+
+    :raises AangError: where the source gives another number of rows than it was asked for.
+    """
+    drawn = objective.source.draw(objective.output.layout, rows, generator)
+    if len(drawn) != rows:
+        raise AangError(f"{objective.id}: asked its source for {rows} rows, got {len(drawn)}")
+    packed = objective.transform.apply(pack(drawn), generator)
+    packed, rules = row_rules(objective.representation, packed, generator)
+    return Piece(packed=packed, rules=rules, targets=objective.output.targets(packed))
+
+
+def fuse(pieces: Sequence[tuple[int, Piece]]) -> FusedBatch:
+    """Lay pieces end to end. Each comes with its number in the step (0 is the end-task)."""
+    segments, row, start = [], 0, 0
+    for number, piece in pieces:
+        rows, tokens = len(piece.rules), int(piece.packed.offsets[-1])
+        segments.append(Segment(number, row, row + rows, start, start + tokens, len(piece.targets)))
+        row, start = row + rows, start + tokens
+    packs = [piece.packed for _, piece in pieces]
+    return FusedBatch(
+        inputs={n: torch.cat([p.inputs[n] for p in packs]) for n in packs[0].inputs},
+        offsets=torch.cat(
+            [torch.zeros(1, dtype=torch.long), torch.cat([p.lengths for p in packs]).cumsum(0)]
+        ),
+        rules=tuple(rule for _, piece in pieces for rule in piece.rules),
+        segments=tuple(segments),
+        targets=tuple(piece.targets for _, piece in pieces),
+        noise=_noise(packs),
+    )
+
+
+def _noise(packs: Sequence[Packed]) -> Tensor | None:
+    width = next((p.noise.shape[1] for p in packs if p.noise is not None), None)
+    if width is None:
+        return None
+    return torch.cat(
+        [p.noise if p.noise is not None else torch.zeros(len(p.special), width) for p in packs]
+    )

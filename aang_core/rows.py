@@ -81,6 +81,7 @@ class Packed:
     :param proposals: [N], or None; −1 where a row has none.
     :param noise: [N, E] to be added to the input embeddings, or None.
     :param order: [N] each position's rank in its row's factorisation order, where the representation has one.
+    :param tag: the representation's tag, so that outputs know in which direction the next position lies.
     """
 
     inputs: Mapping[str, Tensor]
@@ -95,6 +96,7 @@ class Packed:
     proposals: Tensor | None = None
     noise: Tensor | None = None
     order: Tensor | None = None
+    tag: str = "full"
 
     @property
     def lengths(self) -> Tensor:
