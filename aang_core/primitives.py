@@ -23,13 +23,13 @@ _NAME = re.compile(r"[a-z0-9]+(?:[-+:.][a-z0-9]+)*")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def _check_name(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+def _check_name(instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         kind = type(instance).__name__
         raise PluginError(f"a {kind} is named {value!r}; names are kebab-case, such as 'span-mask'")
 
 
-def _check_factory(instance: Any, attribute: attrs.Attribute[str], value: str) -> None:
+def _check_factory(instance: Any, _attribute: attrs.Attribute[str], value: str) -> None:
     if not isinstance(value, str) or not _FACTORY.fullmatch(value):
         raise PluginError(
             f"{instance.name!r} gives {value!r} as its factory; expected 'module:callable'"
