@@ -32,7 +32,7 @@ class Binding:
     """
 
     task: Task
-    backbone: Backbone
+    backbone: Backbone | None
     options: Mapping[str, Any]
     seed: int = 0
     source: BoundSource | None = None
@@ -108,6 +108,24 @@ class BoundOutput(Protocol):
 
     def state(self) -> Mapping[str, Tensor]:
         """What was fitted on the source (class counts, idf), to be saved with the run; often empty."""
+
+
+@attrs.frozen(kw_only=True)
+class BackboneSettings:
+    """What a `primitives.BackboneKind`'s factory is called with: ``factory(model, settings)``.
+
+    :param max_length: longest row, in positions; the encoder's own limit is kept where it is lower.
+    :param device: ``cpu``, ``cuda``, …, or ``auto`` (cuda where there is one).
+    :param dtype: of the parameters, ``float32``, ``bfloat16`` or ``float64``.
+    :param seed: for parameters that the checkpoint does not hold.
+    :param checkpointing: recompute activations in the backward pass instead of keeping them.
+    """
+
+    max_length: int = 128
+    device: str = "auto"
+    dtype: str = "float32"
+    seed: int = 0
+    checkpointing: bool = False
 
 
 @runtime_checkable
