@@ -1,5 +1,10 @@
 """The errors that a user can mend. The command line prints them as one message and exits with 1."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class AangError(Exception):
     """Base of every error that the user can mend; its text says expected, found, where and what to do."""
@@ -23,3 +28,22 @@ class ModelError(AangError):
 
 class RunError(AangError):
     """A run directory is occupied, unfinished, damaged, or of another version."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: ``; did you mean 'td+ed'?``, or what is known."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    if not names:
+        return "; there are none"
+    return "; known: " + ", ".join(names)
+
+
+def one_message(faults: Iterable[str], summary: str) -> str:
+    """One fault as it is; several under a summary that counts them, a line each."""
+    lines = list(faults)
+    if len(lines) == 1:
+        return lines[0]
+    return f"{summary}: {len(lines)} faults\n" + "\n".join(f"  - {line}" for line in lines)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import attrs
@@ -34,6 +34,17 @@ def _check_factory(instance: Any, _attribute: attrs.Attribute[str], value: str) 
         raise PluginError(
             f"{instance.name!r} gives {value!r} as its factory; expected 'module:callable'"
         )
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in their order. One bare text would silently become its letters, so it is refused."""
+    if isinstance(names, str):
+        raise PluginError(f"expected a list of names (got the text {names!r})")
+    return tuple(names)
+
+
+def _name_set(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(_names(names))
 
 
 def load_factory(address: str) -> Callable[..., Any]:
@@ -73,9 +84,9 @@ class Primitive(Record):
     :param conflicts: capabilities that must be absent.
     """
 
-    provides: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
-    requires: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
-    conflicts: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    provides: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
+    requires: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
+    conflicts: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
     stage: ClassVar[str]
 
     @property
@@ -93,7 +104,7 @@ class DataSource(Primitive):
     """
 
     stage: ClassVar[str] = "data"
-    may_provide: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    may_provide: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
 
 
 @attrs.frozen(kw_only=True)
@@ -104,7 +115,7 @@ class Transform(Primitive):
     """
 
     stage: ClassVar[str] = "transform"
-    drops: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    drops: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -130,14 +141,18 @@ class Output(Primitive):
 class Block:
     """One product of stage lists inside a space."""
 
-    data: tuple[str, ...] = attrs.field(converter=tuple)
-    transform: tuple[str, ...] = attrs.field(converter=tuple)
-    representation: tuple[str, ...] = attrs.field(converter=tuple)
-    output: tuple[str, ...] = attrs.field(converter=tuple)
+    data: tuple[str, ...] = attrs.field(converter=_names)
+    transform: tuple[str, ...] = attrs.field(converter=_names)
+    representation: tuple[str, ...] = attrs.field(converter=_names)
+    output: tuple[str, ...] = attrs.field(converter=_names)
 
     def names(self, stage: str) -> tuple[str, ...]:
         """The names listed at one stage."""
         return getattr(self, stage)  # type: ignore[no-any-return]
+
+
+def _blocks(blocks: Iterable[Block]) -> tuple[Block, ...]:
+    return tuple(blocks)
 
 
 @attrs.frozen(kw_only=True)
@@ -146,13 +161,12 @@ class Space:
 
     :param optional: data sources whose absence makes their objectives illegal instead of being an
         error.
-    :param named: ids of objectives that the literature has names for.
     """
 
     name: str = attrs.field(validator=_check_name)
     summary: str
-    blocks: tuple[Block, ...] = attrs.field(converter=tuple)
-    optional: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    blocks: tuple[Block, ...] = attrs.field(converter=_blocks)
+    optional: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
     source: str = ""
 
 
@@ -178,7 +192,7 @@ class BackboneKind(Record):
     prefixes: tuple[str, ...] = ()
     fallback: bool = False
     reads: tuple[str, ...] = ("text",)
-    capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
 
 
 @attrs.frozen(kw_only=True)

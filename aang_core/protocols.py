@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class Binding:
     """What a primitive is bound to when a run begins.
 
+    :param backbone: the encoder; None only where a data source is asked what it provides, and for no rows.
     :param options: the record's options, with the run's ``[primitives.NAME]`` laid over them.
     :param seed: of the run; for what is fitted or sampled once at the start.
     :param source: for outputs, the bound data source of the same objective; else None.

@@ -1,0 +1,107 @@
+"""The built-in spaces, and the names that the literature has for single objectives.
+
+A space is a union of products; what is illegal in a product follows from what the primitives declare.
+"""
+
+from __future__ import annotations
+
+from aang_core.primitives import Block, NamedObjective, Space
+
+AANG = "Dery et al., AANG: Automating Auxiliary Learning, ICLR 2023"
+TAPT = "Gururangan et al., Don't Stop Pretraining, ACL 2020"
+BERT = "Devlin et al., BERT, NAACL 2019"
+GPT = "Radford et al., Improving Language Understanding by Generative Pre-Training, 2018"
+XLNET = "Yang et al., XLNet, NeurIPS 2019"
+ELMO = "Peters et al., Deep Contextualized Word Representations, NAACL 2018"
+SPANBERT = "Joshi et al., SpanBERT, TACL 2020"
+
+_TRANSFORMS = ("bert-op", "mask", "replace", "no-op")
+_REPRESENTATIONS = ("bidirectional", "left-to-right", "right-to-left", "random-factorized")
+_OUTPUTS = ("denoise", "end-task")
+
+
+def _block(*objectives: str) -> Block:
+    """The smallest block that holds these objective ids."""
+    stages = zip(*(objective.split("/") for objective in objectives), strict=True)
+    names = [tuple(dict.fromkeys(stage)) for stage in stages]
+    return Block(data=names[0], transform=names[1], representation=names[2], output=names[3])
+
+
+def _aang(name: str, summary: str, data: tuple[str, ...]) -> Space:
+    """One of the paper's two searched spaces: everything but the data is the same."""
+    block = Block(
+        data=data, transform=_TRANSFORMS, representation=_REPRESENTATIONS, output=_OUTPUTS
+    )
+    return Space(name=name, summary=summary, blocks=(block,), source=AANG)
+
+
+def _union(name: str, summary: str, source: str, *objectives: str) -> Space:
+    """A space of exactly these objectives, one block each."""
+    return Space(
+        name=name, summary=summary, source=source, blocks=tuple(_block(o) for o in objectives)
+    )
+
+
+SPACES = (
+    _aang("td", "The paper's AANG-TD: the task's own texts", ("task",)),
+    _aang("td+ed", "The paper's AANG-TD+ED: with texts of the domain", ("task", "in-domain")),
+    _union(
+        "x+y+z",
+        "The paper's X+Y+Z: the GPT, XLNet and BERT styles together",
+        AANG,
+        "task/no-op/left-to-right/denoise",
+        "task/no-op/random-factorized/denoise",
+        "task/bert-op/bidirectional/denoise",
+    ),
+    _union(
+        "bert", "Masked language modelling on the task", BERT, "task/bert-op/bidirectional/denoise"
+    ),
+    _union("tapt", "Task-adaptive training", TAPT, "task/bert-op/bidirectional/denoise"),
+    _union("dapt", "Domain-adaptive training", TAPT, "in-domain/bert-op/bidirectional/denoise"),
+    _union(
+        "tapt+dapt",
+        "Task- and domain-adaptive training",
+        TAPT,
+        "task/bert-op/bidirectional/denoise",
+        "in-domain/bert-op/bidirectional/denoise",
+    ),
+    _union("gpt", "Left-to-right language modelling", GPT, "task/no-op/left-to-right/next-token"),
+    _union("xlnet", "Permuted language modelling", XLNET, "task/no-op/permuted/next-token"),
+    _union(
+        "elmo",
+        "Language modelling in both directions",
+        ELMO,
+        "task/no-op/left-to-right/next-token",
+        "task/no-op/right-to-left/next-token",
+    ),
+    _union("spanbert", "Masked spans", SPANBERT, "task/span-mask/bidirectional/denoise"),
+    _union(
+        "gpt-style",
+        "The paper's GPT-style baseline: denoises, predicts nothing ahead",
+        AANG,
+        "task/no-op/left-to-right/denoise",
+    ),
+    _union(
+        "xlnet-style",
+        "The paper's XLNet-style baseline: denoises, predicts nothing ahead",
+        AANG,
+        "task/no-op/random-factorized/denoise",
+    ),
+)
+
+NAMED_OBJECTIVES = tuple(
+    NamedObjective(name=name, objective=objective, source=source)
+    for name, objective, source in (
+        ("bert", "task/bert-op/bidirectional/denoise", BERT),
+        ("tapt", "task/bert-op/bidirectional/denoise", TAPT),
+        ("dapt", "in-domain/bert-op/bidirectional/denoise", TAPT),
+        ("gpt", "task/no-op/left-to-right/next-token", GPT),
+        ("gpt", "out-of-domain/no-op/left-to-right/next-token", GPT),
+        ("xlnet", "task/no-op/permuted/next-token", XLNET),
+        ("elmo-forward", "task/no-op/left-to-right/next-token", ELMO),
+        ("elmo-backward", "task/no-op/right-to-left/next-token", ELMO),
+        ("spanbert", "task/span-mask/bidirectional/denoise", SPANBERT),
+        ("gpt-style", "task/no-op/left-to-right/denoise", AANG),
+        ("xlnet-style", "task/no-op/random-factorized/denoise", AANG),
+    )
+)
