@@ -133,7 +133,7 @@ class FusedBatch:
         return attrs.evolve(
             self,
             inputs={k: v.to(device, non_blocking=True) for k, v in self.inputs.items()},
-            targets=tuple(_targets_to(t, device) for t in self.targets),
+            targets=tuple(targets.to(device) for targets in self.targets),
             noise=None if self.noise is None else self.noise.to(device),
         )
 
@@ -142,15 +142,6 @@ def _placed(segment: Segment, row: int, start: int) -> Segment:
     rows, tokens = segment.row_stop - segment.row_start, segment.stop - segment.start
     return attrs.evolve(
         segment, row_start=row, row_stop=row + rows, start=start, stop=start + tokens
-    )
-
-
-def _targets_to(targets: Targets, device: torch.device) -> Targets:
-    return attrs.evolve(
-        targets,
-        index=targets.index.to(device),
-        value=targets.value.to(device),
-        extra={k: v.to(device) for k, v in targets.extra.items()},
     )
 
 

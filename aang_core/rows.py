@@ -136,6 +136,15 @@ class Targets:
         """The same targets where the stream has `by` positions (or rows) before them."""
         return attrs.evolve(self, index=self.index + by)
 
+    def to(self, device: torch.device) -> Targets:
+        """The same targets on `device`."""
+        return attrs.evolve(
+            self,
+            index=self.index.to(device),
+            value=self.value.to(device),
+            extra={name: tensor.to(device) for name, tensor in self.extra.items()},
+        )
+
 
 @attrs.frozen(eq=False)
 class Hidden:

@@ -1,0 +1,102 @@
+"""The direction that the search follows: the end-task's gradient on dev, through a head fitted for it.
+
+Paper, Algorithm 1 and eq. 5: a fresh dev head φ* is fitted with the body frozen, then ``V = ∇θ L_dev([θ_body; φ*])``
+is taken over other examples. The body does not change while the head is fitted, so one encoder pass serves all
+its steps. Dropout is off for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from aang_core.batching import pack, plain_batch
+from aang_core.config import Meta
+from aang_core.end_task import EndTask
+from aang_core.metagrad import Gradient, Model
+from aang_core.randomness import generator
+from aang_core.rows import Row
+
+
+class DevGradient:
+    """Computes V; keeps nothing but what it was made with.
+
+    :param dev: rows that the meta-gradient may see (all of dev, less what is held back).
+    :param train: labelled training rows, for fitting the dev head where the configuration says so.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        end_task: EndTask,
+        dev: Sequence[Row],
+        train: Sequence[Row],
+        meta: Meta,
+        seed: int,
+    ) -> None:
+        self.model, self.end_task, self.meta, self.seed = model, end_task, meta, seed
+        self.dev, self.train = dev, train
+        self.device = next(model.backbone.body.parameters()).device
+
+    def at(self, step: int, previous: Gradient | None) -> Gradient:
+        """V for this step; with `previous` and a decay, the running mean ``d · V_old + (1 − d) · V_new``."""
+        fit, measure = self._examples(step)
+        with evaluating(self.model.backbone.body):
+            head = self._fitted_head(fit)
+            fresh = self._gradient(head, measure)
+        decay = self.meta.dev_gradient_decay
+        if previous is None or decay == 0:
+            return fresh
+        return {n: decay * previous[n] + (1 - decay) * fresh[n] for n in fresh}
+
+    def _examples(self, step: int) -> tuple[list[Row], list[Row]]:
+        """Rows that fit the head, and other rows that give the gradient."""
+        order = torch.randperm(len(self.dev), generator=generator(self.seed, "dev", step)).tolist()
+        measure = [self.dev[i] for i in order[: self.meta.dev_rows]]
+        if self.meta.dev_head_split == "dev":
+            rest = order[self.meta.dev_rows :][: self.meta.dev_head_rows]
+            return [self.dev[i] for i in rest], measure
+        drawn = torch.randperm(len(self.train), generator=generator(self.seed, "dev-head", step))
+        return [self.train[i] for i in drawn[: self.meta.dev_head_rows].tolist()], measure
+
+    def _fitted_head(self, rows: Sequence[Row]) -> nn.Module:
+        batch, targets = plain_batch(rows).to(self.device), self.end_task.targets(pack(rows))
+        with torch.no_grad():
+            hidden = self.model.backbone.encode(batch)
+        head = self.end_task.head().to(self.device).eval()
+        optimizer = torch.optim.AdamW(
+            head.parameters(),
+            lr=self.meta.dev_head_lr,
+            weight_decay=self.meta.dev_head_weight_decay,
+        )
+        targets = targets.to(self.device)
+        for _ in range(self.meta.dev_head_steps):
+            optimizer.zero_grad()
+            torch.autograd.backward(self.end_task.losses(head, hidden, targets).mean())
+            optimizer.step()
+        return head
+
+    def _gradient(self, head: nn.Module, rows: Sequence[Row]) -> Gradient:
+        body = self.model.body()
+        hidden = self.model.backbone.encode(plain_batch(rows).to(self.device))
+        targets = self.end_task.targets(pack(rows)).to(self.device)
+        loss = self.end_task.losses(head, hidden, targets).mean()
+        grads = torch.autograd.grad(loss, list(body.values()), allow_unused=True)
+        return {
+            name: torch.zeros_like(parameter) if grad is None else grad
+            for (name, parameter), grad in zip(body.items(), grads, strict=True)
+        }
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Dropout off inside the block."""
+    before = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(before)
