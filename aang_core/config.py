@@ -11,6 +11,20 @@ from typing import Any
 
 import attrs
 
+from aang_core.config_rules import (
+    Choice,
+    Flag,
+    Real,
+    Several,
+    Tables,
+    Text,
+    Texts,
+    Whole,
+    rules_of,
+    setting,
+)
+from aang_core.errors import ConfigError, did_you_mean, one_message
+
 METHODS = ("aang", "tartan", "static", "finetune", "pretrain-finetune")
 
 
@@ -33,27 +47,27 @@ class Training:
     :param precision: ``fp32`` or ``bf16`` (autocast; alignments stay in fp32).
     """
 
-    end_task_rows: int = 32
-    auxiliary_rows: int = 64
-    row_budget: str = "none"
-    max_length: int = 128
-    max_steps: int = 600
-    eval_every: int = 30
-    patience: int = 20
-    lr: float = 1e-4
-    head_lr: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.98
-    weight_decay: float = 0.01
-    head_weight_decay: float = 0.1
-    warmup: float = 0.06
-    clip: float = 1.0
-    fit_heads_steps: int = 0
-    final_epochs: int = 10
-    final_lr: float = 1e-6
-    final_patience: int = 3
-    micro_batch_tokens: int = 0
-    precision: str = "fp32"
+    end_task_rows: int = setting(Whole(1), 32)
+    auxiliary_rows: int = setting(Whole(1), 64)
+    row_budget: str = setting(Choice(("none", "end-task")), "none")
+    max_length: int = setting(Whole(2), 128)
+    max_steps: int = setting(Whole(1), 600)
+    eval_every: int = setting(Whole(1), 30)
+    patience: int = setting(Whole(1), 20)
+    lr: float = setting(Real(without_least=True), 1e-4)
+    head_lr: float = setting(Real(without_least=True), 1e-3)
+    beta1: float = setting(Real(most=1.0, without_most=True), 0.9)
+    beta2: float = setting(Real(most=1.0, without_most=True), 0.98)
+    weight_decay: float = setting(Real(), 0.01)
+    head_weight_decay: float = setting(Real(), 0.1)
+    warmup: float = setting(Real(most=1.0), 0.06)
+    clip: float = setting(Real(), 1.0)
+    fit_heads_steps: int = setting(Whole(0), 0)
+    final_epochs: int = setting(Whole(0), 10)
+    final_lr: float = setting(Real(without_least=True), 1e-6)
+    final_patience: int = setting(Whole(1), 3)
+    micro_batch_tokens: int = setting(Whole(0), 0)
+    precision: str = setting(Choice(("fp32", "bf16")), "fp32")
 
 
 @attrs.frozen(kw_only=True)
@@ -78,26 +92,26 @@ class Meta:
     :param engine: ``fused`` or ``looped``.
     """
 
-    objectives_per_step: int = 6
-    factored: bool = True
-    alignment: str = "cosine"
-    logit_step: str = "direct"
-    factor_reduce: str = "mean"
-    factor_lr: float = 0.1
-    end_task_lr: float = 0.1
-    row_shares: str = "weight"
-    update_every: int = 1
-    dev_gradient_every: int = 1
-    dev_gradient_decay: float = 0.0
-    dev_rows: int = 32
-    dev_head_rows: int = 32
-    dev_head_steps: int = 10
-    dev_head_lr: float = 1e-2
-    dev_head_weight_decay: float = 0.1
-    dev_head_split: str = "train"
-    hold_back: float = 0.0
-    balance: bool = False
-    engine: str = "looped"
+    objectives_per_step: int = setting(Whole(0, word="all"), 6)
+    factored: bool = setting(Flag(), True)
+    alignment: str = setting(Choice(("cosine", "dot")), "cosine")
+    logit_step: str = setting(Choice(("direct", "softmax", "exponentiated")), "direct")
+    factor_reduce: str = setting(Choice(("mean", "sum")), "mean")
+    factor_lr: float = setting(Real(), 0.1)
+    end_task_lr: float = setting(Real(), 0.1)
+    row_shares: str = setting(Choice(("weight", "equal", "systematic")), "weight")
+    update_every: int = setting(Whole(1), 1)
+    dev_gradient_every: int = setting(Whole(1), 1)
+    dev_gradient_decay: float = setting(Real(most=1.0, without_most=True), 0.0)
+    dev_rows: int = setting(Whole(1), 32)
+    dev_head_rows: int = setting(Whole(1), 32)
+    dev_head_steps: int = setting(Whole(1), 10)
+    dev_head_lr: float = setting(Real(without_least=True), 1e-2)
+    dev_head_weight_decay: float = setting(Real(), 0.1)
+    dev_head_split: str = setting(Choice(("train", "dev")), "train")
+    hold_back: float = setting(Real(most=1.0, without_most=True), 0.0)
+    balance: bool = setting(Flag(), False)
+    engine: str = setting(Choice(("fused", "looped")), "looped")
 
 
 @attrs.frozen(kw_only=True)
@@ -106,8 +120,8 @@ class Heads:
     :param decoder: ``tied`` to the encoder's embeddings, or ``untied`` copies (paper).
     """
 
-    policy: str = "per-objective"
-    decoder: str = "tied"
+    policy: str = setting(Choice(("per-objective", "per-output")), "per-objective")
+    decoder: str = setting(Choice(("tied", "untied")), "tied")
 
 
 @attrs.frozen(kw_only=True)
@@ -121,17 +135,80 @@ class RunConfig:
     :param primitives: options of primitives by name.
     """
 
-    task: str = "sample"
-    model: str = ""
-    space: str = "td+ed"
-    with_: tuple[str, ...] = ()
-    method: str = "aang"
-    seeds: tuple[int, ...] = (0,)
-    train_rows: int = 0
-    external: Mapping[str, str] = attrs.field(factory=dict)
-    plugins: tuple[str, ...] = ()
-    device: str = "auto"
+    task: str = setting(Text(), "sample")
+    model: str = setting(Text(empty=True), "")
+    space: str = setting(Text(), "td+ed")
+    with_: tuple[str, ...] = setting(Several(Text()), ())
+    method: str = setting(Choice(METHODS), "aang")
+    seeds: tuple[int, ...] = setting(Several(Whole(0), least=1), (0,))
+    train_rows: int = setting(Whole(0), 0)
+    external: Mapping[str, str] = attrs.field(factory=dict, validator=Texts())
+    plugins: tuple[str, ...] = setting(Several(Text()), ())
+    device: str = setting(Text(), "auto")
     training: Training = attrs.field(factory=Training)
     meta: Meta = attrs.field(factory=Meta)
     heads: Heads = attrs.field(factory=Heads)
-    primitives: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    primitives: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, validator=Tables())
+
+    @classmethod
+    def from_mapping(
+        cls, raw: Mapping[str, Any], origins: Mapping[str, str] | None = None
+    ) -> RunConfig:
+        """A configuration from plain values, as TOML, flags or Python keywords give them.
+
+        :param raw: settings by key; ``training``, ``meta`` and ``heads`` are tables. What is left out has its default.
+        :param origins: dotted key → where it was set (``run.toml:12``, ``--max-steps``), for messages.
+        :raises ConfigError: names every unknown key and every value that breaks its rule, each with its origin.
+        """
+        faults: list[str] = []
+        where = origins or {}
+        settled = _settled(cls, raw, "", where, faults)
+        for table, record in SECTIONS.items():
+            given = raw.get(table, {})
+            if isinstance(given, record):
+                settled[table] = given
+            elif isinstance(given, Mapping):
+                inner = _settled(record, given, f"{table}.", where, faults)
+                settled[table] = inner if faults else record(**inner)
+            else:
+                faults.append(_said(where, table, f"must be a table (got {given!r})"))
+        if faults:
+            raise ConfigError(one_message(faults, "the configuration"))
+        return cls(**settled)
+
+
+SECTIONS: Mapping[str, type] = {"training": Training, "meta": Meta, "heads": Heads}
+
+
+def _settled(
+    record: type,
+    raw: Mapping[str, Any],
+    prefix: str,
+    origins: Mapping[str, str],
+    faults: list[str],
+) -> dict[str, Any]:
+    """The constructor arguments for one record; what is wrong is added to `faults`."""
+    rules = rules_of(record)
+    names = {f.name.rstrip("_"): f.name for f in attrs.fields(record)}
+    arguments: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in names:
+            hint = did_you_mean(key, names)
+            faults.append(_said(origins, prefix + key, f"is no setting{hint}"))
+        elif key in rules:
+            settled = rules[key].settle(value)
+            fault = rules[key].fault(settled)
+            if fault:
+                faults.append(_said(origins, prefix + key, fault))
+            arguments[names[key]] = settled
+    return arguments
+
+
+def _said(origins: Mapping[str, str], key: str, fault: str) -> str:
+    """A fault with the place where its key, or the nearest table around it, was written."""
+    path = key.split(".")
+    for length in range(len(path), 0, -1):
+        origin = origins.get(".".join(path[:length]))
+        if origin:
+            return f"{origin}: `{key}` {fault}"
+    return f"`{key}` {fault}"
