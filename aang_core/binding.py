@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from aang_core.errors import ConfigError, TaskError, did_you_mean, one_message
-from aang_core.primitives import Primitive, load_factory
+from aang_core.primitives import Primitive, TaskKind, load_factory
 from aang_core.protocols import Backbone, Binding, BoundSource
 from aang_core.registry import Registry
 from aang_core.task import Task
@@ -50,16 +51,53 @@ def bind_sources(
 
 
 def settings_of(record: Primitive, options: Options) -> dict[str, Any]:
-    """A record's options with the run's over them.
+    """A record's options with the run's over them; `check_options` has looked at both."""
+    return {**record.options, **options.get(record.name, {})}
 
-    :raises ConfigError: for options that the record does not have; names them all.
+
+def check_options(options: Options, registry: Registry) -> None:
+    """Check all ``[primitives.NAME]`` tables before anything is bound.
+
+    :raises ConfigError: for tables of unknown primitives, unknown options, and values of another type than the
+        record's default; names them all.
     """
-    given = options.get(record.name, {})
-    faults = [
-        f"[primitives.{record.name}]: unknown option {key!r}{did_you_mean(key, record.options)}"
-        for key in given
-        if key not in record.options
-    ]
+    faults: list[str] = []
+    for name, given in sorted(options.items()):
+        if name not in registry.primitives:
+            faults.append(registry.unknown("primitive", name, registry.primitives))
+            continue
+        defaults = registry.primitives[name].record.options
+        for key, value in given.items():
+            where = f"[primitives.{name}]: "
+            if key not in defaults:
+                faults.append(f"{where}unknown option {key!r}{did_you_mean(key, defaults)}")
+            elif not _same_kind(value, defaults[key]):
+                kind = type(defaults[key]).__name__
+                faults.append(f"{where}`{key}` must be of the type {kind} (got {value!r})")
     if faults:
-        raise ConfigError(one_message(faults, f"[primitives.{record.name}]"))
-    return {**record.options, **given}
+        raise ConfigError(one_message(faults, "options of primitives"))
+
+
+def _same_kind(value: Any, default: Any) -> bool:
+    """Whether a value may stand in for a default; a whole number may stand for a real one, a bool for none."""
+    if default is None:
+        return True
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    if isinstance(default, (list, tuple)):
+        return isinstance(value, (list, tuple))
+    if isinstance(default, Mapping):
+        return isinstance(value, Mapping)
+    return isinstance(value, type(default))
+
+
+def registered_tasks(registry: Registry) -> dict[str, Callable[[], Task]]:
+    """Name → what loads the task, for `task.load_task`; nothing is imported before it is called."""
+    return {name: partial(_load_task, entry.record) for name, entry in registry.tasks.items()}
+
+
+def _load_task(kind: TaskKind) -> Task:
+    task: Task = load_factory(kind.factory)()
+    return task

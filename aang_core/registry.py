@@ -115,6 +115,29 @@ class Registry:
         """The names of one stage's primitives, sorted."""
         return tuple(name for name, entry in self.primitives.items() if entry.stage == stage)
 
+    def backbone_for(self, model: str) -> BackboneKind:
+        """The kind of encoder that a model's name belongs to: the longest prefix wins, else the fallback.
+
+        :raises ConfigError: where no installed kind takes the name, or two fallbacks do.
+        """
+        kinds = [entry.record for entry in self.backbones.values()]
+        prefixes = [(len(p), kind) for kind in kinds for p in kind.prefixes if model.startswith(p)]
+        if prefixes:
+            return max(prefixes, key=lambda found: found[0])[1]
+        fallbacks = [kind for kind in kinds if kind.fallback]
+        if len(fallbacks) == 1:
+            return fallbacks[0]
+        known = sorted(p for kind in kinds for p in kind.prefixes)
+        problem = (
+            "is claimed by "
+            + " and ".join(kind.name for kind in fallbacks)
+            + "; choose with --plugins"
+            if fallbacks
+            else f"belongs to no installed backbone; known prefixes: {', '.join(known) or 'none'}"
+        )
+        causes = "".join(f"\n  note: {failure}" for failure in self.failed)
+        raise ConfigError(f"the model {model!r} {problem}{causes}")
+
     def unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
         """The message about a name that nothing has, with the plugins that might have brought it."""
         message = f"unknown {kind} {name!r}{did_you_mean(name, known)} (see `aang list-{kind}s`)"

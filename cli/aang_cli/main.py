@@ -1,5 +1,66 @@
-"""The command line."""
+"""The root command: finds subcommands when they are used, and turns mendable errors into messages.
+
+Exit codes: 0, 1 for an error that the user can mend, 2 for wrong usage, 130 when interrupted. Anything
+else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from aang_core import __version__
+from aang_core.errors import AangError
+
+COMMANDS: Mapping[str, str] = {
+    "list-objectives": "aang_cli.list_objectives:command",
+    "list-primitives": "aang_cli.list_primitives:command",
+    "list-spaces": "aang_cli.list_spaces:command",
+    "plugins": "aang_cli.plugins:command",
+}
+"""Subcommand → ``module:command``, in the order of ``aang --help``. The modules import no more than click."""
 
 
+class LazyGroup(click.Group):
+    """A group that imports a subcommand's module only when the subcommand is asked for."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.lazy, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = self.lazy[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+class RootGroup(LazyGroup):
+    """The one place where an `AangError` becomes a message."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AangError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=RootGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="aang")
 def main() -> None:
-    """Entry point."""
+    """Fine-tune an encoder together with automatically generated auxiliary objectives.
+
+    \b
+    Example:
+      aang list-objectives --space td
+    """

@@ -1,0 +1,98 @@
+"""``aang list-objectives``: what a space holds, and why the rest is illegal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from aang_cli import options, render
+
+if TYPE_CHECKING:
+    from aang_core.objectives import Verdict
+    from aang_core.primitives import Space
+    from aang_core.registry import Registry
+
+
+@click.command("list-objectives")
+@click.option("--space", default="td+ed", show_default=True, help="A space's name or TOML file.")
+@click.option("--task", default="", help="Settle what depends on the data of this task.")
+@click.option("--model", default="", help="Settle what depends on the kind of encoder.")
+@options.with_
+@options.external
+@click.option("--illegal", is_flag=True, help="The illegal combinations instead, with the reasons.")
+@options.as_json
+@options.plugins
+def command(
+    space: str,
+    task: str,
+    model: str,
+    with_: tuple[str, ...],
+    external: tuple[str, ...],
+    illegal: bool,
+    as_json: bool,
+    plugins: str,
+) -> None:
+    """List the legal objectives of a space.
+
+    An objective is one choice each of data, transform, representation and output.
+
+    \b
+    Example:
+      aang list-objectives --space td --with span-mask
+      aang list-objectives --space td+ed --illegal --json
+    """
+    from aang_core.objectives import Legal, legal_objectives, objective_rows
+    from aang_core.space import resolve_space
+
+    corpora = options.corpora(external)
+    if corpora and not task:
+        raise click.UsageError("--external needs --task: corpora belong to a task")
+    registry = options.registry_of(plugins)
+    resolved = resolve_space(space, registry, with_)
+    verdicts = _judged(resolved, registry, task, model, corpora)
+    if not illegal:
+        legal_objectives(verdicts, resolved)  # a space without any is an error, not an empty list
+    chosen = [v for v in verdicts if isinstance(v, Legal) is not illegal]
+    render.rows(
+        objective_rows(chosen, registry),
+        columns=("id", "reason") if illegal else ("id", "needs", "named"),
+        title=f"{'Illegal' if illegal else 'Legal'} objectives of {resolved.name}",
+        as_json=as_json,
+    )
+    render.remark(_remark(len(chosen), len(verdicts), illegal))
+
+
+def _judged(
+    space: Space, registry: Registry, task: str, model: str, corpora: Mapping[str, str]
+) -> Sequence[Verdict]:
+    """The verdicts; with a task, after its data has said what it provides."""
+    from aang_core.objectives import enumerate_objectives, sources_of
+
+    kind = registry.backbone_for(model) if model or task else None
+    abilities = kind.capabilities if kind and model else None
+    if not task or kind is None:
+        return enumerate_objectives(space, registry, backbone_capabilities=abilities)
+    from aang_core.binding import bind_sources, registered_tasks
+    from aang_core.task import load_task
+
+    loaded = load_task(
+        task, reads=kind.reads, registered=registered_tasks(registry), external=corpora
+    )
+    bound, missing = bind_sources(sources_of(space), registry, loaded, None, {})
+    return enumerate_objectives(
+        space,
+        registry,
+        provided={name: source.provides for name, source in bound.items()},
+        unavailable=missing,
+        backbone_capabilities=abilities,
+    )
+
+
+def _remark(shown: int, total: int, illegal: bool) -> str:
+    if illegal:
+        return f"{shown} of {total} combinations are illegal"
+    rest = total - shown
+    hint = f"; --illegal shows the other {rest} and why" if rest else ""
+    return f"{shown} of {total} combinations are legal{hint}"

@@ -1,0 +1,56 @@
+"""Options that several commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from aang_cli import render
+from aang_core.discovery import allow_list
+from aang_core.registry import Registry, load_registry
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+plugins = click.option(
+    "--plugins",
+    metavar="A,B",
+    default="",
+    help="Load only these plugins (also AANG_PLUGINS).  [default: all]",
+)
+with_ = click.option(
+    "--with",
+    "with_",
+    metavar="PRIMITIVE",
+    multiple=True,
+    help="Add a primitive to its stage in every block of the space; repeatable.",
+)
+external = click.option(
+    "--external",
+    metavar="NAME=FILE",
+    multiple=True,
+    help="A corpus for a data source, such as in-domain=texts.txt; repeatable.",
+)
+
+
+def registry_of(plugins: str) -> Registry:
+    """The registry of the allowed plugins; those that failed to import are remarked upon."""
+    registry = load_registry(allow_list(plugins))
+    for failure in registry.failed:
+        render.remark(f"warning: {failure}")
+    return registry
+
+
+def corpora(external: Iterable[str]) -> dict[str, str]:
+    """``("in-domain=a.txt",)`` → {"in-domain": "a.txt"}.
+
+    :raises click.BadParameter: where one is not NAME=FILE, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in external:
+        name, equals, where = text.partition("=")
+        if not (name and equals and where):
+            raise click.BadParameter(f"expected NAME=FILE (got {text!r})", param_hint="--external")
+        if name in found:
+            raise click.BadParameter(f"{name!r} is given twice", param_hint="--external")
+        found[name] = where
+    return found

@@ -1,0 +1,56 @@
+"""Rows for people or for programs. Results go to stdout, remarks to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+_PIPE_WIDTH = 200
+"""Columns of a table that goes into a file or pipe, where no terminal says how wide it is."""
+
+
+def rows(
+    found: Sequence[Mapping[str, Any]], *, columns: Sequence[str], title: str, as_json: bool
+) -> None:
+    """Print rows: all of their keys as JSON, or the chosen columns as a table."""
+    if as_json:
+        document(found)
+    else:
+        table(found, columns=columns, title=title)
+
+
+def document(value: Any) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def table(found: Sequence[Mapping[str, Any]], *, columns: Sequence[str], title: str) -> None:
+    """Print a table; lists are joined by commas. Columns that are empty in every row are left out."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = [name for name in columns if not found or any(_cell(row[name]) for row in found)]
+    grid = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name in shown:
+        grid.add_column(name.replace("_", " "), overflow="fold")
+    for row in found:
+        grid.add_row(*(Text(_cell(row[name])) for name in shown))
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    Console(file=sys.stdout, width=width).print(grid)
+
+
+def remark(text: str) -> None:
+    """Tell people something beside the result."""
+    click.echo(text, err=True)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
