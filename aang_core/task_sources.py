@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,8 +81,10 @@ def load_hf(address: str) -> Any:
     import datasets
 
     name, _, config = address.removeprefix(HF).partition(":")
-    if re.fullmatch(r"[A-Za-z]", name) and config[:1] in ("/", "\\"):  # a drive letter is no name
-        name, config = f"{name}:{config}", ""
+    if (
+        Path(address.removeprefix(HF)).expanduser().is_dir()
+    ):  # folders may have colons in their names
+        name, config = address.removeprefix(HF), ""
     folder = Path(name).expanduser()
     try:
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
