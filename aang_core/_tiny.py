@@ -220,9 +220,10 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _pieces(text: str) -> Iterator[tuple[int, int, int]]:
-    """(id, word, integer) of each piece of a text of integers."""
-    for word, integer in enumerate(map(int, text.split())):
+def _pieces(text: str | Sequence[str]) -> Iterator[tuple[int, int, int]]:
+    """(id, word, integer) of each piece of a text of integers, or of a list of them."""
+    words = text.split() if isinstance(text, str) else text
+    for word, integer in enumerate(map(int, words)):
         digits = [integer] if integer < _WORDS else [integer // _WORDS % _WORDS, integer % _WORDS]
         for digit in digits:
             yield 4 + digit, word, integer

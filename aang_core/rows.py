@@ -14,6 +14,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from aang_core.errors import TaskError
+
 
 @attrs.frozen
 class Layout:
@@ -22,7 +24,8 @@ class Layout:
     :param kind: ``single`` (one text), ``pair`` (two in one row), ``neighbours`` (rows 2i and 2i+1 belong
         together) or ``two-views`` (rows 2i and 2i+1 are the same text).
     :param relation: which structural question the source asks when it draws such rows (``next``, ``order``, …);
-        its answer is `Row.structure`.
+        its answer is `Row.structure`. Two ask nothing and only say which rows will do: ``label`` (rows whose label
+        the run may see) and ``tags`` (rows whose words have tags, in the mark ``tag``).
     """
 
     kind: str = "single"
@@ -66,12 +69,36 @@ class Row:
         return self.special.shape[0]
 
 
+IGNORED = -100
+"""The label (or tag) of a position that has none."""
+
+
+def lay_on_words(word: Tensor, values: Sequence[int]) -> Tensor:
+    """[T] long: each word's value at the first of its positions, −100 elsewhere.
+
+    :param word: [T] the mark ``word``; −1 outside words.
+    :param values: one a word; words that were cut from the row have no position.
+    :raises TaskError: where there are more words than values.
+    """
+    if len(word) and int(word.max()) >= len(values):
+        raise TaskError(
+            f"expected one label per word, found {len(values)} labels for {int(word.max()) + 1} words; "
+            "give the text as a list of words, each with its label"
+        )
+    first = word >= 0
+    first[1:] &= word[1:] != word[:-1]
+    laid = torch.full_like(word, IGNORED)
+    laid[first] = torch.tensor(values, dtype=torch.long)[word[first]]
+    return laid
+
+
 @attrs.frozen(eq=False)
 class Packed:
     """The rows of one objective, concatenated. Replaced by transforms (`attrs.evolve`), never changed in place.
 
     :param inputs: each [N].
-    :param original: the inputs before the transform, each [N]; the same positions while the transform is aligned.
+    :param original: the inputs before the transform, each [N]: those of the text while the transform is aligned, of the
+        positions that remain where it is not.
     :param special: [N] bool.
     :param marks: each [N].
     :param offsets: [B + 1], where rows begin; the last is N.

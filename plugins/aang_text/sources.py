@@ -1,0 +1,244 @@
+"""Stage 1: where rows come from: the task's own texts, or an external corpus.
+
+Texts become rows when they are first drawn, a batch at a time, so that binding a large corpus costs
+nothing but reading it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Generator, Tensor
+
+from aang_core.errors import ModelError, PluginError, TaskError
+from aang_core.protocols import Backbone, Binding
+from aang_core.rows import IGNORED, Layout, Origin, Row, lay_on_words
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Examples = Sequence[Mapping[str, Any]]
+_CHUNK = 512
+_KEPT = 50_000  # rows kept after their first use; a bound on memory for very large corpora
+
+
+class Texts(ABC):
+    """What both kinds of source share: drawing, and keeping the rows made so far."""
+
+    def __init__(self, name: str, backbone: Backbone | None, provides: frozenset[str]) -> None:
+        self.name, self.backbone, self.provides = name, backbone, provides
+        self._made: dict[int, Row] = {}
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many texts there are."""
+
+    @abstractmethod
+    def _examples(self, numbers: Sequence[int]) -> tuple[Examples, list[Origin]]:
+        """The texts with these numbers, as columns, and where they stand."""
+
+    def _pool(self, layout: Layout) -> int:
+        """Rows with numbers below this one may be drawn in this layout."""
+        if layout.relation:
+            raise PluginError(
+                f"{self.name}: expected a layout without a question, or one of its own, found the "
+                f"relation {layout.relation!r}; declare what the output requires"
+            )
+        return len(self)
+
+    def rows(self) -> Iterator[Row]:
+        """Every row once, in order."""
+        for start in range(0, len(self), _CHUNK):
+            yield from self._rows(range(start, min(start + _CHUNK, len(self))))
+
+    def draw(self, layout: Layout, count: int, generator: Generator) -> list[Row]:
+        """Rows drawn uniformly; distinct within one call while there are enough of them.
+
+        :raises PluginError: for layouts other than ``single`` and ``two-views``.
+        """
+        if layout.kind not in ("single", "two-views"):
+            raise PluginError(
+                f"{self.name}: expected the layout single or two-views, found {layout.kind!r}; "
+                "declare what the output requires"
+            )
+        views = 2 if layout.kind == "two-views" else 1
+        numbers = distinct(self._pool(layout), -(-count // views), generator)
+        rows = self._rows(numbers)
+        return [row for row in rows for _ in range(views)][:count]
+
+    def _rows(self, numbers: Sequence[int]) -> list[Row]:
+        new = [n for n in dict.fromkeys(numbers) if n not in self._made]
+        made = dict(zip(new, self._make(new), strict=True)) if new else {}
+        rows = [made[n] if n in made else self._made[n] for n in numbers]
+        if len(self._made) + len(made) <= _KEPT:
+            self._made.update(made)
+        return rows
+
+    def _make(self, numbers: Sequence[int]) -> list[Row]:
+        if self.backbone is None:
+            raise ModelError(f"{self.name}: expected an encoder to make rows for, found none")
+        return self.backbone.rows(*self._examples(numbers))
+
+
+class TaskTexts(Texts):
+    """The training split, then the training texts whose labels the run may not see.
+
+    Rows in a layout with the relation ``label`` come from the labelled ones, with ``tags`` from those
+    whose words have tags, all others from both.
+    """
+
+    def __init__(self, binding: Binding) -> None:
+        task = binding.task
+        self.train: Dataset = task.splits["train"]
+        self.unlabelled: Dataset | None = task.unlabelled
+        if not len(self.train):
+            raise TaskError(f"{task.name}: expected training texts, found an empty train split")
+        self.token_task = task.kind == "token"
+        self.tag_names = _tag_names(self.train)
+        if self.token_task and "label" in self.train.column_names:
+            _check_words(self.train, "label")
+        tagged = self.token_task or bool(self.tag_names)
+        super().__init__("task", binding.backbone, frozenset({"data:tags"} if tagged else ()))
+
+    def __len__(self) -> int:
+        return len(self.train) + (0 if self.unlabelled is None else len(self.unlabelled))
+
+    def _pool(self, layout: Layout) -> int:
+        known = layout.relation in ("label", "tags")
+        return len(self.train) if known else super()._pool(layout)
+
+    def _examples(self, numbers: Sequence[int]) -> tuple[Examples, list[Origin]]:
+        labelled = [n for n in numbers if n < len(self.train)]
+        others = [n - len(self.train) for n in numbers if n >= len(self.train)]
+        found = dict(zip(labelled, _records(self.train, labelled), strict=True))
+        if self.unlabelled is not None:
+            records = _records(self.unlabelled, others)
+            found |= {n + len(self.train): r for n, r in zip(others, records, strict=True)}
+        examples = [found[n] for n in numbers]
+        if self.token_task or self.tag_names:
+            # Words as the data counts them, so that the encoder's tokenizer counts no others.
+            examples = [{**example, "text": _words(example["text"])} for example in examples]
+        return examples, [Origin(self.name, n, 0) for n in numbers]
+
+    def _make(self, numbers: Sequence[int]) -> list[Row]:
+        rows = super()._make(numbers)
+        if self.token_task:
+            laid = [_laid(row, row.label) for row in rows]
+            return [attrs.evolve(r, label=tag, marks=_marks(r, tag)) for r, tag in laid]
+        if not self.tag_names:
+            return rows
+        codes = {tag: code for code, tag in enumerate(self.tag_names)}
+        tags = [example.get("tags") for example in self._examples(numbers)[0]]
+        coded = [None if given is None else [codes[tag] for tag in given] for given in tags]
+        pairs = [_laid(row, given) for row, given in zip(rows, coded, strict=True)]
+        return [attrs.evolve(row, marks=_marks(row, tag)) for row, tag in pairs]
+
+
+class CorpusTexts(Texts):
+    """An external corpus: one row a text, in the order of its documents."""
+
+    def __init__(self, name: str, binding: Binding) -> None:
+        from aang_text.corpora import load_corpus
+
+        where = binding.task.external.get(name)
+        if where is None:
+            raise TaskError(
+                f"{name}: expected a corpus, found none for the task {binding.task.name!r}; give "
+                f'--external {name}=FILE, or a line {name} = "FILE" under [external] in task.toml'
+            )
+        corpus = load_corpus(where)
+        self.texts = [
+            (document, place, text)
+            for document, texts in enumerate(corpus.documents)
+            for place, text in enumerate(texts)
+        ]
+        if not self.texts:
+            raise TaskError(f"{name}: expected texts, found none in {where}; give another corpus")
+        ordered = frozenset({"data:document-order"} if corpus.ordered else ())
+        super().__init__(name, binding.backbone, ordered)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def _examples(self, numbers: Sequence[int]) -> tuple[Examples, list[Origin]]:
+        chosen = [self.texts[n] for n in numbers]
+        origins = [Origin(self.name, document, place) for document, place, _ in chosen]
+        return [{"text": text} for _, _, text in chosen], origins
+
+
+def in_domain(binding: Binding) -> CorpusTexts:
+    """The corpus that the task names ``in-domain``.
+
+    :raises TaskError: where there is none, or it is empty.
+    """
+    return CorpusTexts("in-domain", binding)
+
+
+def out_of_domain(binding: Binding) -> CorpusTexts:
+    """The corpus that the task names ``out-of-domain``.
+
+    :raises TaskError: where there is none, or it is empty.
+    """
+    return CorpusTexts("out-of-domain", binding)
+
+
+def distinct(size: int, count: int, generator: Generator) -> list[int]:
+    """`count` numbers below `size`, uniform; each at most once while `size` allows, then again."""
+    if 4 * count >= size:
+        rounds = [torch.randperm(size, generator=generator) for _ in range(-(-count // size))]
+        return torch.cat(rounds)[:count].tolist() if rounds else []
+    found: dict[int, None] = {}
+    while len(found) < count:  # a permutation of a large corpus would cost more than the draw
+        found |= dict.fromkeys(torch.randint(size, (count,), generator=generator).tolist())
+    return list(found)[:count]
+
+
+def _records(split: Dataset, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Some examples of a split, read in one go."""
+    if not numbers:
+        return []
+    columns = split[list(numbers)]
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+
+
+def _tag_names(split: Dataset) -> tuple[Any, ...]:
+    """The tags of the column ``tags``, sorted; empty where there is no such column."""
+    if "tags" not in split.column_names:
+        return ()
+    _check_words(split, "tags")
+    return tuple(sorted({tag for given in split["tags"] for tag in given}))
+
+
+def _check_words(split: Dataset, column: str) -> None:
+    """:raises TaskError: where a text has more or fewer values than words; names the first five."""
+    faults = [
+        f"row {i + 1}: {len(given)} for {len(_words(text))} words"
+        for i, (text, given) in enumerate(zip(split["text"], split[column], strict=True))
+        if len(_words(text)) != len(given)
+    ]
+    if faults:
+        raise TaskError(
+            f"train: expected one value per word in the column {column!r}, found {len(faults)} rows "
+            f"that differ ({'; '.join(faults[:5])}); words are separated by spaces, or given as a list"
+        )
+
+
+def _words(text: str | Sequence[str]) -> list[str]:
+    return text.split() if isinstance(text, str) else list(text)
+
+
+def _laid(row: Row, values: Sequence[int] | None) -> tuple[Row, Tensor]:
+    """The row, and what its words say laid on positions: [T], −100 where there is nothing."""
+    if values is None:
+        return row, torch.full((len(row),), IGNORED)
+    return row, lay_on_words(row.marks["word"], values)
+
+
+def _marks(row: Row, tag: Tensor) -> dict[str, Tensor]:
+    return {**row.marks, "tag": tag}
