@@ -110,7 +110,7 @@ def looped(
     for i, (segment, coefficient) in enumerate(
         zip(batch.segments, coefficients.tolist(), strict=True)
     ):
-        loss, gradient = _one_objective(model, body, batch.select([i]), coefficient)
+        loss, gradient = one_objective(model, body, batch.select([i]), coefficient)
         losses.append(loss)
         counted = coefficient != 0 and segment.count > 0
         dots.append(dot(gradient, dev_gradient) if counted and gradient else zero)
@@ -125,7 +125,7 @@ def looped(
     return StepResult(losses=torch.stack(losses), alignment=alignment)
 
 
-def _one_objective(
+def one_objective(
     model: Model, body: Mapping[str, nn.Parameter], batch: FusedBatch, coefficient: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The objective's loss and its own body gradient (unscaled); adds the scaled gradients to ``.grad``."""

@@ -1,0 +1,61 @@
+"""Several processes as one trainer: who does what, and the sums between them.
+
+Every process holds the whole model and draws the same plan; each takes some objectives of a step, whole, so that
+dots and norms add up exactly. Nothing here starts processes: `torchrun`, `accelerate launch` or the command line do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import attrs
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@attrs.frozen
+class Processes:
+    """This process's number and how many there are."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, the same bits on each."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Add up every ``.grad``; a parameter that has none on some process counts as zero there."""
+        if self.size == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def joined() -> Processes:
+    """The group that the environment describes (``RANK``, ``WORLD_SIZE``), or this process alone.
+
+    NCCL on CUDA, gloo elsewhere.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Processes()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return Processes(dist.get_rank(), dist.get_world_size())
