@@ -1,0 +1,1 @@
+"""The command line of aang: one thin module for each command."""
