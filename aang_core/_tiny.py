@@ -146,11 +146,12 @@ class TinyBackbone:
 
     def __init__(self, dtype: torch.dtype, seed: int, dropout: float) -> None:
         self.dtype, self.seed = dtype, seed
-        self.capabilities = frozenset({"backbone:row-attention"})
+        self.capabilities: frozenset[str] = frozenset({"backbone:row-attention"})
         if dropout:
             self.capabilities |= {"backbone:dropout"}
         with _seeded(seed):
-            self.body = TinyBody(dropout).to(dtype)
+            self._tiny = TinyBody(dropout).to(dtype)
+        self.body: nn.Module = self._tiny
 
     def rows(self, examples: Sequence[Mapping[str, Any]], origins: Sequence[Any]) -> list[Row]:
         """Integers in ``text`` (and ``text_pair``) as [CLS] pieces [SEP] (pieces [SEP])."""
@@ -161,7 +162,7 @@ class TinyBackbone:
         lengths = batch.lengths
         masks = [rule_mask(rule, n) for rule, n in zip(batch.rules, lengths, strict=True)]
         places = torch.cat([torch.arange(n) for n in lengths])
-        device = self.body.words.weight.device
+        device = self._tiny.words.weight.device
         noise = None if batch.noise is None else batch.noise.to(device, self.dtype)
         ids = batch.inputs["input_ids"].to(device)
         return Hidden(self.body(ids, places.to(device), lengths, masks, noise), batch.offsets)
@@ -169,13 +170,13 @@ class TinyBackbone:
     def vocabulary_head(self, tied: bool) -> TinyVocabularyHead:
         """A new head over the vocabulary; the same initial state every time."""
         with _seeded(self.seed + 1):
-            return TinyVocabularyHead(self.body.words.weight, tied)
+            return TinyVocabularyHead(self._tiny.words.weight, tied)
 
     def end_task_head(self, task: Task) -> TinyTaskHead:
         """A new head for the end-task; the same initial state every time."""
         with _seeded(self.seed + 2):
             return TinyTaskHead(task.num_outputs, task.kind == "token").to(
-                self.body.words.weight.device, self.dtype
+                self._tiny.words.weight.device, self.dtype
             )
 
     def decode(self, ids: Tensor) -> list[str]:

@@ -1,58 +1,58 @@
-"""The public contract kit: what every primitive must keep to, checked on a tiny real encoder."""
+"""The public contract kit: what every primitive must keep to, checked on a tiny real encoder.
+
+In a plugin's own tests::
+
+    from aang_core import load_registry
+    from aang_core.testing import check_primitive, tiny_binding
+
+    def test_reverse(tmp_path):
+        record = load_registry().primitive("reverse")
+        check_primitive(record, tiny_binding(record, tmp_path))
+
+A broken contract is an `AssertionError` that names the primitive, what was expected and what was found.
+"""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Mapping
 
-from aang_core._tiny import TinyBackbone
-from aang_core.task import Task
+from aang_core._contract_data import (
+    tiny_backbone,
+    tiny_binding,
+    tiny_packed,
+    tiny_source,
+    tiny_task,
+)
+from aang_core._contract_output import check_output
+from aang_core._contract_rows import check_source, check_transform
+from aang_core._contract_rules import check_representation
+from aang_core.primitives import Primitive
+from aang_core.protocols import Binding
+
+__all__ = [
+    "check_output",
+    "check_primitive",
+    "check_representation",
+    "check_source",
+    "check_transform",
+    "tiny_backbone",
+    "tiny_binding",
+    "tiny_packed",
+    "tiny_source",
+    "tiny_task",
+]
+
+_CHECKS: Mapping[str, Callable[[Primitive, Binding], None]] = {
+    "data": check_source,
+    "transform": check_transform,
+    "representation": check_representation,
+    "output": check_output,
+}
 
 
-def tiny_backbone(
-    dtype: torch.dtype = torch.float32, seed: int = 0, dropout: float = 0.0
-) -> TinyBackbone:
-    """A real two-layer encoder of 32 hidden units over 97 ids, the same for the same `seed`."""
-    return TinyBackbone(dtype, seed, dropout)
+def check_primitive(record: Primitive, binding: Binding) -> None:
+    """Check one primitive against the contract of its stage.
 
-
-def tiny_task(kind: str = "class", rows: int = 24, seed: int = 0, classes: int = 3) -> Task:
-    """A task over texts of integers whose answer can be learned from the first integer.
-
-    The splits ``train`` [rows], ``dev`` and ``test`` [rows // 2 each], and as many unlabelled texts
-    as training rows.
+    :raises AssertionError: where it breaks it.
     """
-    from datasets import Dataset
-
-    generator = torch.Generator().manual_seed(seed)
-    names = () if kind == "regression" else tuple(f"class-{c}" for c in range(classes))
-
-    def split(count: int, labelled: bool = True) -> Dataset:
-        lengths = torch.randint(3, 13, (count,), generator=generator).tolist()
-        words = [torch.randint(0, 120, (n,), generator=generator).tolist() for n in lengths]
-        columns: dict[str, list[object]] = {"text": [" ".join(map(str, w)) for w in words]}
-        if labelled:
-            # Every class is in every split, whatever was drawn.
-            for i, word in enumerate(words):
-                word[0] = word[0] // classes * classes + i % classes
-            columns["text"] = [" ".join(map(str, w)) for w in words]
-            columns["label"] = [_label(kind, w, classes) for w in words]
-        return Dataset.from_dict(columns)
-
-    return Task(
-        name=f"tiny-{kind}",
-        kind=kind,
-        metric="pearson" if kind == "regression" else "accuracy",
-        splits={"train": split(rows), "dev": split(rows // 2), "test": split(rows // 2)},
-        label_names=names,
-        unlabelled=split(rows, labelled=False),
-    )
-
-
-def _label(kind: str, words: list[int], classes: int) -> object:
-    if kind == "class":
-        return words[0] % classes
-    if kind == "regression":
-        return words[0] / 120
-    if kind == "multilabel":
-        return [int(words[0] % classes == c or words[-1] % classes == c) for c in range(classes)]
-    return [word % classes for word in words]  # token: one a word
+    _CHECKS[record.stage](record, binding)
