@@ -91,7 +91,7 @@ def test_one_fault_is_one_line(tmp_path, text, message):
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match="cannot read the configuration .*gone.toml"):
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*gone\.toml"):
         load_config(tmp_path / "gone.toml")
 
 
@@ -210,7 +210,7 @@ def test_flags_go_before_the_file_and_are_named_in_faults():
 
 
 def test_a_flag_inside_what_is_no_table_is_an_error():
-    with pytest.raises(ConfigError, match="--set task.x=1: `task` is no table"):
+    with pytest.raises(ConfigError, match=r"--set task\.x=1: `task` is no table"):
         overlaid({"task": "a"}, {}, parse_settings(["task.x=1"]))
 
 

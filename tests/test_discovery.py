@@ -83,7 +83,7 @@ def test_the_allow_list_keeps_others_from_being_imported(tmp_path, monkeypatch):
 
 def test_a_listed_plugin_that_is_not_installed_is_an_error(tmp_path, monkeypatch):
     _plugin(tmp_path, monkeypatch, plugin="losses")
-    with pytest.raises(PluginError, match="'loses' .*not installed; did you mean 'losses'"):
+    with pytest.raises(PluginError, match=r"'loses' .*not installed; did you mean 'losses'"):
         discover(frozenset({"loses"}), points_in(tmp_path))
 
 

@@ -121,7 +121,7 @@ def test_an_encoder_that_is_not_known_counts_as_able():
 
 def test_a_missing_source_is_an_error_unless_it_is_optional():
     missing = {"in-domain": "no corpus; give --external in-domain=FILE"}
-    with pytest.raises(TaskError, match="needs the data source 'in-domain': no corpus"):
+    with pytest.raises(TaskError, match=r"needs the data source 'in-domain'\. no corpus"):
         enumerate_objectives(_space(("task", "in-domain")), PAPER, unavailable=missing)
     optional = _space(("task", "in-domain"), optional={"in-domain"})
     verdicts = enumerate_objectives(optional, PAPER, unavailable=missing)

@@ -113,5 +113,5 @@ def test_a_malformed_file_is_refused_with_every_fault(tmp_path, text, faults):
 
 
 def test_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match="cannot read the space file .*gone.toml"):
+    with pytest.raises(ConfigError, match=r"cannot read the space file .*gone\.toml"):
         resolve_space(str(tmp_path / "gone.toml"), REGISTRY)
