@@ -83,15 +83,21 @@ def load_task(
     :raises TaskError: where there is no such task, or with every fault of its files.
     """
     corpora = _corpora(external, Path(), "--external")
-    found = registered.get(name)
-    task = found() if found else _read_task(_find(name, reads, registered), reads)
+    if name not in registered:
+        task = _read_task(_find(name, reads, registered), reads)
+    else:
+        task = registered[name]()
+        if Path(name).exists():
+            remark = f"{name!r} is a registered task; for the folder here say ./{name}"
+            task = attrs.evolve(task, remarks=(*task.remarks, remark))
     return attrs.evolve(task, external={**task.external, **corpora})
 
 
 def _find(name: str, reads: Sequence[str], registered: Mapping[str, Any]) -> TaskSpec:
     """The specification behind a name that is not registered."""
     if name.startswith(HF):
-        return TaskSpec(folder=Path(), data=name, name=name.removeprefix(HF))
+        short = name.removeprefix(HF).rstrip("/").rsplit("/", 1)[-1].replace(":", "-")
+        return TaskSpec(folder=Path(), data=name, name=short)
     path = Path(name).expanduser()
     if path.is_dir():
         toml = path / "task.toml"

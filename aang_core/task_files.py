@@ -143,12 +143,24 @@ def _read_jsonl(path: Path, faults: Faults) -> Table:
         if not isinstance(record, dict):
             faults.add(f"{path}:{number}", f"expected a JSON object, found {line.strip()[:40]!r}")
             continue
+        if "\\ud" in line.lower() and not _is_unicode(record):
+            faults.add(f"{path}:{number}", "holds half of a surrogate pair, which is no character")
+            continue
         records.append(record)
         numbers.append(number)
         names |= dict.fromkeys(record)
     columns = {name: [record.get(name) for record in records] for name in names}
     remarks = _blank_remark(path, blank)
     return Table(where=str(path), columns=columns, numbers=numbers, remarks=remarks)
+
+
+def _is_unicode(record: Mapping[str, Any]) -> bool:
+    """Whether every string can be written as UTF-8; JSON's escapes can name half a character."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 Cells = Iterator[tuple[int, list[str]]]
@@ -253,7 +265,7 @@ def table_of(dataset: Dataset, where: str) -> Table:
             class_names[column] = tuple(names)
     return Table(
         where=where,
-        columns={name: list(dataset[name]) for name in dataset.column_names},
+        columns={name: dataset[name][:] for name in dataset.column_names},
         numbers=range(1, len(dataset) + 1),
         by_line=False,
         class_names=class_names,

@@ -79,14 +79,13 @@ def label_key(value: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """The value as a finite number, or None."""
+    """The value as a number, or None; infinities are numbers here, so that they are named as faults."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     try:
-        number = float(value)
+        return float(value)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
 
 
 def infer_kind(spec: TaskSpec, train: Sequence[Any]) -> tuple[str, tuple[str, ...]]:
@@ -145,7 +144,7 @@ def _regression(labels: RawLabels, faults: Faults) -> list[float]:
     numbers = []
     for row, value in enumerate(labels.values):
         number = _number(value)
-        if number is None and value is not None:
+        if value is not None and (number is None or not math.isfinite(number)):
             faults.add(labels.table.at(row), f"expected a finite number as label, found {value!r}")
         numbers.append(math.nan if number is None else number)
     return numbers

@@ -145,7 +145,7 @@ def draw_train_rows(task: Task, rows: int, seed: int) -> Task:
     train = task.splits["train"]
     if rows == 0:
         return task
-    labels = list(train["label"])
+    labels = train["label"][:]
     classes = len(set(labels)) if task.kind == "class" else 1
     if not classes <= rows <= len(labels):
         raise TaskError(

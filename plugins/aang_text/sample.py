@@ -55,7 +55,7 @@ def load() -> Task:
     """The task with `TRAIN_ROWS` labelled examples; the other training texts are unlabelled."""
     whole = load_all()
     train = whole.splits["train"]
-    chosen = draw_by_class(train["label"], TRAIN_ROWS, np.random.default_rng(SPLIT_SEED))
+    chosen = draw_by_class(train["label"][:], TRAIN_ROWS, np.random.default_rng(SPLIT_SEED))
     others = sorted(set(range(len(train))) - set(chosen))
     return attrs.evolve(
         whole,

@@ -1,0 +1,92 @@
+"""Drawing rows: sizes and proportions for any labels, and the same draw for the same seed."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aang_core.errors import TaskError
+from aang_core.task import Task
+from aang_core.task_splits import (
+    draw_by_class,
+    draw_covering,
+    draw_train_rows,
+    rows_seen_in,
+    share_out,
+    split_rows,
+)
+
+COUNTS = st.lists(st.integers(1, 40), min_size=1, max_size=7)
+
+
+@given(counts=COUNTS, data=st.data())
+def test_shares_add_up_and_stay_near_proportion(counts, data):
+    size = data.draw(
+        st.integers(len(counts), sum(counts)) if sum(counts) >= len(counts) else st.just(0)
+    )
+    shares = share_out(counts, size)
+    assert sum(shares) == size
+    assert all(1 <= share <= count for share, count in zip(shares, counts, strict=True))
+    for share, count in zip(shares, counts, strict=True):  # up to the rows lent to make ends meet
+        assert abs(share - size * count / sum(counts)) <= 1 + len(counts)
+
+
+@settings(deadline=None)
+@given(counts=st.lists(st.integers(3, 40), min_size=2, max_size=6))
+def test_every_split_has_every_class_of_three(counts):
+    labels = [i for i, count in enumerate(counts) for _ in range(count)]
+    parts = split_rows("class", labels, [0.15, 0.15])
+    assert sorted(row for part in parts for row in part) == list(range(len(labels)))
+    for part in parts:
+        assert {labels[row] for row in part} == set(labels)
+    assert parts == split_rows("class", labels, [0.15, 0.15])
+
+
+def test_proportions_are_kept():
+    keys = ["a"] * 600 + ["b"] * 300 + ["c"] * 100
+    drawn = draw_by_class(keys, 100, np.random.default_rng(3))
+    assert Counter(keys[row] for row in drawn) == {"a": 60, "b": 30, "c": 10}
+    assert drawn == sorted(set(drawn))
+
+
+@given(sets=st.lists(st.sets(st.integers(0, 5)), min_size=1, max_size=20))
+def test_covering_draws_hold_every_label(sets):
+    size = min(len(sets), 6)  # six labels never need more than six rows
+    rows = draw_covering(sets, size, np.random.default_rng(0))
+    assert len(set(rows)) == size
+    assert set().union(*(sets[row] for row in rows)) == set().union(*sets)
+
+
+def make_task(labels: list[int]) -> Task:
+    from datasets import Dataset
+
+    train = Dataset.from_dict({"text": [f"t{i}" for i in range(len(labels))], "label": labels})
+    names = tuple(str(i) for i in range(max(labels) + 1))
+    splits = {"train": train, "dev": train}
+    return Task(name="toy", kind="class", metric="f1", splits=splits, label_names=names)
+
+
+def test_training_rows_are_drawn_anew_for_each_seed_and_the_others_stay_as_texts():
+    task = make_task([0] * 30 + [1] * 9 + [2])
+    drawn = draw_train_rows(task, 8, seed=1)
+    assert Counter(drawn.splits["train"]["label"]) == {0: 6, 1: 1, 2: 1}
+    assert drawn.unlabelled.column_names == ["text"]
+    kept, hidden = drawn.splits["train"]["text"][:], drawn.unlabelled["text"][:]
+    assert sorted(kept + hidden) == sorted(task.splits["train"]["text"])
+    assert draw_train_rows(task, 8, seed=1).splits["train"]["text"][:] == kept
+    assert draw_train_rows(task, 8, seed=2).splits["train"]["text"][:] != kept
+    assert len(draw_train_rows(drawn, 4, seed=1).unlabelled) == 36
+    assert draw_train_rows(task, 0, seed=1) is task
+
+
+@pytest.mark.parametrize("rows", [-1, 2, 41])
+def test_impossible_draws_say_what_is_possible(rows):
+    with pytest.raises(TaskError, match=f"cannot draw {rows} .* from 3 .* to 40"):
+        draw_train_rows(make_task([0] * 30 + [1] * 9 + [2]), rows, seed=0)
+
+
+def test_texts_are_compared_without_case_width_and_blanks():
+    assert rows_seen_in(["A  text\n", "ﬁne"], ["a text", "fine", "other"]) == [True, True, False]
+    assert rows_seen_in([("a", "b")], [("A", "b"), ("ab", "")]) == [True, False]
