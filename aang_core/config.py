@@ -45,6 +45,8 @@ class Training:
     :param final_epochs: epochs of end-task fine-tuning of the best checkpoint at `final_lr`.
     :param micro_batch_tokens: most positions in one forward pass; 0 for no bound.
     :param precision: ``fp32`` or ``bf16`` (autocast; alignments stay in fp32).
+    :param pretrain_steps: steps on the auxiliary objectives alone that ``pretrain-finetune`` begins with.
+    :param class_weights: ``none``, or ``balanced``: end-task losses by inverse class frequency.
     """
 
     end_task_rows: int = setting(Whole(1), 32)
@@ -68,6 +70,8 @@ class Training:
     final_patience: int = setting(Whole(1), 3)
     micro_batch_tokens: int = setting(Whole(0), 0)
     precision: str = setting(Choice(("fp32", "bf16")), "fp32")
+    pretrain_steps: int = setting(Whole(1), 300)
+    class_weights: str = setting(Choice(("none", "balanced")), "none")
 
 
 @attrs.frozen(kw_only=True)
@@ -79,8 +83,8 @@ class Meta:
     :param alignment: ``cosine`` (public code) or ``dot`` (paper, eq. 5).
     :param logit_step: ``direct`` (public code), ``softmax`` (through the Jacobian of w) or ``exponentiated``.
     :param factor_reduce: ``mean`` or ``sum`` over the objectives that share a primitive.
-    :param row_shares: ``weight`` (at least `min_rows` each, c_k = (1 − λ) w_k), ``equal``, or ``systematic`` (rows
-        sampled from w, c_k from the rows).
+    :param row_shares: ``weight`` (at least `min_rows` each, c_k = (1 − λ) w_k), ``equal``, ``systematic`` (rows
+        sampled from w, c_k from the rows), or ``auto``: by weight where there are rows enough, else systematic.
     :param update_every: steps between updates of the weights, by the mean over the window.
     :param dev_gradient_every: steps between fresh dev gradients.
     :param dev_gradient_decay: running mean of the dev gradient; 0 keeps only the newest.
@@ -99,7 +103,7 @@ class Meta:
     factor_reduce: str = setting(Choice(("mean", "sum")), "mean")
     factor_lr: float = setting(Real(), 0.1)
     end_task_lr: float = setting(Real(), 0.1)
-    row_shares: str = setting(Choice(("weight", "equal", "systematic")), "weight")
+    row_shares: str = setting(Choice(("auto", "weight", "equal", "systematic")), "auto")
     update_every: int = setting(Whole(1), 1)
     dev_gradient_every: int = setting(Whole(1), 1)
     dev_gradient_decay: float = setting(Real(most=1.0, without_most=True), 0.0)
@@ -111,7 +115,7 @@ class Meta:
     dev_head_split: str = setting(Choice(("train", "dev")), "train")
     hold_back: float = setting(Real(most=1.0, without_most=True), 0.0)
     balance: bool = setting(Flag(), False)
-    engine: str = setting(Choice(("fused", "looped")), "looped")
+    engine: str = setting(Choice(("fused", "looped")), "fused")
 
 
 @attrs.frozen(kw_only=True)

@@ -82,7 +82,7 @@ class Planner:
         training, meta = self.config.training, self.config.meta
         if phase == "end-task":
             extra = training.auxiliary_rows if training.row_budget == "end-task" else 0
-            return _end_task_plan(step, training.end_task_rows + extra)
+            return self.end_task_plan(step, training.end_task_rows + extra)
         draw = generator(self.seed, "objectives", step)
         count = meta.objectives_per_step or len(self.objectives)
         sampled = torch.randperm(len(self.objectives), generator=draw)[:count].sort().values
@@ -105,6 +105,19 @@ class Planner:
             end_task_weight=share,
         )
 
+    def end_task_plan(self, step: int, rows: int) -> StepPlan:
+        """A step of the end-task alone."""
+        none = torch.zeros(0, dtype=torch.float64)
+        return StepPlan(
+            step=step,
+            end_task_rows=rows,
+            sampled=none.long(),
+            weights=none,
+            rows=(),
+            coefficients=torch.ones(1, dtype=torch.float64),
+            end_task_weight=1.0,
+        )
+
     def batch(self, plan: StepPlan, processes: Processes) -> tuple[list[int], FusedBatch | None]:
         """The places in the plan that this process takes, and their batch (None where it takes none)."""
         places = shares(plan.all_rows, processes.size)[processes.rank]
@@ -118,16 +131,3 @@ class Planner:
             return Piece(packed, (FULL,) * rows, self.end_task.targets(packed))
         draw = generator(self.seed, "rows", step, number)
         return prepare(self.objectives[number - 1], rows, draw)
-
-
-def _end_task_plan(step: int, rows: int) -> StepPlan:
-    none = torch.zeros(0, dtype=torch.float64)
-    return StepPlan(
-        step=step,
-        end_task_rows=rows,
-        sampled=none.long(),
-        weights=none,
-        rows=(),
-        coefficients=torch.ones(1, dtype=torch.float64),
-        end_task_weight=1.0,
-    )

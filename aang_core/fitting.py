@@ -1,0 +1,208 @@
+"""A seed from its first step to its best checkpoint: phases, evaluations, early stopping, resuming.
+
+Everything on disk is written here: ``history.jsonl`` (a line a step), ``checkpoint/step-*`` (to go on from) and
+``checkpoint/best.safetensors`` (what dev chose).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import attrs
+import torch
+
+from aang_core import checkpoint
+from aang_core.checkpoint import load_parameters, save_parameters
+from aang_core.errors import RunError
+from aang_core.evaluation import predict, scores
+from aang_core.head_fitting import fit_heads
+from aang_core.processes import Processes
+from aang_core.progress import Progress, Watcher
+from aang_core.resuming import restore, snapshot
+from aang_core.session import Session, optimizer_for
+from aang_core.trainer import Preparation, StepRecord, dropout, train_step, training
+
+
+def phases(session: Session) -> list[tuple[str, int]]:
+    """The method's phases and their greatest numbers of steps."""
+    settings = session.config.training
+    if session.config.method == "finetune":
+        return [("end-task", settings.max_steps)]
+    if session.config.method == "pretrain-finetune":
+        return [("auxiliary", settings.pretrain_steps), ("end-task", settings.max_steps)]
+    return [("joint", settings.max_steps)]
+
+
+class Fitting:
+    """Trains one session in one directory."""
+
+    def __init__(self, session: Session, directory: Path, watcher: Watcher) -> None:
+        self.session, self.directory, self.watcher = session, directory, watcher
+        self.progress = Progress()
+        self.remarks: list[str] = []
+
+    @property
+    def history(self) -> Path:
+        """A line a step."""
+        return self.directory / "history.jsonl"
+
+    @property
+    def best(self) -> Path:
+        """The parameters that dev chose."""
+        return self.directory / "checkpoint" / "best.safetensors"
+
+    def run(self, resume: bool) -> Progress:
+        """All phases from the start, or from the newest checkpoint; ends with the best parameters loaded.
+
+        :raises RunError: where dev was never finite and there is no best checkpoint.
+        """
+        if not (resume and self._restored()):
+            self._begin()
+        for index, (phase, total) in enumerate(phases(self.session)):
+            if index >= self.progress.phase:
+                self._phase(index, phase, total)
+        load_parameters(self.best, self.session.parameters)
+        self._final_fine_tuning()
+        return self.progress
+
+    def remark(self, text: str) -> None:
+        """Tell the user, and keep it for the report."""
+        self.remarks.append(text)
+        self.watcher.on_remark(text)
+
+    def _begin(self) -> None:
+        session = self.session
+        if session.processes.first:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self.history.write_text("", encoding="utf-8")
+        fit_heads(session, session.config.training.fit_heads_steps)
+        if session.dev is not None and (reason := self._engine_fault()):
+            self.remark(f"the fused engine is not used: {reason}")
+
+    def _engine_fault(self) -> str:
+        session = self.session
+        if session.dev is None:
+            return ""
+        plan = session.planner.plan(0, session.weights)
+        _, batch = session.planner.batch(plan, Processes())
+        if batch is None:
+            return ""
+        dev_gradient = session.dev.at(0, None)
+        return session.engine.check(batch.to(session.device), plan.coefficients, dev_gradient)
+
+    def _phase(self, index: int, phase: str, total: int) -> None:
+        session = self.session
+        if self.progress.phase != index:
+            session.optimizer = optimizer_for(session.parameters, session.config.training)
+            self.progress = attrs.evolve(self.progress, phase=index, step=0)
+        preparation = Preparation(session, phase)
+        patience = session.config.training.patience
+        every = session.config.training.eval_every
+        try:
+            while self.progress.step < total and self.progress.waited < patience:
+                self._note(train_step(session, preparation, self.progress.step, total))
+                if self.progress.step == total or self.progress.step % every == 0:
+                    if phase != "auxiliary":
+                        self._evaluate()
+                    self._save()
+        finally:
+            preparation.close()
+
+    def _note(self, record: StepRecord) -> None:
+        self.progress = self.progress.charged(
+            labelled_rows=record.labelled_rows,
+            rows=record.rows,
+            tokens=record.tokens,
+            skipped=bool(record.skipped),
+        )
+        if record.skipped:
+            names = ", ".join(record.skipped)
+            self.remark(f"step {self.progress.done} was skipped: not finite in {names}")
+        if self.session.processes.first:
+            line = {**attrs.asdict(record), "step": self.progress.done}
+            with self.history.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        self.watcher.on_step(self.session, record, self.progress)
+
+    def _evaluate(self) -> None:
+        """Score dev; keep the parameters where it is the best so far."""
+        session = self.session
+        head, rows = session.end_task_head, session.stopping
+        metrics = scores(
+            session.task, predict(session.model.backbone, head, session.task, rows), rows
+        )
+        self.progress = self.progress.evaluated(metrics, session.task.metric)
+        if self.progress.waited == 0 and session.processes.first:
+            save_parameters(self.best, session.parameters)
+        self.watcher.on_evaluation(session, self.progress)
+
+    def _save(self) -> None:
+        session = self.session
+        if not session.processes.first:
+            return
+        kept = {"remarks": self.remarks, "engine": session.engine.kind}
+        saved = snapshot(session, self.progress, self.history.stat().st_size, kept)
+        checkpoint.write(self.directory / "checkpoint", self.progress.done, saved)
+
+    def _restored(self) -> bool:
+        """Go on from the newest whole checkpoint; False where there is none."""
+        saved, remarks = checkpoint.read_newest(self.directory / "checkpoint")
+        for text in remarks:
+            self.remark(text)
+        if saved is None:
+            return False
+        index = saved.facts["progress"]["phase"]
+        if index > 0:
+            self.session.optimizer = optimizer_for(
+                self.session.parameters, self.session.config.training
+            )
+        self.progress = restore(self.session, saved)
+        kept = saved.facts["kept"]
+        self.remarks = [*kept["remarks"], *remarks]
+        self.session.engine.kind = kept["engine"]
+        size = saved.facts["history_bytes"]
+        if self.history.stat().st_size < size:
+            raise RunError(f"{self.history} is shorter than its checkpoint says; it was changed")
+        if self.session.processes.first:
+            with self.history.open("r+b") as file:
+                file.truncate(size)
+        return True
+
+    def _final_fine_tuning(self) -> None:
+        """Epochs on the end-task alone from the best parameters, kept only where dev improves (paper's code).
+
+        Never more steps than the run itself was allowed.
+        """
+        session, settings = self.session, self.session.config.training
+        size = len(session.planner.labelled.rows)
+        epoch_steps = -(-size // settings.end_task_rows)
+        epochs = min(settings.final_epochs, settings.max_steps // epoch_steps)
+        optimizer = optimizer_for(session.parameters, settings, settings.final_lr)
+        waited = 0
+        for _ in range(epochs):
+            for _ in range(epoch_steps):
+                self._final_step(optimizer)
+            self._evaluate()
+            waited = 0 if self.progress.waited == 0 else waited + 1
+            if waited >= settings.final_patience:
+                break
+        load_parameters(self.best, session.parameters)
+
+    def _final_step(self, optimizer: torch.optim.Optimizer) -> None:
+        session, step = self.session, self.progress.done
+        plan = session.planner.end_task_plan(step, session.config.training.end_task_rows)
+        _, batch = session.planner.batch(plan, session.processes)
+        with training(session), dropout(session, step):
+            if batch is not None:
+                session.engine.plain(batch.to(session.device), plan.coefficients)
+            session.processes.sum_gradients(session.parameters.values())
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        tokens = session.processes.sum(torch.tensor(batch.tokens if batch else 0))
+        self.progress = self.progress.charged(
+            labelled_rows=plan.end_task_rows,
+            rows=plan.end_task_rows,
+            tokens=int(tokens),
+            skipped=False,
+        )

@@ -1,0 +1,69 @@
+"""How far a seed has come, and who is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from aang_core.session import Session
+    from aang_core.trainer import StepRecord
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """Replaced after every step and evaluation.
+
+    :param phase: index of the phase; `step` counts in it, `done` over all phases.
+    :param best_step: steps done when dev was best, 0 before the first evaluation.
+    :param waited: evaluations since then.
+    :param evaluations: ``{"step", metric: value, …}`` each.
+    :param cost: labelled rows, rows and tokens so far, and the steps that were skipped.
+    """
+
+    phase: int = 0
+    step: int = 0
+    done: int = 0
+    best_step: int = 0
+    best_score: float | None = None
+    waited: int = 0
+    evaluations: tuple[dict[str, float], ...] = ()
+    cost: dict[str, int] = attrs.field(
+        factory=lambda: {"labelled_rows": 0, "rows": 0, "tokens": 0, "skipped_steps": 0}
+    )
+
+    def charged(self, *, labelled_rows: int, rows: int, tokens: int, skipped: bool) -> Progress:
+        """One step further, with its cost."""
+        added = {"labelled_rows": labelled_rows, "rows": rows, "tokens": tokens}
+        cost = {name: self.cost[name] + amount for name, amount in added.items()}
+        cost["skipped_steps"] = self.cost["skipped_steps"] + skipped
+        return attrs.evolve(self, step=self.step + 1, done=self.done + 1, cost=cost)
+
+    def evaluated(self, metrics: dict[str, float], metric: str) -> Progress:
+        """After an evaluation; `waited` is 0 where it is the best so far (an equal one is not)."""
+        value = metrics[metric]
+        better = self.best_score is None or value > self.best_score
+        return attrs.evolve(
+            self,
+            evaluations=(*self.evaluations, {"step": self.done, **metrics}),
+            waited=0 if better else self.waited + 1,
+            best_score=value if better else self.best_score,
+            best_step=self.done if better else self.best_step,
+        )
+
+
+class Watcher:
+    """What a run tells while it goes on; override what you want to hear."""
+
+    def on_seed(self, session: Session) -> None:
+        """Before the first step of each seed."""
+
+    def on_step(self, session: Session, record: StepRecord, progress: Progress) -> None:
+        """After every optimiser step."""
+
+    def on_evaluation(self, session: Session, progress: Progress) -> None:
+        """After every evaluation on dev."""
+
+    def on_remark(self, remark: str) -> None:
+        """When something happened that the user should know."""

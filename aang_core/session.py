@@ -1,0 +1,160 @@
+"""One seed's training, put together: everything that the steps read, and the little that they change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from aang_core.batching import BoundObjective
+from aang_core.checkpoint import named_parameters
+from aang_core.config import RunConfig, Training
+from aang_core.dev_gradient import DevGradient
+from aang_core.end_task import EndTask, LabelledRows
+from aang_core.engine import Engine
+from aang_core.heads import Heads
+from aang_core.metagrad import Gradient, Model
+from aang_core.planning import Planner
+from aang_core.processes import Processes
+from aang_core.protocols import Backbone, Binding
+from aang_core.randomness import generator, seeded
+from aang_core.rows import Origin, Row
+from aang_core.task import Task
+from aang_core.weighting import Factors, WeightState
+
+META_METHODS = ("aang", "tartan")
+"""The methods that learn weights; the others compute no dev gradient."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Session:
+    """What a run of one seed consists of. Steps replace `weights`, `planned` and `dev_gradient`; nothing else.
+
+    :param stopping: dev rows that choose the checkpoint.
+    :param planned: the weights that the coming step was planned with (one step older than `weights`, because its
+        batch is prepared while the step before it runs).
+    :param dev_gradient: the newest V, or None.
+    """
+
+    config: RunConfig
+    seed: int
+    task: Task
+    model: Model
+    engine: Engine
+    end_task: EndTask
+    planner: Planner
+    factors: Factors
+    parameters: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    dev: DevGradient | None
+    stopping: Sequence[Row]
+    test: Sequence[Row]
+    processes: Processes
+    weights: WeightState
+    planned: WeightState
+    dev_gradient: Gradient | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder lives."""
+        return self.engine.device
+
+    @property
+    def end_task_head(self) -> nn.Module:
+        """The head that is exported."""
+        return self.model.heads.head(0)
+
+
+def task_rows(backbone: Backbone, task: Task, split: str) -> list[Row]:
+    """A split's rows, cut at the encoder's length."""
+    examples = list(task.splits[split])
+    return backbone.rows(examples, [Origin(split, i, 0) for i in range(len(examples))])
+
+
+def build_session(
+    config: RunConfig,
+    seed: int,
+    task: Task,
+    backbone: Backbone,
+    objectives: Sequence[BoundObjective],
+    processes: Processes,
+) -> Session:
+    """Put a session together; the encoder is moved to its device and changed by training from here on."""
+    device = next(backbone.body.parameters()).device
+    settings = {"class_weights": config.training.class_weights}
+    end_task = EndTask(Binding(task=task, backbone=backbone, options=settings, seed=seed))
+    with seeded(seed, "heads", device=torch.device("cpu")):
+        heads = Heads(end_task, objectives, config.heads.policy).to(device)
+    model = Model(backbone, heads)
+    train = task_rows(backbone, task, "train")
+    steering, stopping = _split_dev(task_rows(backbone, task, "dev"), config.meta.hold_back, seed)
+    factors = Factors.of([objective.id for objective in objectives])
+    parameters = {
+        n: p for n, p in named_parameters(backbone.body, heads).items() if p.requires_grad
+    }
+    dev = None
+    if config.method in META_METHODS:
+        dev = DevGradient(model, end_task, steering, train, config.meta, seed)
+    weights = WeightState.initial(factors)
+    return Session(
+        config=config,
+        seed=seed,
+        task=task,
+        model=model,
+        engine=Engine(
+            model,
+            config.meta.engine if backbone.packed else "looped",
+            config.training.micro_batch_tokens,
+            config.training.precision,
+        ),
+        end_task=end_task,
+        planner=Planner(config, seed, objectives, factors, end_task, LabelledRows(train, seed)),
+        factors=factors,
+        parameters=parameters,
+        optimizer=optimizer_for(parameters, config.training),
+        dev=dev,
+        stopping=stopping,
+        test=task_rows(backbone, task, "test") if "test" in task.splits else (),
+        processes=processes,
+        weights=weights,
+        planned=weights,
+    )
+
+
+def _split_dev(
+    rows: Sequence[Row], hold_back: float, seed: int
+) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Rows that steer the search, and rows that choose the checkpoint: all of dev twice, or two parts of it."""
+    held = round(hold_back * len(rows))
+    if held == 0:
+        return rows, rows
+    order = torch.randperm(len(rows), generator=generator(seed, "hold-back")).tolist()
+    return [rows[i] for i in sorted(order[held:])], [rows[i] for i in sorted(order[:held])]
+
+
+def optimizer_for(
+    parameters: Mapping[str, nn.Parameter], training: Training, lr: float = 0.0
+) -> torch.optim.AdamW:
+    """AdamW in four groups: encoder and heads, with and without weight decay (vectors have none).
+
+    :param lr: one learning rate for all groups, for the final fine-tuning; 0 for those of `training`.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault((name.startswith("body."), parameter.ndim > 1), []).append(parameter)
+    tables: list[dict[str, Any]] = []
+    for (in_body, decays), members in groups.items():
+        base = lr or (training.lr if in_body else training.head_lr)
+        decay = training.weight_decay if in_body else training.head_weight_decay
+        tables.append(
+            {
+                "params": members,
+                "lr": base,
+                "base_lr": base,
+                "weight_decay": decay if decays else 0.0,
+            }
+        )
+    return torch.optim.AdamW(tables, betas=(training.beta1, training.beta2), fused=True)

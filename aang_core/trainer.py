@@ -1,0 +1,201 @@
+"""The loop: the nine steps in their order, evaluation, early stopping, checkpoints.
+
+Read `train_step` first; every line of it is one module of the design.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+
+import attrs
+import torch
+from torch import Tensor
+
+from aang_core.batching import FusedBatch
+from aang_core.metagrad import Alignment, dot
+from aang_core.micro_batches import scattered
+from aang_core.planning import END_TASK, StepPlan
+from aang_core.randomness import seeded
+from aang_core.schedule import linear_warmup_decay
+from aang_core.session import Session
+from aang_core.weighting import WeightState, observe, updated
+
+Prepared = tuple[StepPlan, list[int], FusedBatch | None]
+
+
+@attrs.frozen(eq=False)
+class StepRecord:
+    """What one step did; a line of ``history.jsonl``.
+
+    :param losses, weights, alignments, norms: by objective id, for those that took part; the end-task is ``end-task``.
+    :param skipped: the objectives whose loss or gradient was not finite; the step then changed nothing.
+    """
+
+    step: int
+    losses: dict[str, float]
+    weights: dict[str, float]
+    alignments: dict[str, float]
+    norms: dict[str, float]
+    end_task_weight: float
+    labelled_rows: int
+    rows: int
+    lr: float = 0.0
+    tokens: int = 0
+    skipped: tuple[str, ...] = ()
+
+
+class Preparation:
+    """Prepares the batch of the coming step while the present one runs."""
+
+    def __init__(self, session: Session, phase: str) -> None:
+        self.session, self.phase = session, phase
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="aang-batches")
+        self.coming: tuple[int, Future[Prepared]] | None = None
+
+    def take(self, step: int, state: WeightState, following: bool) -> Prepared:
+        """The batch of `step`; begins that of the next, under the weights `state` as they are now."""
+        planned = self.session.planned
+        if self.coming is None or self.coming[0] != step:
+            self.coming = (step, self.pool.submit(self._prepare, step, planned))
+        ready = self.coming[1].result()
+        self.session.planned = state
+        self.coming = None
+        if following:
+            self.coming = (step + 1, self.pool.submit(self._prepare, step + 1, state))
+        return ready
+
+    def _prepare(self, step: int, state: WeightState) -> Prepared:
+        plan = self.session.planner.plan(step, state, self.phase)
+        places, batch = self.session.planner.batch(plan, self.session.processes)
+        return plan, places, batch
+
+    def close(self) -> None:
+        """End the thread."""
+        self.pool.shutdown(cancel_futures=True)
+
+
+def train_step(session: Session, preparation: Preparation, step: int, total: int) -> StepRecord:
+    """One optimiser step."""
+    plan, places, batch = preparation.take(step, session.weights, following=step + 1 < total)
+    _refresh_dev_gradient(session, step)
+    lr = _set_learning_rates(session, step, total)
+    with training(session), dropout(session, step):
+        losses, alignment = _gradients(session, plan, places, batch)
+    skipped = _not_finite(session, plan, losses, alignment)
+    if not skipped:
+        session.optimizer.step()
+        if alignment is not None:
+            meta = session.config.meta
+            seen = observe(session.weights, alignment, plan.sampled, plan.weights, meta)
+            session.weights = updated(seen, session.factors, meta)
+    session.optimizer.zero_grad(set_to_none=True)
+    tokens = int(session.processes.sum(torch.tensor(batch.tokens if batch else 0)))
+    record = _record(session, plan, losses, alignment)
+    return attrs.evolve(record, lr=lr, tokens=tokens, skipped=skipped)
+
+
+@contextmanager
+def training(session: Session) -> Iterator[None]:
+    """Dropout on inside the block."""
+    modules = (session.model.backbone.body, session.model.heads)
+    for module in modules:
+        module.train()
+    yield
+    for module in modules:
+        module.eval()
+
+
+def dropout(session: Session, step: int) -> AbstractContextManager[None]:
+    """The step's own random numbers for dropout, another set on every process."""
+    return seeded(session.seed, "dropout", step, session.processes.rank, device=session.device)
+
+
+def _refresh_dev_gradient(session: Session, step: int) -> None:
+    """A new dev gradient where the method has one and it is due."""
+    every = session.config.meta.dev_gradient_every
+    if session.dev is not None and (step % every == 0 or session.dev_gradient is None):
+        session.dev_gradient = session.dev.at(step, session.dev_gradient)
+
+
+def _gradients(
+    session: Session, plan: StepPlan, places: list[int], batch: FusedBatch | None
+) -> tuple[Tensor, Alignment | None]:
+    """Fill ``.grad`` on every process with the whole step's gradient; the losses [S] and their alignment."""
+    size, group = len(plan.numbers), session.processes
+    own = None if batch is None else batch.to(session.device)
+    coefficients = plan.coefficients[places]
+    losses, alignment = torch.zeros(size, dtype=torch.float64, device=session.device), None
+    if session.dev_gradient is None:
+        if own is not None:
+            part = session.engine.plain(own, coefficients)
+            losses = scattered(part.double(), places, size)
+    else:
+        products = torch.zeros(3, size, dtype=torch.float64, device=session.device)
+        if own is not None:
+            result = session.engine.aligned(own, coefficients, session.dev_gradient)
+            losses = scattered(result.losses.double(), places, size)
+            found = result.alignment
+            columns = (found.dots, found.squared_norms, found.observed.to(session.device))
+            products = torch.stack([scattered(c.double(), places, size) for c in columns])
+        dots, squared_norms, observed = group.sum(products)
+        norm = dot(session.dev_gradient, session.dev_gradient).sqrt()
+        alignment = Alignment(dots, squared_norms, observed > 0, norm)
+    group.sum_gradients(session.parameters.values())
+    return group.sum(losses), alignment
+
+
+def _set_learning_rates(session: Session, step: int, total: int) -> float:
+    """Linear warm-up and decay of every group; returns the encoder's."""
+    scale = linear_warmup_decay(step, total, session.config.training.warmup)
+    for group in session.optimizer.param_groups:
+        group["lr"] = group["base_lr"] * scale
+    return session.config.training.lr * scale
+
+
+def _not_finite(
+    session: Session, plan: StepPlan, losses: Tensor, alignment: Alignment | None
+) -> tuple[str, ...]:
+    """Clip the gradient; the objectives that made it or a loss infinite or NaN (``gradient`` if none can be named)."""
+    bound = session.config.training.clip or math.inf
+    norm = torch.nn.utils.clip_grad_norm_(session.parameters.values(), bound)
+    if bool(torch.isfinite(losses).all() & torch.isfinite(norm)):
+        return ()
+    suspect = ~torch.isfinite(losses)
+    if alignment is not None:
+        suspect |= ~torch.isfinite(alignment.squared_norms) | ~torch.isfinite(alignment.dots)
+    names = _names(session, plan)
+    return tuple(n for n, bad in zip(names, suspect.tolist(), strict=True) if bad) or ("gradient",)
+
+
+def _names(session: Session, plan: StepPlan) -> list[str]:
+    ids = session.factors.ids
+    return ["end-task" if n == END_TASK else ids[n - 1] for n in plan.numbers]
+
+
+def _record(
+    session: Session, plan: StepPlan, losses: Tensor, alignment: Alignment | None
+) -> StepRecord:
+    names = _names(session, plan)
+    offset = 1 if plan.end_task_rows else 0
+    weights = zip(names[offset:], plan.weights.tolist(), strict=True)
+    aligned: dict[str, float] = {}
+    norms: dict[str, float] = {}
+    if alignment is not None:
+        values = alignment.values(session.config.meta.alignment).tolist()
+        sizes = alignment.squared_norms.sqrt().tolist()
+        seen = alignment.observed.tolist()
+        aligned = {n: v for n, v, o in zip(names, values, seen, strict=True) if o}
+        norms = {n: v for n, v, o in zip(names, sizes, seen, strict=True) if o}
+    return StepRecord(
+        step=plan.step,
+        losses=dict(zip(names, losses.tolist(), strict=True)),
+        weights=dict(weights),
+        alignments=aligned,
+        norms=norms,
+        end_task_weight=plan.end_task_weight,
+        labelled_rows=plan.end_task_rows,
+        rows=sum(plan.all_rows),
+    )
