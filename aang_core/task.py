@@ -110,7 +110,7 @@ def _find(name: str, reads: Sequence[str], registered: Mapping[str, Any]) -> Tas
         "is no task file" if path.exists() else "is neither a folder, a file nor a registered task"
     )
     raise TaskError(
-        f"task {name!r} {what}{did_you_mean(name, registered)}. Expected a folder with train, dev and "
+        f"task {name!r} {what}{did_you_mean(name, registered) or '.'} Expected a folder with train, dev and "
         f"test, a task.toml, a data file ({', '.join(SUFFIXES)}), hf:NAME[:CONFIG], or one of: "
         + (", ".join(sorted(registered)) or "(no task is registered)")
     )

@@ -36,7 +36,10 @@ def read_splits(spec: TaskSpec, faults: Faults) -> dict[str, Table]:
         )
     for name, table in tables.items():
         if not len(table) and not faults.count:
-            raise TaskError(f"{table.where} is empty; the {name} split needs at least one example")
+            message = f"{table.where} is empty; the {name} split needs at least one example"
+            if table.columns and not spec.header:  # only a header line was read
+                message += ' below its header line (none? Say header = ["...", ...] in task.toml)'
+            raise TaskError(message)
     return {name: tables[name] for name in SPLITS if name in tables}
 
 
@@ -81,6 +84,8 @@ def load_hf(address: str) -> Any:
     import datasets
 
     name, _, config = address.removeprefix(HF).partition(":")
+    if not name:
+        raise TaskError(f"{address!r} names no data set; expected hf:NAME or hf:NAME:CONFIG")
     if (
         Path(address.removeprefix(HF)).expanduser().is_dir()
     ):  # folders may have colons in their names
