@@ -26,6 +26,23 @@ def load_config(path: Path) -> RunConfig:
     return RunConfig.from_mapping(*read_config(path))
 
 
+def build_config(
+    path: Path | None,
+    flags: Mapping[str, tuple[Any, str]],
+    assignments: Iterable[str] = (),
+) -> RunConfig:
+    """A file, then flags over it, then ``--set`` over both.
+
+    :param path: a TOML file; None for the defaults.
+    :param flags: dotted key → (value, the flag it comes from), only for flags that were given.
+    :param assignments: ``KEY=VALUE`` texts, as in `parse_settings`.
+    :raises ConfigError: names every fault with its line or flag.
+    """
+    raw, origins = read_config(path) if path is not None else ({}, {})
+    merged = overlaid(raw, origins, {**flags, **parse_settings(assignments)})
+    return RunConfig.from_mapping(*merged)
+
+
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """A TOML file's raw settings, and dotted key → ``file:line`` for messages about them.
 

@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aang_core.config import METHODS, SECTIONS, Heads, Meta, RunConfig, Training
-from aang_core.config_file import dump_config, key_lines, load_config, overlaid, parse_settings
+from aang_core.config_file import (
+    build_config,
+    dump_config,
+    key_lines,
+    load_config,
+    overlaid,
+    parse_settings,
+)
 from aang_core.config_rules import Choice, Flag, Real, Text, Whole, rules_of
 from aang_core.errors import ConfigError
 
@@ -207,6 +214,22 @@ def test_flags_go_before_the_file_and_are_named_in_faults():
     assert raw["training"]["max_steps"] == 5, "the original stays as it was"
     with pytest.raises(ConfigError, match=r"^--max-steps: `training.max_steps` must be"):
         RunConfig.from_mapping(merged, where)
+
+
+def test_a_file_then_flags_then_settings(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text("[training]\nmax_steps = 1\neval_every = 1\npatience = 1\n", "utf-8")
+    flags = {
+        "training.max_steps": (2, "--max-steps"),
+        "training.eval_every": (2, "--eval-every"),
+    }
+    config = build_config(path, flags, ["training.max_steps=3"])
+    assert config == RunConfig(training=Training(max_steps=3, eval_every=2, patience=1))
+    with pytest.raises(ConfigError) as error:
+        build_config(path, {"training.lr": (-1, "--lr")}, ["training.max_steps=0", "spac=td"])
+    for origin in ("--lr: ", "--set training.max_steps=0: ", "--set spac=td: "):
+        assert origin in str(error.value)
+    assert build_config(None, {}) == RunConfig()
 
 
 def test_a_flag_inside_what_is_no_table_is_an_error():

@@ -27,8 +27,7 @@ echo = "aang_echo.hooks"
 HOOKS = '''
 """Echoes."""
 
-from aang_core.hookspecs import hookimpl
-from aang_core.primitives import Transform
+from aang_core import Transform, hookimpl
 
 
 @hookimpl
