@@ -82,6 +82,6 @@ def _check_perturbation(record: Primitive, rule: BoundRepresentation) -> None:
 def _reach(rules: tuple[RowRule, ...], lengths: list[int]) -> Tensor:
     """[N, N] bool: what each position sees through all layers."""
     blocks = [rule_mask(rule, n).double() for rule, n in zip(rules, lengths, strict=True)]
-    step: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    step: Tensor = torch.block_diag(*blocks)
     paths: Tensor = torch.linalg.matrix_power(step, _LAYERS)
     return paths > 0

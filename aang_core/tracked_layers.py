@@ -230,7 +230,7 @@ def tracked_forward(module: nn.Module, name: str, tape: Tape) -> Callable[[Tenso
 
         def run_linear(x: Tensor) -> Tensor:
             _check(name, x.shape[:-1].numel(), tape)
-            return _Linear.apply(_cast(x), linear.weight, linear.bias, tape, name)  # type: ignore[no-any-return]
+            return _Linear.apply(_cast(x), linear.weight, linear.bias, tape, name)  # type: ignore[no-any-return, no-untyped-call]
 
         return run_linear
     if (
@@ -243,7 +243,7 @@ def tracked_forward(module: nn.Module, name: str, tape: Tape) -> Callable[[Tenso
         def run_norm(x: Tensor) -> Tensor:
             _check(name, x.shape[:-1].numel(), tape)
             x = x.to(norm.weight.dtype)
-            return _LayerNorm.apply(x, norm.weight, norm.bias, norm.eps, tape, name)  # type: ignore[no-any-return]
+            return _LayerNorm.apply(x, norm.weight, norm.bias, norm.eps, tape, name)  # type: ignore[no-any-return, no-untyped-call]
 
         return run_norm
     if isinstance(module, nn.Embedding) and module.max_norm is None and not module.sparse:
@@ -252,7 +252,7 @@ def tracked_forward(module: nn.Module, name: str, tape: Tape) -> Callable[[Tenso
 
         def run_embedding(ids: Tensor) -> Tensor:
             _check(name, ids.numel(), tape)
-            return _Embedding.apply(ids, table.weight, padding, tape, name)  # type: ignore[no-any-return]
+            return _Embedding.apply(ids, table.weight, padding, tape, name)  # type: ignore[no-any-return, no-untyped-call]
 
         return run_embedding
     return None

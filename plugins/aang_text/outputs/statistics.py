@@ -33,7 +33,7 @@ class TermFrequency(TokenOutput):
         """Every non-special position; values in (0, 1]."""
         index = (~packed.special).nonzero().squeeze(1)
         ids, row = packed.original[IDS][index], packed.row_of[index]
-        _, inverse = (row * self.vocabulary + ids).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        _, inverse = (row * self.vocabulary + ids).unique(return_inverse=True)
         counts = torch.bincount(inverse)
         value = self._weighted(counts[inverse].to(torch.get_default_dtype()), ids)
         largest = value.new_zeros(len(packed.lengths)).scatter_reduce(0, row, value, "amax")
@@ -82,7 +82,7 @@ def document_frequencies(source: BoundSource, vocabulary: int) -> tuple[int, Ten
     """D, and [V] the number of documents in which each id occurs; rows come document by document."""
     documents, found = 0, torch.zeros(vocabulary, dtype=torch.long)
     for _, rows in groupby(source.rows(), key=lambda row: row.origin.document):
-        ids = torch.cat([row.inputs[IDS][~row.special] for row in rows]).unique()  # type: ignore[no-untyped-call]
+        ids = torch.cat([row.inputs[IDS][~row.special] for row in rows]).unique()
         if len(ids):
             documents += 1
             found[ids] += 1
