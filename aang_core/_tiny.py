@@ -99,15 +99,31 @@ class TinyBody(nn.Module):
         return normed
 
 
+class _Elsewhere:
+    """A parameter of another module, which `parameters()` and deep copies of the holder leave alone."""
+
+    def __init__(self, parameter: Tensor) -> None:
+        self.parameter = parameter
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Elsewhere:
+        return self
+
+
 class TinyVocabularyHead(nn.Module):
     """Dense, GELU, LayerNorm, then the decoder: the encoder's own embeddings where tied."""
 
     def __init__(self, words: Tensor, tied: bool) -> None:
         super().__init__()
         self.dense, self.norm = nn.Linear(HIDDEN, HIDDEN), nn.LayerNorm(HIDDEN)
-        self.decoder_weight = words if tied else nn.Parameter(words.detach().clone())
+        self.untied = None if tied else nn.Parameter(words.detach().clone())
+        self._tied = _Elsewhere(words)
         self.bias = nn.Parameter(torch.zeros(VOCABULARY))
         self.to(words.device, words.dtype)
+
+    @property
+    def decoder_weight(self) -> Tensor:
+        """[V, E]."""
+        return self._tied.parameter if self.untied is None else self.untied
 
     def project(self, states: Tensor) -> Tensor:
         """[M, H] → [M, E], what the decoder is multiplied with."""
@@ -141,7 +157,7 @@ class TinyBackbone:
     packed = True
     vocab_size = VOCABULARY
     mask_id = MASK
-    special_ids = torch.tensor([PAD, CLS, SEP, MASK])
+    special_ids = frozenset({PAD, CLS, SEP, MASK})
     replaceable = torch.arange(4, VOCABULARY)
 
     def __init__(self, dtype: torch.dtype, seed: int, dropout: float) -> None:
