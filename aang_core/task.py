@@ -189,24 +189,28 @@ def _labels(spec: TaskSpec, tables: Mapping[str, Table], faults: Faults) -> Labe
 def _inputs(
     table: Table, roles: Mapping[str, str], kind: str, labels: Sequence[Any] | None, faults: Faults
 ) -> dict[str, list[Any]]:
-    """The input columns under their roles. A token task's first input becomes a list of words."""
+    """The input columns under their roles. A token task's first input becomes a list of words.
+
+    A column holds texts, or in every row a list: of words, or of what is said of each word.
+    """
     inputs = {role: table.columns[column] for role, column in roles.items()}
     first = next(iter(roles))
     if kind == "token":
         inputs[first] = [v.split() if isinstance(v, str) else v for v in inputs[first]]
     for role, values in inputs.items():
+        lists = all(isinstance(value, list) for value in values)
+        tags = labels if kind == "token" and role == first else None
         for row, value in enumerate(values):
-            words = kind == "token" and role == first
             if value is None or (
                 isinstance(value, (str, list)) and not "".join(map(str, value)).strip()
             ):
                 faults.add(table.at(row), f"column {roles[role]!r} is empty")
-            elif isinstance(value, (bool, int, float)) or (isinstance(value, list) and not words):
+            elif isinstance(value, (bool, int, float)) or (isinstance(value, list) and not lists):
                 faults.add(
                     table.at(row), f"column {roles[role]!r} holds {str(value)[:40]!r}, not a text"
                 )
-            elif words and labels is not None and len(labels[row]) != len(value):
-                faults.add(table.at(row), f"{len(value)} words but {len(labels[row])} labels")
+            elif tags is not None and len(tags[row]) != len(value):
+                faults.add(table.at(row), f"{len(value)} words but {len(tags[row])} labels")
     return inputs
 
 

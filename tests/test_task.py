@@ -116,6 +116,17 @@ def test_token_tasks_have_a_label_a_word(tmp_path):
     refused(tmp_path, "dev.jsonl:1: 2 words but 1 labels")
 
 
+def test_a_column_of_lists_is_kept_where_the_encoder_reads_it(tmp_path):
+    rows = [{"text": "a b", "tags": ["X", "Y"], "label": n} for n in "cd"]
+    for name in ("train", "dev"):
+        jsonl(tmp_path / f"{name}.jsonl", rows)
+    task = load_task(str(tmp_path), reads=(*READS, "tags"), registered={}, external={})
+    assert task.splits["train"][0] == {"text": "a b", "tags": ["X", "Y"], "label": 0}
+    jsonl(tmp_path / "dev.jsonl", [{**rows[0], "tags": "X"}, rows[1]])
+    with pytest.raises(TaskError, match=r"dev.jsonl:2: column 'tags' holds .* not a text"):
+        load_task(str(tmp_path), reads=(*READS, "tags"), registered={}, external={})
+
+
 def test_one_single_file_is_split_by_class_and_says_so(tmp_path):
     path = tmp_path / "reviews.csv"
     rows = [f'"text, {i}",{"rare" if i % 20 == 0 else "common"}' for i in range(100)]
