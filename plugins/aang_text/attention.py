@@ -63,7 +63,8 @@ class Group:
         length = self.longest
         place = torch.arange(length)
         key = place[None, :] < torch.tensor(self.lengths)[:, None]
-        near = window is not None and window < length
+        reach = length if window is None else window - 1  # how far a layer looks, as it passes it
+        near = reach < length - 1
         if not near and all(rule.tag == "full" for rule in self.rules):
             return None if self.lengths[0] == length else key[:, None, None, :]
         ahead = place[None, :] - place[:, None]
@@ -75,7 +76,7 @@ class Group:
                 size = self.lengths[row]
                 rule[row, :size, :size] = given.allowed
         if near:
-            rule &= ahead.abs() <= window - 1
+            rule &= ahead.abs() <= reach
         # Queries behind a row's end are dropped later; they see the row so that no softmax is empty.
         return (key[:, None, :] & (rule | ~key[:, :, None]))[:, None]
 
@@ -171,6 +172,10 @@ class _Move(torch.autograd.Function):
         return spread.index_copy_(0, index, grad), None, None, None
 
 
+def _move(source: Tensor, index: Tensor, back: Tensor, unique: bool) -> Tensor:
+    return _Move.apply(source, index, back, unique)  # type: ignore[no-untyped-call, no-any-return]
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -208,15 +213,15 @@ def packed_attention(
         )
         pieces.append(piece.transpose(1, 2).flatten(0, 1))
     places = torch.cat(pieces)
-    return _Move.apply(places, plan.scatter, plan.gather, True)[None], None
+    return _move(places, plan.scatter, plan.gather, True)[None], None
 
 
 def _gathered(states: Tensor, plan: Plan) -> list[Tensor]:
     """[1, A, N, D] as one [R, A, L, D] a group."""
     stream = states[0].transpose(0, 1)
-    moved = _Move.apply(stream, plan.gather, plan.scatter, False)
+    moved = _move(stream, plan.gather, plan.scatter, False)
     sizes = [len(group.lengths) * group.longest for group in plan.groups]
     return [
         piece.unflatten(0, (len(group.lengths), group.longest)).transpose(1, 2)
-        for piece, group in zip(moved.split(sizes), plan.groups, strict=True)
+        for piece, group in zip(torch.split(moved, sizes), plan.groups, strict=True)
     ]

@@ -29,8 +29,6 @@ from aang_text.vocabulary import VocabularyHead, make_vocabulary_parts
 if TYPE_CHECKING:
     from aang_core.task import Task
 
-_PROBE_LENGTHS = (7, 12, 5)
-
 
 def load(model: str, settings: BackboneSettings) -> HuggingFaceBackbone:
     """Open a checkpoint, load it and probe it.
@@ -81,7 +79,8 @@ class HuggingFaceBackbone:
         self._heads: dict[tuple[str, tuple[str, ...]], ClassifierHead] = {}
         self._vocabulary: tuple[nn.Module, Tensor] | None = None
         if settings.checkpointing:
-            self.body.gradient_checkpointing_enable({"use_reentrant": False})
+            enable = getattr(self.body, "activation_checkpointing_enable", None)  # the new name
+            (enable or self.body.gradient_checkpointing_enable)({"use_reentrant": False})
 
     def rows(self, examples: Sequence[Mapping[str, Any]], origins: Sequence[Origin]) -> list[Row]:
         """Examples as rows, cut at `max_length`; see `tokens.Tokens.rows`."""
@@ -129,13 +128,16 @@ class HuggingFaceBackbone:
                 "all of itself; choose objectives with the representation 'bidirectional', or another encoder"
             )
         sizes = [len(group.lengths) * group.longest for group in plan.groups]
-        places = plan.gather.split(sizes)
+        places = torch.split(plan.gather, sizes)
         answers = []
         for group, index in zip(plan.groups, places, strict=True):
             shape = (len(group.lengths), group.longest)
             length = torch.tensor(group.lengths, device=self.device)
             mask = torch.arange(group.longest, device=self.device)[None, :] < length[:, None]
-            padded = {name: value[index].unflatten(0, shape) for name, value in inputs.items()}
+            padded = {
+                name: value[index].reshape(*shape, *value.shape[1:])
+                for name, value in inputs.items()
+            }
             if "input_ids" in padded and self.tokenizer.pad_token_id is not None:
                 padded["input_ids"] = padded["input_ids"].masked_fill(
                     ~mask, self.tokenizer.pad_token_id
@@ -203,7 +205,7 @@ class HuggingFaceBackbone:
         :raises ModelError: where the encoder reads left to right only, or neither way gives its own answers.
         """
         generator = torch.Generator().manual_seed(0)
-        rows = probes.draw_rows(self.replaceable, _probe_lengths(self.body.config), generator)
+        rows = probes.draw_rows(self.replaceable, probes.row_lengths(self.body.config), generator)
         self.body.eval()
         self._drop_unused(rows[0])
         with torch.no_grad():
@@ -287,12 +289,3 @@ def _limit(wanted: int, config: Any, first: int) -> int:
     if wanted < 4:
         raise ModelError(f"max_length is {wanted}; a row needs at least 4 positions")
     return min(wanted, int(getattr(config, "max_position_embeddings", wanted + first)) - first)
-
-
-def _probe_lengths(config: Any) -> list[int]:
-    """A few short rows, one of them longer than the window of local layers."""
-    window = getattr(config, "sliding_window", None) or 0
-    room = int(getattr(config, "max_position_embeddings", 64)) - 8
-    return [
-        min(length, room) for length in (*_PROBE_LENGTHS, *([2 * window + 5] if window else []))
-    ]

@@ -15,7 +15,6 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
 
 from aang_core.errors import ModelError
 
@@ -48,7 +47,7 @@ class Checkpoint:
     dtype: torch.dtype = torch.float32
     seed: int = 0
 
-    def build(self, auto: Any, **changes: Any) -> tuple[nn.Module, frozenset[str]]:
+    def build(self, auto: Any, **changes: Any) -> tuple[Any, frozenset[str]]:
         """The model of an auto class on the CPU, and the names of parameters that the checkpoint lacks.
 
         Every model has its own configuration, since the attention's name lives there. Lacking parameters are
@@ -208,8 +207,9 @@ def _first_line(cause: Exception) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hold back transformers' progress bars and its remarks on missing heads, which are expected here."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging  # which has no types
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -88,7 +88,7 @@ def make_head(checkpoint: Checkpoint, task: Task) -> ClassifierHead:
     :raises ModelError: where the family has no such head, or one that cannot run without its encoder.
     """
     model, _ = checkpoint.build(_auto(task.kind), **_labels(task))
-    prefix = model.base_model_prefix
+    prefix = str(model.base_model_prefix)
     base = getattr(model, prefix)
     given = Given(getattr(base, "pooler", None), getattr(base, "pooler_activation", None))
     _check_pooling(base, given, checkpoint)

@@ -8,6 +8,7 @@ is compared with what may move. Method: perturbation and parity, each against th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +17,19 @@ from aang_core.batching import FusedBatch, RowRule
 from aang_core.rows import Hidden
 
 Encode = Callable[[FusedBatch], Hidden]
+_LENGTHS = (7, 12, 5)
 
 
 def tolerance(dtype: torch.dtype) -> float:
     """Largest deviation that rounding explains, relative to the largest value."""
     return 1e-4 if torch.finfo(dtype).bits >= 32 else 5e-2
+
+
+def row_lengths(config: Any) -> list[int]:
+    """A few short rows, and one longer than the window of local layers where there are such."""
+    window = getattr(config, "sliding_window", None) or 0
+    room = int(getattr(config, "max_position_embeddings", 64)) - 8
+    return [min(length, room) for length in (*_LENGTHS, *([2 * window + 5] if window else []))]
 
 
 def draw_rows(pool: Tensor, lengths: Sequence[int], generator: torch.Generator) -> list[Tensor]:
@@ -36,6 +45,7 @@ def batch_of(rows: Sequence[Tensor], rules: Sequence[RowRule]) -> FusedBatch:
     )
 
 
+@torch.no_grad()
 def parity(encode: Encode, rows: Sequence[Tensor], own: Sequence[Tensor]) -> float:
     """Largest difference between rows encoded together, all unmasked, and each alone, relative to the largest value.
 
@@ -59,6 +69,7 @@ def transitive_rules(lengths: Sequence[int], generator: torch.Generator) -> list
     return rules
 
 
+@torch.no_grad()
 def leaks(
     encode: Encode, rows: Sequence[Tensor], rules: Sequence[RowRule], pool: Tensor
 ) -> list[str]:

@@ -124,7 +124,7 @@ def _cased(encoding: Any, example: Mapping[str, Any]) -> list[int]:
 
     Read from the text itself, so that uncased tokenizers lose nothing. One capital letter alone counts as 1.
     """
-    texts = (example["text"], example.get("text_pair"))
+    texts: tuple[Any, Any] = (example["text"], example.get("text_pair"))
     cases = []
     places = zip(encoding.offsets, encoding.sequence_ids, encoding.word_ids, strict=True)
     for (start, stop), sequence, word in places:

@@ -112,7 +112,7 @@ def _own_parts(checkpoint: Checkpoint) -> tuple[nn.Module, Tensor] | None:
     """The checkpoint's own head, or None where any of its parameters is missing from the files."""
     from transformers import AutoModelForMaskedLM
 
-    known = AutoModelForMaskedLM._model_mapping  # type: ignore[attr-defined]
+    known = AutoModelForMaskedLM._model_mapping
     if checkpoint.path is None or type(checkpoint.config) not in known:
         return None
     model, lacking = checkpoint.build(AutoModelForMaskedLM)
