@@ -6,7 +6,7 @@ The same output serves the end-task itself and every auxiliary objective with th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ class EndTask:
 
     def __init__(self, binding: Binding) -> None:
         self.task = binding.task
+        assert binding.backbone is not None  # only data sources are bound without one
         self.backbone = binding.backbone
         balanced = binding.options.get("class_weights", "none") == "balanced"
         self.class_weights = class_weights(binding.task) if balanced else None
@@ -100,7 +101,7 @@ def class_weights(task: Task) -> Tensor | None:
         counts = torch.bincount(labels[labels >= 0], minlength=len(task.label_names)).double()
     present = counts > 0
     inverse = torch.where(present, counts.sum() / counts.clamp(min=1), torch.zeros_like(counts))
-    return cast(Tensor, (inverse / present.sum()).float())
+    return (inverse / present.sum()).float()
 
 
 class LabelledRows:
