@@ -186,11 +186,13 @@ class BackboneKind(Record):
     :param prefixes: a model name that starts with one of these (``bundled:``) is this kind's.
     :param fallback: whether the kind takes names that no prefix claims (hub ids and folders).
     :param reads: the input columns that rows are made of, the required one first.
+    :param default_model: the encoder of this kind that is taken where a run names none.
     :param capabilities: what the kind's encoders can usually do; a loaded encoder says for itself.
     """
 
     prefixes: tuple[str, ...] = ()
     fallback: bool = False
+    default_model: str = ""
     reads: tuple[str, ...] = ("text",)
     capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
 

@@ -260,6 +260,7 @@ def aang_backbones() -> Iterable[BackboneKind]:
             factory="aang_text.backbone:load",
             prefixes=("bundled:", "scratch:"),
             fallback=True,
+            default_model="bundled:minilm",
             reads=("text", "text_pair"),
             capabilities={"backbone:row-attention", "backbone:dropout"},
             source="Wolf et al., Transformers, EMNLP 2020 (demonstrations)",

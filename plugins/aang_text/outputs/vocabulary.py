@@ -51,10 +51,13 @@ class VocabularyOutput:
         """[M, V] logits."""
         return F.linear(features, head.decoder_weight, head.bias)
 
+    def score(self, logits: Tensor, targets: Targets) -> Tensor:
+        """[M] cross-entropies, in nats, from logits [M, V]."""
+        return F.cross_entropy(logits, targets.value.to(logits.device), reduction="none")
+
     def losses(self, head: nn.Module, hidden: Hidden, targets: Targets) -> Tensor:
         """[M] cross-entropies, in nats."""
-        logits = self.decode(head, self.features(head, hidden, targets))
-        return F.cross_entropy(logits, targets.value.to(logits.device), reduction="none")
+        return self.score(self.decode(head, self.features(head, hidden, targets)), targets)
 
     def head(self) -> nn.Module:
         """A vocabulary head, the checkpoint's own where it has one."""

@@ -1,0 +1,163 @@
+"""Steps 1 to 4 joined: a configuration becomes a task, an encoder and bound objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from aang_core.batching import BoundObjective
+from aang_core.binding import bind_sources, check_options, registered_tasks, settings_of
+from aang_core.config import RunConfig
+from aang_core.errors import ConfigError
+from aang_core.objectives import (
+    Legal,
+    Objective,
+    Verdict,
+    enumerate_objectives,
+    legal_objectives,
+    sources_of,
+)
+from aang_core.primitives import BackboneKind, Primitive, Space, load_factory
+from aang_core.protocols import Backbone, BackboneSettings, Binding, BoundSource
+from aang_core.registry import Registry
+from aang_core.space import resolve_space
+from aang_core.task import Task, load_task
+from aang_core.task_splits import draw_train_rows
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Ground:
+    """What all seeds of a run stand on.
+
+    :param model: the encoder's name, settled.
+    :param space: None for a method without auxiliary objectives.
+    """
+
+    config: RunConfig
+    registry: Registry
+    task: Task
+    kind: BackboneKind
+    model: str
+    space: Space | None
+
+
+def settle(config: RunConfig, registry: Registry) -> Ground:
+    """Find and read everything that a configuration names; loads no encoder.
+
+    :raises AangError: of the kind that says what is wrong: unknown names, a malformed task, bad options.
+    """
+    model = config.model or _usual_model(config.task, registry)
+    kind = registry.backbone_for(model)
+    space = None
+    if config.method != "finetune":
+        space = resolve_space(config.space, registry, config.with_)
+    check_options(config.primitives, registry)
+    task = load_task(
+        config.task,
+        reads=kind.reads,
+        registered=registered_tasks(registry),
+        external=config.external,
+    )
+    if config.train_rows:
+        for seed in config.seeds:  # a subset that cannot be drawn is found before any training
+            draw_train_rows(task, config.train_rows, seed)
+    return Ground(config=config, registry=registry, task=task, kind=kind, model=model, space=space)
+
+
+def _usual_model(task: str, registry: Registry) -> str:
+    """The encoder that a registered task suits, or the default of the kind that takes any name."""
+    if task in registry.tasks and registry.tasks[task].record.model:
+        return registry.tasks[task].record.model
+    kinds = [entry.record for entry in registry.backbones.values() if entry.record.default_model]
+    if not kinds:
+        raise ConfigError("no plugin brings a default encoder; name one with --model")
+    return kinds[0].default_model
+
+
+def seed_task(ground: Ground, seed: int) -> Task:
+    """The task with this seed's labelled training rows."""
+    rows = ground.config.train_rows
+    return draw_train_rows(ground.task, rows, seed) if rows else ground.task
+
+
+def load_backbone(ground: Ground, seed: int) -> Backbone:
+    """The encoder, in the state of its checkpoint."""
+    settings = BackboneSettings(
+        max_length=ground.config.training.max_length, device=ground.config.device, seed=seed
+    )
+    backbone: Backbone = load_factory(ground.kind.factory)(ground.model, settings)
+    return backbone
+
+
+def verdicts_of(
+    ground: Ground, bound: Mapping[str, BoundSource], missing: Mapping[str, str], backbone: Backbone
+) -> Sequence[Verdict]:
+    """Which objectives are legal with this data and this encoder."""
+    if ground.space is None:
+        return ()
+    return enumerate_objectives(
+        ground.space,
+        ground.registry,
+        provided={name: source.provides for name, source in bound.items()},
+        unavailable=missing,
+        backbone_capabilities=backbone.capabilities,
+    )
+
+
+def bind_objectives(
+    ground: Ground, task: Task, backbone: Backbone, seed: int, cache: Path | None = None
+) -> list[BoundObjective]:
+    """The legal objectives with their primitives at work; each primitive is made once per data source.
+
+    :raises ConfigError: where none is legal.
+    :raises TaskError: where data is missing or cannot give what an output fits on it.
+    """
+    if ground.space is None:
+        return []
+    options = _options(ground)
+    bound, missing = bind_sources(
+        sources_of(ground.space), ground.registry, task, backbone, options, seed, cache
+    )
+    verdicts = verdicts_of(ground, bound, missing, backbone)
+    legal_objectives(verdicts, ground.space)
+    made: dict[tuple[str, str], Any] = {}
+
+    def primitive(name: str, source: str) -> Any:
+        if (name, source) not in made:
+            record = ground.registry.primitive(name)
+            binding = Binding(
+                task=task,
+                backbone=backbone,
+                options=settings_of(record, options),
+                seed=seed,
+                source=bound[source],
+                cache=cache,
+            )
+            made[name, source] = load_factory(record.factory)(binding)
+        return made[name, source]
+
+    def whole(objective: Objective) -> BoundObjective:
+        source = objective.data
+        return BoundObjective(
+            id=objective.id,
+            source=bound[source],
+            transform=primitive(objective.transform, source),
+            representation=primitive(objective.representation, source),
+            output=primitive(objective.output, source),
+        )
+
+    return [whole(verdict.objective) for verdict in verdicts if isinstance(verdict, Legal)]
+
+
+def _options(ground: Ground) -> dict[str, dict[str, Any]]:
+    """The run's options of primitives; ``heads.decoder`` reaches all that have a decoder."""
+    config = ground.config
+    options = {name: dict(given) for name, given in config.primitives.items()}
+    for name, entry in ground.registry.primitives.items():
+        record: Primitive = entry.record
+        if "decoder" in record.options:
+            options.setdefault(name, {}).setdefault("decoder", config.heads.decoder)
+    return options

@@ -1,0 +1,157 @@
+"""The end of a run. In: what was recorded. Out: `RunReport`, written as ``report.json``."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from aang_core import __version__
+from aang_core.errors import RunError
+from aang_core.primitives import STAGES
+
+SCHEMA = 1
+_LIBRARIES = ("torch", "transformers", "datasets")
+
+
+@attrs.frozen(kw_only=True)
+class SeedReport:
+    """What one seed ended with. Scores are fractions.
+
+    :param dev: every metric of the chosen checkpoint on the dev rows that chose it.
+    :param test: the same on test, read once; None where test has no labels.
+    :param weights: ``objectives``, ``stages`` and ``end_task`` at the last step.
+    :param cost: labelled rows, rows and tokens of training, skipped steps, CPU-seconds.
+    """
+
+    seed: int
+    steps: int
+    best_step: int
+    dev: Mapping[str, float]
+    test: Mapping[str, float] | None
+    seconds: float
+    peak_memory_mib: float
+    engine: str
+    objectives: int
+    weights: Mapping[str, Any]
+    cost: Mapping[str, float]
+    evaluations: Sequence[Mapping[str, float]]
+    remarks: Sequence[str] = ()
+
+
+@attrs.frozen(kw_only=True)
+class RunReport:
+    """A whole run; `as_mapping` is the contract of ``report.json``."""
+
+    task: str
+    space: str
+    method: str
+    model: str
+    metric: str
+    seeds: tuple[SeedReport, ...]
+    remarks: tuple[str, ...]
+    plugins: Mapping[str, str]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Mean and sample standard deviation over seeds, of the task's metric and of every other one."""
+        return {
+            split: _spread([getattr(s, split) for s in self.seeds], self.metric)
+            for split in ("dev", "test")
+        }
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """The learned weights, averaged over seeds; empty for methods without auxiliaries."""
+        learned = [seed.weights for seed in self.seeds if seed.weights]
+        if not learned:
+            return {"objectives": {}, "stages": {stage: {} for stage in STAGES}, "end_task": 1.0}
+        return {
+            "objectives": _mean([w["objectives"] for w in learned]),
+            "stages": {stage: _mean([w["stages"][stage] for w in learned]) for stage in STAGES},
+            "end_task": statistics.fmean(w["end_task"] for w in learned),
+        }
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Plain values, in the order in which people read them."""
+        return {
+            "schema": SCHEMA,
+            "task": self.task,
+            "space": self.space,
+            "method": self.method,
+            "model": self.model,
+            "metric": self.metric,
+            "objectives": self.seeds[0].objectives if self.seeds else 0,
+            "engine": self.seeds[0].engine if self.seeds else "",
+            "seeds": [attrs.asdict(seed) for seed in self.seeds],
+            "summary": self.summary,
+            "weights": self.weights,
+            "remarks": list(self.remarks),
+            "versions": versions(),
+            "plugins": dict(self.plugins),
+        }
+
+
+def versions() -> dict[str, str]:
+    """aang, Python and the libraries that numbers depend on."""
+    found = {name: version(name) for name in _LIBRARIES}
+    return {"aang": __version__, "python": platform.python_version(), **found}
+
+
+def _mean(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: statistics.fmean(t[name] for t in tables) for name in tables[0]}
+
+
+def _spread(scores: Sequence[Mapping[str, float] | None], metric: str) -> dict[str, Any] | None:
+    known = [score for score in scores if score is not None]
+    if not known:
+        return None
+    metrics = {
+        name: {"mean": statistics.fmean(values), "std": _deviation(values)}
+        for name in known[0]
+        for values in [[score[name] for score in known]]
+    }
+    return {**metrics[metric], "metrics": metrics}
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    """The sample standard deviation; None for a single value, of which there is none."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def seed_report(raw: Mapping[str, Any]) -> SeedReport:
+    """The inverse of ``attrs.asdict``."""
+    return SeedReport(**raw)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document completely or not at all."""
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_report(run: Path) -> dict[str, Any]:
+    """``report.json`` of a finished run.
+
+    :raises RunError: where it is missing, no JSON, or of another schema.
+    """
+    path = run / "report.json"
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        schema = report["schema"]
+    except FileNotFoundError as cause:
+        raise RunError(
+            f"{run} holds no finished run (no report.json); run it, or go on with --resume"
+        ) from cause
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise RunError(f"{path} is damaged: {cause}") from cause
+    if schema != SCHEMA:
+        raise RunError(f"{path} has the schema {schema}; this version of aang reads {SCHEMA}")
+    return report

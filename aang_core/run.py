@@ -1,0 +1,217 @@
+"""The main job: configuration in, run directory and report out."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from safetensors.torch import save_file
+
+from aang_core.assembly import Ground, bind_objectives, load_backbone, seed_task, settle
+from aang_core.batching import BoundObjective
+from aang_core.config import RunConfig
+from aang_core.config_file import dump_config, load_config
+from aang_core.errors import RunError
+from aang_core.evaluation import predict, scores
+from aang_core.export import export_model, write_predictions
+from aang_core.fitting import Fitting
+from aang_core.processes import Processes, joined
+from aang_core.progress import Watcher
+from aang_core.registry import Registry, load_registry
+from aang_core.report import RunReport, SeedReport, seed_report, write_json
+from aang_core.rows import Row
+from aang_core.session import Session, build_session
+
+
+def run(
+    config: RunConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    registry: Registry | None = None,
+    **settings: Any,
+) -> RunReport:
+    """Train, evaluate and export; the same as ``aang run``.
+
+    :param config: a whole configuration; or else give its keys as keywords (``task=``, ``space=``, ``seeds=``,
+        ``training={"max_steps": 60}``, …).
+    :param out: the run directory; by default ``runs/TASK-SPACE-METHOD``, with a number behind it where that is taken.
+    :param resume: go on with an interrupted run in `out`, from its last checkpoint.
+    :raises AangError: for everything that the user can mend, before anything is written where that is possible.
+    """
+    chosen = config or RunConfig.from_mapping(_plain(settings))
+    registry = registry or load_registry(frozenset(chosen.plugins) or None)
+    ground = settle(chosen, registry)
+    directory = Path(out) if out else _fresh_directory(ground)
+    processes = joined()
+    occupy(directory, chosen, resume, processes)
+    watcher = watcher or Watcher()
+    for remark in ground.task.remarks:
+        watcher.on_remark(remark)
+    seeds = tuple(
+        _one_seed(ground, seed, seed_directory(directory, chosen, seed), resume, watcher, processes)
+        for seed in chosen.seeds
+    )
+    report = RunReport(
+        task=ground.task.name,
+        space=ground.space.name if ground.space else "",
+        method=chosen.method,
+        model=ground.model,
+        metric=ground.task.metric,
+        seeds=seeds,
+        remarks=tuple(ground.task.remarks),
+        plugins=_provenance(registry),
+    )
+    if processes.first:
+        write_json(directory / "report.json", report.as_mapping())
+    return report
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Python's spelling of keywords: paths as strings, ``with_`` as ``with``."""
+    plain = {name.rstrip("_"): value for name, value in settings.items()}
+    return {n: os.fspath(v) if isinstance(v, Path) else v for n, v in plain.items()}
+
+
+def seed_directory(directory: Path, config: RunConfig, seed: int) -> Path:
+    """Where one seed's files lie: the run directory itself, or ``seed-N`` in it where there are several."""
+    return directory if len(config.seeds) == 1 else directory / f"seed-{seed}"
+
+
+def _fresh_directory(ground: Ground) -> Path:
+    config = ground.config
+    parts = [ground.task.name, *([ground.space.name] if ground.space else []), config.method]
+    base = Path("runs") / "-".join(parts)
+    taken = (base.with_name(f"{base.name}-{n}") for n in range(2, 100_000))
+    return base if not base.exists() else next(place for place in taken if not place.exists())
+
+
+def occupy(directory: Path, config: RunConfig, resume: bool, processes: Processes) -> None:
+    """Take a run directory, or refuse: nothing that is there is ever overwritten.
+
+    :raises RunError: where it holds something else, a run already, or with `resume` a run of another configuration.
+    """
+    text, path = dump_config(config), directory / "config.toml"
+    if resume:
+        if not path.exists():
+            raise RunError(f"{directory} holds no run to resume (no config.toml)")
+        if load_config(path) != config:
+            raise RunError(
+                f"{directory} was begun with other settings than these (see its config.toml); "
+                "resume it with the same ones, or begin another with --out"
+            )
+    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        what = "holds a run already" if path.exists() else "exists and is not an empty folder"
+        raise RunError(f"{directory} {what}; go on with --resume, or choose another --out")
+    processes.wait()
+    if processes.first and not resume:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def _one_seed(
+    ground: Ground,
+    seed: int,
+    directory: Path,
+    resume: bool,
+    watcher: Watcher,
+    processes: Processes,
+) -> SeedReport:
+    finished = directory / "seed.json"
+    if resume and finished.exists():
+        return seed_report(_read(finished))
+    started, cpu = time.perf_counter(), time.process_time()
+    task = seed_task(ground, seed)
+    backbone = load_backbone(ground, seed)
+    objectives = bind_objectives(ground, task, backbone, seed, directory / "cache")
+    session = build_session(ground.config, seed, task, backbone, objectives, processes)
+    watcher.on_seed(session)
+    fitting = Fitting(session, directory, watcher)
+    progress = fitting.run(resume)
+    dev = _scored(session, session.stopping)
+    test = _scored(session, session.test) if session.test else None
+    if processes.first:
+        write_predictions(session, directory)
+        export_model(session, directory / "model")
+        _write_states(objectives, directory)
+    report = SeedReport(
+        seed=seed,
+        steps=progress.done,
+        best_step=progress.best_step,
+        dev=dev or {},
+        test=test,
+        seconds=time.perf_counter() - started,
+        peak_memory_mib=_peak_memory(session),
+        engine=session.engine.kind if session.dev else "plain",
+        objectives=len(objectives),
+        weights=_weights(session),
+        cost={**progress.cost, "cpu_seconds": time.process_time() - cpu},
+        evaluations=progress.evaluations,
+        remarks=fitting.remarks,
+    )
+    if processes.first:
+        write_json(finished, attrs.asdict(report))
+        for spent in (directory / "checkpoint").glob("step-*"):  # only an unfinished run needs them
+            shutil.rmtree(spent)
+    return report
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise RunError(f"{path} is damaged ({cause}); delete it and resume again") from cause
+    return found
+
+
+def _scored(session: Session, rows: Sequence[Row]) -> dict[str, float] | None:
+    """Every metric on these rows; None where they have no labels."""
+    if any(row.label is None for row in rows):
+        return None
+    logits = predict(session.model.backbone, session.end_task_head, session.task, rows)
+    return scores(session.task, logits, rows)
+
+
+def _weights(session: Session) -> dict[str, Any]:
+    """What the search ended with; equal weights for methods that learn none, empty without auxiliaries."""
+    if not session.factors.ids:
+        return {}
+    final = session.weights.weights(session.factors).tolist()
+    return {
+        "objectives": dict(zip(session.factors.ids, final, strict=True)),
+        "stages": session.weights.stage_weights(session.factors),
+        "end_task": session.weights.end_task_weight,
+    }
+
+
+def _peak_memory(session: Session) -> float:
+    """The process's greatest resident memory, or on CUDA the device's greatest allocation, in MiB."""
+    if session.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(session.device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _write_states(objectives: Sequence[BoundObjective], directory: Path) -> None:
+    """What outputs fitted on their corpora (class weights, idf), one file for all."""
+    tensors = {
+        f"{objective.id}/{name}": tensor.contiguous()
+        for objective in objectives
+        for name, tensor in objective.output.state().items()
+    }
+    if tensors:
+        save_file(tensors, directory / "fitted.safetensors")
+
+
+def _provenance(registry: Registry) -> dict[str, str]:
+    """Distribution and version of every plugin that is loaded."""
+    entries = [*registry.primitives.values(), *registry.spaces.values()]
+    return {e.plugin: f"{e.distribution} {e.version}" for e in entries}
