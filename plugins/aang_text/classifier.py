@@ -204,7 +204,7 @@ tags:
 # {task.name}
 
 {checkpoint.known_as}, fine-tuned on the task `{task.name}` ({task.kind}) together with auxiliary objectives whose
-weights were learnt by meta-gradients (Dery et al., AANG, ICLR 2023), by [aang](https://pypi.org/project/aang/).
+weights were learnt by meta-gradients (Dery et al., AANG, ICLR 2023), by aang.
 It needs nothing but transformers:
 
 ```python
