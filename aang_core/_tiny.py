@@ -29,6 +29,7 @@ HIDDEN = 32
 HEADS = 2
 MAX_LENGTH = 64
 _WORDS = VOCABULARY - 4
+_ABILITIES = frozenset({"backbone:row-attention", "backbone:vocabulary"})
 _SENTENCE = 5  # words to a "sentence"
 
 
@@ -162,7 +163,7 @@ class TinyBackbone:
 
     def __init__(self, dtype: torch.dtype, seed: int, dropout: float) -> None:
         self.dtype, self.seed = dtype, seed
-        self.capabilities: frozenset[str] = frozenset({"backbone:row-attention"})
+        self.capabilities: frozenset[str] = _ABILITIES
         if dropout:
             self.capabilities |= {"backbone:dropout"}
         with _seeded(seed):

@@ -33,6 +33,7 @@ _BERT_SHARES = [0.8, 0.1, 0.1]
 _DECODER = {"decoder": "tied"}
 _CORRUPTED = {"transform:selection", "transform:aligned"}
 _PER_ROW = {"backbone:row-attention"}
+_VOCABULARY = {"backbone:vocabulary"}
 
 
 @hookimpl
@@ -77,6 +78,7 @@ def aang_transforms() -> Iterable[Transform]:
             name="mask",
             summary="Mask 15 % of the tokens",
             factory="aang_text.transforms:Mask",
+            requires=_VOCABULARY,
             options=_SELECTS,
             source=AANG,
         ),
@@ -91,6 +93,7 @@ def aang_transforms() -> Iterable[Transform]:
             name="bert-op",
             summary="Of 15 % of the tokens mask 80 %, replace 10 % at random and keep 10 %",
             factory="aang_text.transforms:BertOp",
+            requires=_VOCABULARY,
             options={**_SELECTS, "proportions": _BERT_SHARES},
             source=BERT,
         ),
@@ -98,6 +101,7 @@ def aang_transforms() -> Iterable[Transform]:
             name="span-mask",
             summary="Mask contiguous spans of words, of geometric length, until 15 % are selected",
             factory="aang_text.transforms:SpanMask",
+            requires=_VOCABULARY,
             options={
                 "rate": 0.15,
                 "whole_words": True,
@@ -178,7 +182,7 @@ def aang_outputs() -> Iterable[Output]:
             name="denoise",
             summary="Predict the original token at each selected position",
             factory="aang_text.outputs.vocabulary:Denoise",
-            requires=_CORRUPTED,
+            requires=_CORRUPTED | _VOCABULARY,
             options=_DECODER,
             source=BERT,
         ),
@@ -194,7 +198,7 @@ def aang_outputs() -> Iterable[Output]:
             name="next-token",
             summary="Predict the token that follows in the representation's order",
             factory="aang_text.outputs.vocabulary:NextToken",
-            requires={"representation:order"},
+            requires={"representation:order"} | _VOCABULARY,
             options=_DECODER,
             source=GPT,
         ),
@@ -202,7 +206,7 @@ def aang_outputs() -> Iterable[Output]:
             name="span-boundary",
             summary="Predict each selected span from the two states beside it",
             factory="aang_text.outputs.vocabulary:SpanBoundary",
-            requires=_CORRUPTED,
+            requires=_CORRUPTED | _VOCABULARY,
             options=_DECODER,
             source=SPANBERT,
         ),
@@ -262,7 +266,7 @@ def aang_backbones() -> Iterable[BackboneKind]:
             fallback=True,
             default_model="bundled:minilm",
             reads=("text", "text_pair"),
-            capabilities={"backbone:row-attention", "backbone:dropout"},
+            capabilities={"backbone:row-attention", "backbone:dropout", "backbone:vocabulary"},
             source="Wolf et al., Transformers, EMNLP 2020 (demonstrations)",
         )
     ]

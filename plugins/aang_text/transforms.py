@@ -142,13 +142,15 @@ class NoiseEmbeddings(Selecting):
         self.width = matrix.shape[1]
 
     def changed(self, packed: Packed, generator: Generator) -> Packed:
-        shape = (len(packed.special), self.width)
+        shape = (int(packed.selected.sum()), self.width)
         if self.noise == "gaussian":
-            noise = torch.randn(shape, generator=generator) * self.std
+            drawn = torch.randn(shape, generator=generator) * self.std
         else:
             bound = self.std * math.sqrt(3)  # uniform on (−a, a) has the variance a² / 3
-            noise = (2 * torch.rand(shape, generator=generator) - 1) * bound
-        return attrs.evolve(packed, noise=noise * packed.selected[:, None])
+            drawn = (2 * torch.rand(shape, generator=generator) - 1) * bound
+        noise = torch.zeros(len(packed.special), self.width)
+        noise[packed.selected] = drawn
+        return attrs.evolve(packed, noise=noise)
 
 
 class Delete(Selecting):
