@@ -117,8 +117,8 @@ def observe(
     """Add one step's alignments to the window; nothing moves yet.
 
     `alignment` holds the end-task first, then the n sampled objectives, whose weights are `weights` ([n]). The signal
-    of the auxiliary sum is ``Σ w_k a_k``: for ``dot`` exactly the alignment of the weighted gradient, for ``cosine`` the
-    weighted mean of the cosines (it needs no norm of the sum, so it is the same for every split of the step).
+    of the auxiliary sum is ``Σ w_k a_k``: for ``dot`` exactly the alignment of the weighted gradient, for ``cosine``
+    the weighted mean of the cosines (it needs no norm of the sum, so it is the same for every split of the step).
     An unobserved objective (no rows, no weight) adds nothing. Norms are remembered for `balance`.
     """
     signals = alignment.values(meta.alignment).double().cpu()
