@@ -66,9 +66,7 @@ def _largest_remainder(shares: Tensor, total: int, needs: Sequence[RowNeed]) -> 
     wanted = [float(share) * total for share in shares]
     while True:
         left = total - sum(rows)
-        gaps = [
-            (wanted[k] - rows[k], -k) for k, need in enumerate(needs) if need.multiple <= left
-        ]
+        gaps = [(wanted[k] - rows[k], -k) for k, need in enumerate(needs) if need.multiple <= left]
         if not gaps:
             return tuple(rows)
         k = -max(gaps)[1]
