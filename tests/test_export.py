@@ -136,9 +136,10 @@ def test_pairs_are_exported_with_their_token_types(tmp_path):
     nudge(backbone.body)
     backbone.body.eval()
     pairs = [{"text": "the names " * 8, "text_pair": "a list"}, {"text": "a", "text_pair": "b"}]
+    pairs.append({"text": "without a second", "text_pair": None})
     task = task_of(examples=pairs)
     head = backbone.end_task_head(task).eval()
-    logits = head(encoded(backbone, pairs), torch.arange(2)).detach()
+    logits = head(encoded(backbone, pairs), torch.arange(3)).detach()
     backbone.export(tmp_path, head, task)
     found = backbone.exported_logits(tmp_path, pairs)
     torch.testing.assert_close(found, logits, rtol=0, atol=1e-6)

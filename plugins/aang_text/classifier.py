@@ -245,8 +245,8 @@ def exported_logits(
         tokenizer = AutoTokenizer.from_pretrained(directory)
     own = Tokens(tokenizer, tokens.max_length, tokens.inputs)
     found = []
-    for start in range(0, len(examples), _EVAL_ROWS):
-        batch = own.padded(examples[start : start + _EVAL_ROWS]).to(device)
+    for padded in own.padded(examples, _EVAL_ROWS):
+        batch = padded.to(device)
         logits = model(**batch).logits
         real = batch["attention_mask"].bool()
         found.append((logits[real] if token else logits).cpu())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -42,17 +43,22 @@ class Tokens:
                 rows[index] = self._row(examples[index], origins[index], encoding)
         return [row for row in rows if row is not None]
 
-    def padded(self, examples: Sequence[Mapping[str, Any]]) -> Any:
-        """The same examples as an ordinary padded batch of tensors, as a user of the exported model makes it."""
-        split, paired = _kind(examples[0], None)
-        return self.tokenizer(
-            *_columns(examples, paired),
-            is_split_into_words=split,
-            truncation="longest_first" if paired else True,
-            max_length=self.max_length,
-            padding=True,
-            return_tensors="pt",
-        )
+    def padded(self, examples: Sequence[Mapping[str, Any]], most: int) -> Iterator[Any]:
+        """The same examples as ordinary padded batches of tensors, as a user of the exported model makes them.
+
+        In order, at most `most` at a time.
+        """
+        for (split, paired), run in groupby(examples, lambda example: _kind(example, None)):
+            alike = list(run)
+            for start in range(0, len(alike), most):
+                yield self.tokenizer(
+                    *_columns(alike[start : start + most], paired),
+                    is_split_into_words=split,
+                    truncation="longest_first" if paired else True,
+                    max_length=self.max_length,
+                    padding=True,
+                    return_tensors="pt",
+                )
 
     def _encoded(
         self, examples: Sequence[Mapping[str, Any]], split: bool, paired: bool
