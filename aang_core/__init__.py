@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aang_core.config import RunConfig as RunConfig
     from aang_core.errors import AangError as AangError
     from aang_core.hookspecs import hookimpl as hookimpl
+    from aang_core.job import run as run
     from aang_core.objectives import Objective as Objective
     from aang_core.objectives import enumerate_objectives as enumerate_objectives
     from aang_core.objectives import legal_objectives as legal_objectives
@@ -47,6 +48,7 @@ _HOMES = {
     "config": ("RunConfig",),
     "errors": ("AangError",),
     "hookspecs": ("hookimpl",),
+    "job": ("run",),
     "objectives": ("Objective", "enumerate_objectives", "legal_objectives"),
     "primitives": (
         *("BackboneKind", "Block", "DataSource", "Logger", "NamedObjective", "Output"),
