@@ -1,0 +1,69 @@
+"""Micro-batches, precision and the plain pass."""
+
+import pytest
+import torch
+from _steps import MIXED, make_step
+
+from aang_core.engine import Engine
+from aang_core.micro_batches import cut, shares
+
+
+@pytest.mark.parametrize("kind", ["fused", "looped"])
+@pytest.mark.parametrize("budget", [1, 9, 20, 45, 10_000])
+def test_any_split_gives_the_same_gradient_and_alignment(kind, budget):
+    step = make_step((5, 4, 3, 2, 2, 4, 3))
+    whole = Engine(step.model, kind, 0, "fp32").aligned(
+        step.batch, step.coefficients, step.dev_gradient
+    )
+    expected = step.gradients()
+    parts = Engine(step.model, kind, budget, "fp32").aligned(
+        step.batch, step.coefficients, step.dev_gradient
+    )
+    found = step.gradients()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-11, msg=name)
+    torch.testing.assert_close(parts.losses, whole.losses, rtol=1e-9, atol=1e-12)
+    for field in ("dots", "squared_norms"):
+        a, b = getattr(parts.alignment, field), getattr(whole.alignment, field)
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_the_plain_pass_gives_the_same_gradient():
+    step = make_step()
+    engine = Engine(step.model, "fused", 30, "fp32")
+    engine.aligned(step.batch, step.coefficients, step.dev_gradient)
+    expected = step.gradients()
+    engine.plain(step.batch, step.coefficients)
+    found = step.gradients()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-11, msg=name)
+
+
+def test_pieces_keep_to_the_budget_where_rows_allow():
+    step = make_step((5, 4, 3, 2, 2, 4, 3))
+    sizes = [s.stop - s.start for s in step.batch.segments]
+    for group in cut(step.batch, 40):
+        assert sum(sizes[i] for i in group) <= 40 or len(group) == 1
+    assert [i for group in cut(step.batch, 40) for i in group] == list(range(len(sizes)))
+
+
+def test_shares_are_whole_complete_and_even():
+    groups = shares([32, 3, 3, 3, 5, 9, 9], 2)
+    assert sorted(groups[0] + groups[1]) == list(range(7))
+    assert groups[0] == [0]
+
+
+def test_bf16_keeps_alignments_close_and_in_fp32():
+    step = make_step(dtype=torch.float32, ids=MIXED[:3], rows=(4, 3, 2, 3))
+    exact = Engine(step.model, "fused", 0, "fp32").aligned(
+        step.batch, step.coefficients, step.dev_gradient
+    )
+    step.gradients()
+    rough = Engine(step.model, "fused", 0, "bf16").aligned(
+        step.batch, step.coefficients, step.dev_gradient
+    )
+    gradients = step.gradients()
+    assert all(g.dtype == torch.float32 for g in gradients.values())
+    assert rough.alignment.dots.dtype == torch.float64
+    gap = (rough.alignment.cosines() - exact.alignment.cosines()).abs().max()
+    assert 0 < float(gap) < 0.03  # bf16 has 8 bits of precision: 0.4 % a product
