@@ -26,6 +26,15 @@ class RowRule:
     tag: str = "full"
     allowed: Tensor | None = None
 
+    def matrix(self, length: int) -> Tensor:
+        """[T, T] bool, a new tensor: row i is what position i may attend to."""
+        if self.allowed is not None:
+            return self.allowed.clone()
+        everything = torch.ones(length, length, dtype=torch.bool)
+        return {"full": everything, "causal": everything.tril(), "anticausal": everything.triu()}[
+            self.tag
+        ]
+
 
 FULL = RowRule()
 

@@ -1,0 +1,213 @@
+"""Warnings before training. In: bound objectives. Out: what makes an objective pointless on the data at hand.
+
+Nothing here knows an objective by its name: each is drawn, transformed and given its targets like in a step,
+and what comes out is tested. Which position a target copies is found by changing the positions and seeing
+which targets change with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from aang_core.batching import BoundObjective, Piece, RowRule, prepare
+from aang_core.protocols import BoundOutput
+from aang_core.randomness import generator
+from aang_core.rows import Packed, Targets
+
+ROWS = 64
+"""Rows that an objective is tested on."""
+
+SHARE = 0.5
+"""From this share of the targets (or rows) on, what happens to them is the objective's nature and no accident:
+BERT's corruption keeps a tenth of its targets on purpose."""
+
+KINDS: Mapping[str, str] = {
+    "no-rows": "have no rows",
+    "no-target": "have no target",
+    "target-visible": "show their target",
+    "constant-target": "have a constant target",
+    "isolated-rows": "attend to nothing",
+}
+"""What can be wrong, worst first, and how a sentence about several objectives says it."""
+
+_LISTED = 3
+
+
+@attrs.frozen
+class Finding:
+    """One warning. `kind`: one of `KINDS`; `text`: what was seen, for people."""
+
+    kind: str
+    text: str
+
+
+def findings(objective: BoundObjective, seed: int = 0, rows: int = ROWS) -> tuple[Finding, ...]:
+    """Test one objective on `rows` of its own rows; empty where nothing is wrong."""
+    if not len(objective.source):
+        return (Finding("no-rows", "its data source holds no rows"),)
+    need = objective.need
+    count = max(need.unit, -(-rows // need.multiple) * need.multiple)
+    piece = prepare(objective, count, generator(seed, "warnings"))
+    if not len(piece.targets):
+        return (Finding("no-target", f"{count} rows gave no target"), *_isolated(piece))
+    found = [*_visible(objective.output, piece)]
+    if objective.output.pointwise:  # the others are answered by the rows beside them
+        found += _constant(piece.targets)
+    return (*found, *_isolated(piece))
+
+
+def findings_of(
+    objectives: Iterable[BoundObjective], seed: int = 0, rows: int = ROWS
+) -> dict[str, tuple[Finding, ...]]:
+    """By objective id; every objective has an entry."""
+    return {objective.id: findings(objective, seed, rows) for objective in objectives}
+
+
+def summary(found: Mapping[str, Sequence[Finding]]) -> str:
+    """One line about all objectives, or nothing where there is nothing to say."""
+    parts = []
+    for kind, phrase in KINDS.items():
+        ids = [name for name, each in found.items() if any(f.kind == kind for f in each)]
+        if ids:
+            more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
+            parts.append(
+                f"{len(ids)} of {len(found)} objectives {phrase}: {', '.join(ids[:_LISTED])}{more}"
+            )
+    return "; ".join(parts)
+
+
+def copied_positions(output: BoundOutput, packed: Packed) -> Tensor:
+    """[M] the stream position whose input each target repeats; −1 where a target is no such copy.
+
+    The positions of every row are renamed so that each has a code of its own, made of values that the
+    inputs really hold; a target that follows the renaming, whichever it is, is a copy.
+    """
+    targets = output.targets(packed)
+    found = torch.full((len(targets),), -1)
+    if targets.value.ndim != 1 or targets.value.is_floating_point() or not len(targets):
+        return found
+    for name, value in packed.original.items():
+        if value.ndim == 1 and not value.is_floating_point():
+            copies = _copies_of(name, output, packed, targets)
+            found = torch.where(found < 0, copies, found)
+    return found
+
+
+def visible_targets(output: BoundOutput, piece: Piece) -> Tensor:
+    """[M] bool: does a state that the loss reads depend on a position that still shows the target?
+
+    A position depends on all that its rule reaches in any number of layers. A position under noise does
+    not show what it holds.
+    """
+    packed, targets = piece.packed, piece.targets
+    copied = copied_positions(output, packed)
+    shown = torch.zeros(len(targets), dtype=torch.bool)
+    known = copied >= 0
+    place = copied.clamp(min=0)
+    for value in packed.inputs.values():
+        if value.ndim == 1:
+            shown |= known & (value[place] == targets.value)
+    if packed.noise is not None:
+        shown &= ~(packed.noise[place] != 0).any(-1)
+    if targets.level != "position":
+        return shown
+    index = targets.index.reshape(len(targets), -1)
+    reach: dict[int, Tensor] = {}
+    for m in shown.nonzero().flatten().tolist():
+        row = int(packed.row_of[place[m]])
+        if row not in reach:
+            reach[row] = reachable(piece.rules[row], int(packed.lengths[row]))
+        start, stop = int(packed.offsets[row]), int(packed.offsets[row + 1])
+        own = index[m][(index[m] >= start) & (index[m] < stop)]
+        shown[m] = bool(reach[row][own - start, place[m] - start].any())
+    return shown
+
+
+def reachable(rule: RowRule, length: int) -> Tensor:
+    """[T, T] bool: what each position can know of when layers follow one another (the transitive closure)."""
+    reach = rule.matrix(length) | torch.eye(length, dtype=torch.bool)
+    while True:
+        further = (reach.float() @ reach.float()) > 0
+        if further.equal(reach):
+            return reach
+        reach = further
+
+
+def _copies_of(name: str, output: BoundOutput, packed: Packed, targets: Targets) -> Tensor:
+    """[M] the positions that targets repeat of one input, as in `copied_positions`."""
+    none = torch.full((len(targets),), -1)
+    values = packed.original[name].unique()
+    longest, base = int(packed.lengths.max()), len(values)
+    if base < 2:
+        return none
+    digits = max(1, math.ceil(math.log(longest, base) - 1e-9))
+    row = packed.row_of[_first_reading(packed, targets)]
+    place, possible = torch.zeros_like(none), torch.ones(len(targets), dtype=torch.bool)
+    # one renaming more than the digits: a value that only happens to look like a code fails there
+    for turn in range(digits + 1):
+        power, shift = base ** (turn % digits), turn // digits
+        codes = values[(packed.positions // power + shift) % base]
+        answer = output.targets(_renamed(packed, name, codes))
+        if len(answer) != len(targets):
+            return none
+        digit = torch.searchsorted(values, answer.value.to(values.dtype)).clamp(max=base - 1)
+        possible &= values[digit] == answer.value
+        if turn < digits:
+            place += digit * power
+        else:
+            possible &= (place // power + shift) % base == digit
+    possible &= place < packed.lengths[row]
+    found = packed.offsets[row] + place
+    held = found.clamp(max=len(packed.special) - 1)
+    same = packed.original[name][held] == targets.value
+    same |= packed.inputs[name][held] == targets.value
+    return torch.where(possible & same, found, none)
+
+
+def _renamed(packed: Packed, name: str, codes: Tensor) -> Packed:
+    return attrs.evolve(
+        packed,
+        inputs={**packed.inputs, name: codes},
+        original={**packed.original, name: codes},
+    )
+
+
+def _first_reading(packed: Packed, targets: Targets) -> Tensor:
+    """[M] a stream position in the row that each target belongs to."""
+    first = targets.index.reshape(len(targets), -1)[:, 0]
+    return first if targets.level == "position" else packed.offsets[:-1][first]
+
+
+def _visible(output: BoundOutput, piece: Piece) -> list[Finding]:
+    share = visible_targets(output, piece).double().mean().item()
+    if share < SHARE:
+        return []
+    text = f"{share:.0%} of its targets stand unchanged where the states that predict them can see them"
+    return [Finding("target-visible", text)]
+
+
+def _constant(targets: Targets) -> list[Finding]:
+    value = targets.value.reshape(len(targets), -1)
+    if len(targets) < 2 or not bool((value == value[0]).all()):
+        return []
+    shown = f"{value[0].item():g}" if value.shape[1] == 1 else "the same"
+    return [Finding("constant-target", f"all of its {len(targets)} targets are {shown}")]
+
+
+def _isolated(piece: Piece) -> list[Finding]:
+    lengths = piece.packed.lengths.tolist()
+    rows = [
+        bool((rule.matrix(n) & ~torch.eye(n, dtype=torch.bool)).any())
+        for rule, n in zip(piece.rules, lengths, strict=True)
+        if n > 1
+    ]
+    alone = rows.count(False)
+    if not rows or alone < SHARE * len(rows):
+        return []
+    text = f"the positions of {alone} of {len(rows)} rows attend to nothing but themselves"
+    return [Finding("isolated-rows", text)]
