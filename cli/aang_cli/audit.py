@@ -1,0 +1,109 @@
+"""``aang audit``: what is wrong with a task's data, before anybody believes a score on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aang_cli import options, render
+
+if TYPE_CHECKING:
+    from aang_core.registry import Registry
+    from aang_core.task import Task
+
+
+@click.command("audit")
+@click.argument("task")
+@click.option("--strict", is_flag=True, help="Exit with 1 where something was found.")
+@click.option("--model", default="", help="Also count this encoder's tokens, and what is cut off.")
+@click.option("--max-length", type=click.IntRange(2), default=128, show_default=True)
+@options.external
+@options.as_json
+@options.plugins
+@click.pass_context
+def command(
+    ctx: click.Context,
+    task: str,
+    strict: bool,
+    model: str,
+    max_length: int,
+    external: tuple[str, ...],
+    as_json: bool,
+    plugins: str,
+) -> None:
+    """Find leaks between splits, repeats, contradicting labels, imbalance and lengths in TASK.
+
+    \b
+    Example:
+      aang audit my_task/ --model roberta-base
+    """
+    from aang_core.audit import audit_task, findings
+    from aang_core.config import RunConfig
+
+    registry = options.registry_of(plugins)
+    config = RunConfig(
+        task=task, model=model, method="finetune", external=options.corpora(external)
+    )
+    loaded, tokens = _loaded(config, registry, bool(model), max_length)
+    found = audit_task(loaded)
+    if tokens:
+        found["tokens"] = {"model": model, "max_length": max_length, "splits": tokens}
+    if as_json:
+        render.document(found)
+    else:
+        _print(found)
+    said = findings(found)
+    for remark in (*loaded.remarks, *said):
+        render.remark(remark)
+    if not said:
+        render.remark("nothing was found")
+    if strict and said:
+        ctx.exit(1)
+
+
+def _loaded(
+    config: Any, registry: Registry, with_model: bool, max_length: int
+) -> tuple[Task, dict[str, dict[str, float]]]:
+    """The task and, with a model, its token lengths."""
+    import attrs
+
+    from aang_core.assembly import load_backbone, settle
+    from aang_core.audit import token_lengths
+
+    ground = settle(config, registry)
+    if not with_model:
+        return ground.task, {}
+    training = attrs.evolve(config.training, max_length=2**20)  # the encoder's own limit holds
+    backbone = load_backbone(
+        attrs.evolve(ground, config=attrs.evolve(config, training=training)), 0
+    )
+    return ground.task, token_lengths(ground.task, backbone, max_length)
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    tokens = found.get("tokens", {}).get("splits", {})
+    rows = [
+        {
+            "split": split,
+            "rows": rows,
+            "in_train": found["in_train"].get(split),
+            "near_train": found["near"].get(split),
+            "duplicates": found["duplicates"][split],
+            "mean_words": found["lengths"][split]["mean"],
+            "most_words": found["lengths"][split]["max"],
+            "mean_tokens": tokens.get(split, {}).get("mean"),
+            "cut_off": f"{tokens[split]['cut_rows']:.1%}" if split in tokens else None,
+            **{f"in_{n}": (counts or {}).get(split) for n, counts in found["external"].items()},
+        }
+        for split, rows in found["splits"].items()
+    ]
+    render.table(rows, columns=list(rows[0]), title=f"Task {found['task']}")
+    names = list(dict.fromkeys(name for counts in found["labels"].values() for name in counts))
+    labels = [
+        {"label": name, **{split: counts.get(name) for split, counts in found["labels"].items()}}
+        for name in names
+    ]
+    if labels:
+        render.table(labels, columns=list(labels[0]), title="Labels")
