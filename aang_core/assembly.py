@@ -85,8 +85,14 @@ def seed_task(ground: Ground, seed: int) -> Task:
 
 def load_backbone(ground: Ground, seed: int) -> Backbone:
     """The encoder, in the state of its checkpoint."""
+    training = ground.config.training
     settings = BackboneSettings(
-        max_length=ground.config.training.max_length, device=ground.config.device, seed=seed
+        max_length=training.max_length,
+        device=ground.config.device,
+        seed=seed,
+        checkpointing=training.activation_checkpointing,
+        frozen_layers=training.frozen_layers,
+        lora_rank=training.lora_rank,
     )
     backbone: Backbone = load_factory(ground.kind.factory)(ground.model, settings)
     return backbone

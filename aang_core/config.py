@@ -46,6 +46,9 @@ class Training:
     :param micro_batch_tokens: most positions in one forward pass; 0 for no bound.
     :param precision: ``fp32`` or ``bf16`` (autocast; alignments stay in fp32).
     :param pretrain_steps: steps on the auxiliary objectives alone that ``pretrain-finetune`` begins with.
+    :param activation_checkpointing: recompute activations in the backward pass: less memory, a third more time.
+    :param frozen_layers: embeddings and this many of the encoder's lowest layers do not train; 0 freezes nothing.
+    :param lora_rank: train low-rank adapters of this rank in place of the encoder's weights; 0 for none.
     :param class_weights: ``none``, or ``balanced``: end-task losses by inverse class frequency.
     """
 
@@ -71,6 +74,9 @@ class Training:
     micro_batch_tokens: int = setting(Whole(0), 0)
     precision: str = setting(Choice(("fp32", "bf16")), "fp32")
     pretrain_steps: int = setting(Whole(1), 300)
+    activation_checkpointing: bool = setting(Flag(), False)
+    frozen_layers: int = setting(Whole(0), 0)
+    lora_rank: int = setting(Whole(0), 0)
     class_weights: str = setting(Choice(("none", "balanced")), "none")
 
 
@@ -135,6 +141,7 @@ class RunConfig:
     :param space: a registered name or a TOML file of blocks.
     :param with_: primitives added to their stage in every block (``with`` in TOML, ``--with``).
     :param external: corpora by data source, over those of the task.
+    :param aux_tasks: further labelled tasks; each is the data source ``aux:NAME``.
     :param plugins: allow-list; empty for all that are installed.
     :param primitives: options of primitives by name.
     """
@@ -147,6 +154,7 @@ class RunConfig:
     seeds: tuple[int, ...] = setting(Several(Whole(0), least=1), (0,))
     train_rows: int = setting(Whole(0), 0)
     external: Mapping[str, str] = attrs.field(factory=dict, validator=Texts())
+    aux_tasks: tuple[str, ...] = setting(Several(Text()), ())
     plugins: tuple[str, ...] = setting(Several(Text()), ())
     device: str = setting(Text(), "auto")
     training: Training = attrs.field(factory=Training)

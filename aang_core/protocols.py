@@ -7,7 +7,7 @@ generator that is handed over (CPU), and inputs are never changed in place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from aang_core.task import Task
 
 
+def _unheard(*_: object) -> None:
+    """For bindings that nobody listens to."""
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Binding:
     """What a primitive is bound to when a run begins.
@@ -29,7 +33,9 @@ class Binding:
     :param options: the record's options, with the run's ``[primitives.NAME]`` laid over them.
     :param seed: of the run; for what is fitted or sampled once at the start.
     :param source: for outputs, the bound data source of the same objective; else None.
-    :param cache: a folder for what is expensive to make, or None.
+    :param cache: a folder for what is expensive to make, or None for the user's own cache.
+    :param progress: told of long work: what it is, how much is done, of how much.
+    :param remark: told what the user should know before training starts.
     """
 
     task: Task
@@ -38,6 +44,8 @@ class Binding:
     seed: int = 0
     source: BoundSource | None = None
     cache: Path | None = None
+    progress: Callable[[str, int, int], None] = _unheard
+    remark: Callable[[str], None] = _unheard
 
 
 @runtime_checkable
@@ -91,6 +99,9 @@ class BoundOutput(Protocol):
     :ivar row_multiple: rows come in groups of this size, which nothing may cut.
     :ivar pointwise: whether each loss depends on its own target only, so that objectives which share a head may be
         computed in one call (contrastive losses, which need the other rows of the batch, are not pointwise).
+
+    Where outputs of one name cannot share a head (they have other classes), an attribute `head_name` tells them
+    apart.
     """
 
     layout: Layout
@@ -120,6 +131,8 @@ class BackboneSettings:
     :param dtype: of the parameters, ``float32``, ``bfloat16`` or ``float64``.
     :param seed: for parameters that the checkpoint does not hold.
     :param checkpointing: recompute activations in the backward pass instead of keeping them.
+    :param frozen_layers: embeddings and this many of the lowest layers do not train; 0 freezes nothing.
+    :param lora_rank: low-rank adapters of this rank train in place of the encoder's own weights; 0 for none.
     """
 
     max_length: int = 128
@@ -127,11 +140,15 @@ class BackboneSettings:
     dtype: str = "float32"
     seed: int = 0
     checkpointing: bool = False
+    frozen_layers: int = 0
+    lora_rank: int = 0
 
 
 @runtime_checkable
 class Backbone(Protocol):
     """An encoder with everything the engine asks of it. The same object for a whole run.
+
+    Where it cuts long examples, an attribute `truncated` may say how many it has cut so far.
 
     :ivar body: the shared encoder; the meta-gradient lives in its parameters.
     :ivar hidden_size: H.

@@ -24,6 +24,7 @@ from aang_text import attention, probes
 from aang_text.checkpoint import Checkpoint, open_checkpoint, quiet
 from aang_text.classifier import ClassifierHead, export_model, exported_logits, make_head
 from aang_text.tokens import Tokens
+from aang_text.tuning import add_adapters, freeze_lower_layers
 from aang_text.vocabulary import VocabularyHead, make_vocabulary_parts
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class HuggingFaceBackbone:
 
         self.name = checkpoint.name
         self.checkpoint = checkpoint
-        self.device = _device(settings.device)
+        self.device = device_named(settings.device)
         body, _ = checkpoint.build(transformers.AutoModel)
         self.body: Any = body.to(self.device)
         parameters = inspect.signature(self.body.forward).parameters
@@ -78,13 +79,16 @@ class HuggingFaceBackbone:
         self.capabilities = self._capabilities()
         self._heads: dict[tuple[str, tuple[str, ...]], ClassifierHead] = {}
         self._vocabulary: tuple[nn.Module, Tensor] | None = None
-        if settings.checkpointing:
-            enable = getattr(self.body, "activation_checkpointing_enable", None)  # the new name
-            (enable or self.body.gradient_checkpointing_enable)({"use_reentrant": False})
+        self._tune(settings)
 
     def rows(self, examples: Sequence[Mapping[str, Any]], origins: Sequence[Origin]) -> list[Row]:
         """Examples as rows, cut at `max_length`; see `tokens.Tokens.rows`."""
         return self.tokens.rows(examples, origins)
+
+    @property
+    def truncated(self) -> int:
+        """How many texts have been cut so far."""
+        return self.tokens.truncated
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
         """Ids as one readable string."""
@@ -178,6 +182,21 @@ class HuggingFaceBackbone:
     def exported_logits(self, directory: Path, examples: Sequence[Mapping[str, Any]]) -> Tensor:
         """[len(examples), C] from the files alone."""
         return exported_logits(directory, examples, self.tokens, self.device)
+
+    def _tune(self, settings: BackboneSettings) -> None:
+        """What trains, and whether activations are kept."""
+        if settings.frozen_layers:
+            freeze_lower_layers(self.body, settings.frozen_layers)
+        if settings.lora_rank:
+            add_adapters(self.body, settings.lora_rank, settings.seed)
+        if settings.checkpointing:
+            if not self.body.supports_gradient_checkpointing:
+                raise ModelError(
+                    f"{type(self.body).__name__} (model {self.name!r}) cannot recompute activations; "
+                    "leave training.activation_checkpointing off"
+                )
+            enable = getattr(self.body, "activation_checkpointing_enable", None)  # the new name
+            (enable or self.body.gradient_checkpointing_enable)({"use_reentrant": False})
 
     def _capabilities(self) -> frozenset[str]:
         found = {"backbone:row-attention"} if self.packed else set()
@@ -275,7 +294,11 @@ class HuggingFaceBackbone:
         return bool(self.body.config._attn_implementation == attention.NAME)
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """``auto`` (cuda where there is one), or a device as torch names it.
+
+    :raises ModelError: where there is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

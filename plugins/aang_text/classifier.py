@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from aang_core.errors import ModelError
 from aang_core.rows import Hidden
 from aang_text.checkpoint import quiet
+from aang_text.tuning import plain_state
 
 if TYPE_CHECKING:
+    from aang_core.protocols import BackboneSettings
     from aang_core.task import Task
     from aang_text.checkpoint import Checkpoint
     from aang_text.tokens import Tokens
@@ -169,7 +172,7 @@ def export_model(
     with torch.device("meta"):
         whole = _auto(task.kind).from_config(deepcopy(shell.config))
     prefix = shell.base_model_prefix
-    state = {f"{prefix}.{name}": tensor for name, tensor in body.state_dict().items()}
+    state = {f"{prefix}.{name}": tensor for name, tensor in plain_state(body).items()}
     state |= shell.state_dict()
     lacking, surplus = whole.load_state_dict(state, strict=False, assign=True)
     if lacking or surplus:
@@ -221,33 +224,61 @@ Development and test results, the objectives and their weights are in the run's 
 """
 
 
-@torch.no_grad()
+class ExportedModel:
+    """A folder that `export_model` wrote, loaded from its files alone; a `prediction.Predictor`.
+
+    :param max_length: positions of the longest row; a lower limit of the tokenizer is kept.
+    """
+
+    def __init__(self, directory: Path, max_length: int, device: torch.device) -> None:
+        from transformers import AutoConfig, AutoTokenizer
+
+        from aang_text.tokens import Tokens
+
+        try:
+            with quiet():
+                config: Any = AutoConfig.from_pretrained(directory)
+                token = config.architectures[0].endswith("ForTokenClassification")
+                loader = _auto("token" if token else "class")
+                model = loader.from_pretrained(directory, use_safetensors=True)
+                tokenizer = AutoTokenizer.from_pretrained(directory)
+        except (OSError, ValueError, SafetensorError) as cause:
+            raise ModelError(f"{directory} holds no model that can be loaded: {cause}") from cause
+        kinds = {problem: kind for kind, problem in PROBLEMS.items()}
+        self.kind = "token" if token else kinds[config.problem_type]
+        names = () if self.kind == "regression" else (config.id2label[i] for i in config.id2label)
+        self.label_names: tuple[str, ...] = tuple(names)
+        self.device = device
+        self.model: Any = model.to(device).eval()
+        self.tokens = Tokens(tokenizer, min(max_length, tokenizer.model_max_length), frozenset())
+
+    @torch.no_grad()
+    def logits(self, examples: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+        """Each example's logits on the CPU in fp32: [C], for token tasks [T, C]."""
+        found: list[Tensor] = []
+        for padded in self.tokens.padded(examples, _EVAL_ROWS):
+            batch = padded.to(self.device)
+            logits = self.model(**batch).logits.float().cpu()
+            real = batch["attention_mask"].bool().cpu()
+            token = self.kind == "token"
+            found += [row[own] if token else row for row, own in zip(logits, real, strict=True)]
+        return found
+
+
+def load_predictor(directory: Path, settings: BackboneSettings) -> ExportedModel:
+    """An exported model that answers; only `max_length` and `device` of the settings matter.
+
+    :raises ModelError: where the files cannot be loaded, or there is no such device.
+    """
+    from aang_text.backbone import device_named
+
+    return ExportedModel(directory, settings.max_length, device_named(settings.device))
+
+
 def exported_logits(
-    directory: Path,
-    examples: Sequence[Mapping[str, Any]],
-    tokens: Tokens,
-    device: torch.device,
+    directory: Path, examples: Sequence[Mapping[str, Any]], tokens: Tokens, device: torch.device
 ) -> Tensor:
     """[len(examples), C] (token tasks: [positions, C]) from the files alone, on the CPU."""
-    from transformers import AutoConfig, AutoTokenizer
-
-    from aang_text.tokens import Tokens
-
-    with quiet():
-        architecture = AutoConfig.from_pretrained(directory).architectures[0]
-        token = architecture.endswith("ForTokenClassification")
-        model = (
-            _auto("token" if token else "class")
-            .from_pretrained(directory, use_safetensors=True)
-            .to(device)
-            .eval()
-        )
-        tokenizer = AutoTokenizer.from_pretrained(directory)
-    own = Tokens(tokenizer, tokens.max_length, tokens.inputs)
-    found = []
-    for padded in own.padded(examples, _EVAL_ROWS):
-        batch = padded.to(device)
-        logits = model(**batch).logits
-        real = batch["attention_mask"].bool()
-        found.append((logits[real] if token else logits).cpu())
-    return torch.cat(found)
+    found = ExportedModel(directory, tokens.max_length, device)
+    logits = found.logits(examples)
+    return torch.cat(logits) if found.kind == "token" else torch.stack(logits)
