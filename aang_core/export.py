@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from aang_core.errors import RunError
 from aang_core.evaluation import predict
 from aang_core.session import Session
 from aang_core.task import Task
+from aang_core.task_spec import LABEL
 
 TOLERANCE = 1e-4
 _CHECKED = 256
@@ -42,7 +43,19 @@ def export_model(session: Session, directory: Path) -> None:
         )
 
 
-def prediction(task: Task, logits: Tensor) -> dict[str, Any]:
+class Answered(Protocol):
+    """What logits are about: a `task.Task`, or an exported model that remembers one."""
+
+    @property
+    def kind(self) -> str:
+        """One of `task.KINDS`."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes in order."""
+
+
+def prediction(task: Answered, logits: Tensor) -> dict[str, Any]:
     """One row's logits as a label (or several, or a number) with probabilities."""
     if task.kind == "regression":
         return {"value": float(logits[0])}
@@ -68,5 +81,27 @@ def write_predictions(session: Session, directory: Path) -> None:
 
 
 def _lines(task: Task, logits: Sequence[Tensor]) -> str:
-    rows = ({"row": i, **prediction(task, each)} for i, each in enumerate(logits))
+    """A line a row: its inputs, what is predicted, and under ``gold`` the true answer where test has labels."""
+    examples = task.splits["test"]
+    rows = (
+        {"row": i, **prediction(task, each), **_known(task, example)}
+        for i, (each, example) in enumerate(zip(logits, examples, strict=True))
+    )
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _known(task: Task, example: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = {name: value for name, value in example.items() if name != LABEL}
+    if LABEL not in example:
+        return {"inputs": inputs}
+    return {"inputs": inputs, "gold": gold(task, example[LABEL])}
+
+
+def gold(task: Task, label: Any) -> Any:
+    """A label of a split as `prediction` would say it: a name, a list of names, or a number."""
+    names = task.label_names
+    if task.kind == "multilabel":
+        return [name for name, on in zip(names, label, strict=True) if on]
+    if task.kind == "token":
+        return [names[number] for number in label]
+    return names[label] if task.kind == "class" else label

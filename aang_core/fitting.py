@@ -7,6 +7,7 @@ Everything on disk is written here: ``history.jsonl`` (a line a step), ``checkpo
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import attrs
@@ -52,6 +53,11 @@ class Fitting:
         """The parameters that dev chose."""
         return self.directory / "checkpoint" / "best.safetensors"
 
+    @property
+    def _searched(self) -> Path:
+        """The parameters that the final fine-tuning begins with, which may replace `best`."""
+        return self.best.with_name("searched.safetensors")
+
     def run(self, resume: bool) -> Progress:
         """All phases from the start, or from the newest checkpoint; ends with the best parameters loaded.
 
@@ -62,9 +68,14 @@ class Fitting:
         for index, (phase, total) in enumerate(phases(self.session)):
             if index >= self.progress.phase:
                 self._phase(index, phase, total)
-        load_parameters(self.best, self.session.parameters)
         self._final_fine_tuning()
         return self.progress
+
+    def discard(self) -> None:
+        """Remove what only an unfinished run needs."""
+        for spent in self.best.parent.glob("step-*"):
+            shutil.rmtree(spent)
+        self._searched.unlink(missing_ok=True)
 
     def remark(self, text: str) -> None:
         """Tell the user, and keep it for the report."""
@@ -175,6 +186,14 @@ class Fitting:
         Never more steps than the run itself was allowed.
         """
         session, settings = self.session, self.session.config.training
+        if (
+            self._searched.exists()
+        ):  # resumed: `best` may already come from an unfinished fine-tuning
+            load_parameters(self._searched, session.parameters)
+        else:
+            load_parameters(self.best, session.parameters)
+            if session.processes.first:
+                save_parameters(self._searched, session.parameters)
         size = len(session.planner.labelled.rows)
         epoch_steps = -(-size // settings.end_task_rows)
         epochs = min(settings.final_epochs, settings.max_steps // epoch_steps)

@@ -7,7 +7,8 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ import torch
 from safetensors.torch import save_file
 
 from aang_core.assembly import Ground, bind_objectives, load_backbone, seed_task, settle
+from aang_core.audit import audit_task, findings, seen_in_training
 from aang_core.batching import BoundObjective
 from aang_core.config import RunConfig
 from aang_core.config_file import dump_config, load_config
-from aang_core.errors import RunError
+from aang_core.errors import AangError, RunError
 from aang_core.evaluation import predict, scores
 from aang_core.export import export_model, write_predictions
 from aang_core.fitting import Fitting
 from aang_core.processes import Processes, joined
 from aang_core.progress import Watcher
+from aang_core.protocols import Backbone
 from aang_core.registry import Registry, load_registry
 from aang_core.report import RunReport, SeedReport, seed_report, write_json
 from aang_core.rows import Row
@@ -45,9 +48,12 @@ def run(
     :param config: a whole configuration; or else give its keys as keywords (``task=``, ``space=``, ``seeds=``,
         ``training={"max_steps": 60}``, …).
     :param out: the run directory; by default ``runs/TASK-SPACE-METHOD``, with a number behind it where that is taken.
-    :param resume: go on with an interrupted run in `out`, from its last checkpoint.
+    :param resume: go on with an interrupted run in `out`, from its last checkpoint; its ``config.toml`` says
+        everything else, so nothing need be given.
     :raises AangError: for everything that the user can mend, before anything is written where that is possible.
     """
+    if config is None and resume and out and not settings:
+        config = load_config(Path(out) / "config.toml")
     chosen = config or RunConfig.from_mapping(_plain(settings))
     registry = registry or load_registry(frozenset(chosen.plugins) or None)
     ground = settle(chosen, registry)
@@ -55,20 +61,30 @@ def run(
     processes = joined()
     occupy(directory, chosen, resume, processes)
     watcher = watcher or Watcher()
+    watcher.on_begin(directory)
     for remark in ground.task.remarks:
         watcher.on_remark(remark)
-    seeds = tuple(
-        _one_seed(ground, seed, seed_directory(directory, chosen, seed), resume, watcher, processes)
-        for seed in chosen.seeds
-    )
+    audit = audit_task(ground.task, thorough=False)
+    if found := findings(audit):
+        watcher.on_remark(f"data: {'; '.join(found)} (see `aang audit`)")
+    with _nothing_left_behind(directory, resume, processes):
+        seeds = tuple(
+            _one_seed(
+                ground, seed, seed_directory(directory, chosen, seed), resume, watcher, processes
+            )
+            for seed in chosen.seeds
+        )
     report = RunReport(
         task=ground.task.name,
         space=ground.space.name if ground.space else "",
         method=chosen.method,
         model=ground.model,
         metric=ground.task.metric,
+        reads=tuple(n for n in ground.kind.reads if n in ground.task.splits["train"].column_names),
         seeds=seeds,
         remarks=tuple(ground.task.remarks),
+        directory=directory,
+        audit=audit,
         plugins=_provenance(registry),
     )
     if processes.first:
@@ -118,6 +134,18 @@ def occupy(directory: Path, config: RunConfig, resume: bool, processes: Processe
         path.write_text(text, encoding="utf-8")
 
 
+@contextmanager
+def _nothing_left_behind(directory: Path, resume: bool, processes: Processes) -> Iterator[None]:
+    """Free the run directory again where a mendable error comes before the first step: there is nothing to resume."""
+    try:
+        yield
+    except AangError:
+        begun = any(directory.rglob("history.jsonl"))
+        if not resume and not begun and processes.first:
+            shutil.rmtree(directory)
+        raise
+
+
 def _one_seed(
     ground: Ground,
     seed: int,
@@ -133,12 +161,21 @@ def _one_seed(
     task = seed_task(ground, seed)
     backbone = load_backbone(ground, seed)
     objectives = bind_objectives(ground, task, backbone, seed, directory / "cache")
+    cut = _truncated(backbone)
     session = build_session(ground.config, seed, task, backbone, objectives, processes)
+    cut = _truncated(backbone) - cut
     watcher.on_seed(session)
     fitting = Fitting(session, directory, watcher)
+    if cut:
+        examples = sum(map(len, task.splits.values()))
+        fitting.remark(
+            f"{cut} of {examples} examples are longer than {backbone.max_length} positions and were cut"
+        )
     progress = fitting.run(resume)
     dev = _scored(session, session.stopping)
     test = _scored(session, session.test) if session.test else None
+    seen = seen_in_training(ground.task)
+    unseen = [row for row in session.test if not seen[row.origin.document]]
     if processes.first:
         write_predictions(session, directory)
         export_model(session, directory / "model")
@@ -157,12 +194,17 @@ def _one_seed(
         cost={**progress.cost, "cpu_seconds": time.process_time() - cpu},
         evaluations=progress.evaluations,
         remarks=fitting.remarks,
+        test_deduplicated=_scored(session, unseen) if test and any(seen) and unseen else None,
     )
     if processes.first:
         write_json(finished, attrs.asdict(report))
-        for spent in (directory / "checkpoint").glob("step-*"):  # only an unfinished run needs them
-            shutil.rmtree(spent)
+        fitting.discard()
     return report
+
+
+def _truncated(backbone: Backbone) -> int:
+    """How many examples the encoder has cut so far, where it counts them."""
+    return int(getattr(backbone, "truncated", 0))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -101,10 +101,13 @@ class DataSource(Primitive):
 
     :param may_provide: capabilities that depend on the data at hand; `bind` settles them. Without a
         task they count as provided, and the objective says that it needs them.
+    :param per_task: whether the record stands for a source for each further task of a run. Each is named
+        ``NAME:TASK`` and bound with the option ``task``, a key of `task.Task.auxiliary`.
     """
 
     stage: ClassVar[str] = "data"
     may_provide: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
+    per_task: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -188,12 +191,15 @@ class BackboneKind(Record):
     :param reads: the input columns that rows are made of, the required one first.
     :param default_model: the encoder of this kind that is taken where a run names none.
     :param capabilities: what the kind's encoders can usually do; a loaded encoder says for itself.
+    :param predictor: ``predictor(directory, settings)`` loads an exported model as a `prediction.Predictor`; empty
+        where the kind exports none that can be asked.
     """
 
     prefixes: tuple[str, ...] = ()
     fallback: bool = False
     default_model: str = ""
     reads: tuple[str, ...] = ("text",)
+    predictor: str = ""
     capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
 
 

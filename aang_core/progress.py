@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -55,6 +56,9 @@ class Progress:
 
 class Watcher:
     """What a run tells while it goes on; override what you want to hear."""
+
+    def on_begin(self, directory: Path) -> None:
+        """When the run directory is settled and taken."""
 
     def on_seed(self, session: Session) -> None:
         """Before the first step of each seed."""

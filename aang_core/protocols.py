@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aang_core.task import Task
 
 
-def _unheard(*_: object) -> None:
+def unheard(*_: object) -> None:
     """For bindings that nobody listens to."""
 
 
@@ -44,8 +44,8 @@ class Binding:
     seed: int = 0
     source: BoundSource | None = None
     cache: Path | None = None
-    progress: Callable[[str, int, int], None] = _unheard
-    remark: Callable[[str], None] = _unheard
+    progress: Callable[[str, int, int], None] = unheard
+    remark: Callable[[str], None] = unheard
 
 
 @runtime_checkable

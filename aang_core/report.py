@@ -26,6 +26,7 @@ class SeedReport:
 
     :param dev: every metric of the chosen checkpoint on the dev rows that chose it.
     :param test: the same on test, read once; None where test has no labels.
+    :param test_deduplicated: the same on the test rows whose text does not stand in train; None where all do not.
     :param weights: ``objectives``, ``stages`` and ``end_task`` at the last step.
     :param cost: labelled rows, rows and tokens of training, skipped steps, CPU-seconds.
     """
@@ -43,27 +44,37 @@ class SeedReport:
     cost: Mapping[str, float]
     evaluations: Sequence[Mapping[str, float]]
     remarks: Sequence[str] = ()
+    test_deduplicated: Mapping[str, float] | None = None
 
 
 @attrs.frozen(kw_only=True)
 class RunReport:
-    """A whole run; `as_mapping` is the contract of ``report.json``."""
+    """A whole run; `as_mapping` is the contract of ``report.json``.
+
+    :param reads: the task's input columns, by the names that the encoder has for them.
+    :param directory: where its files lie (the model in ``model/``, or ``seed-N/model/``); not part of ``report.json``.
+    :param audit: what `audit.audit_task` found in the task's data.
+    """
 
     task: str
     space: str
     method: str
     model: str
     metric: str
+    reads: tuple[str, ...]
     seeds: tuple[SeedReport, ...]
     remarks: tuple[str, ...]
     plugins: Mapping[str, str]
+    directory: Path
+    audit: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def summary(self) -> dict[str, Any]:
         """Mean and sample standard deviation over seeds, of the task's metric and of every other one."""
         return {
             split: _spread([getattr(s, split) for s in self.seeds], self.metric)
-            for split in ("dev", "test")
+            for split in ("dev", "test", "test_deduplicated")
+            if split != "test_deduplicated" or any(s.test_deduplicated for s in self.seeds)
         }
 
     @property
@@ -87,12 +98,14 @@ class RunReport:
             "method": self.method,
             "model": self.model,
             "metric": self.metric,
+            "reads": list(self.reads),
             "objectives": self.seeds[0].objectives if self.seeds else 0,
             "engine": self.seeds[0].engine if self.seeds else "",
             "seeds": [attrs.asdict(seed) for seed in self.seeds],
             "summary": self.summary,
             "weights": self.weights,
             "remarks": list(self.remarks),
+            "audit": dict(self.audit),
             "versions": versions(),
             "plugins": dict(self.plugins),
         }

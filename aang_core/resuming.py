@@ -29,7 +29,8 @@ def snapshot(session: Session, progress: Progress, history_bytes: int, kept: Any
     tensors = {name: p.detach() for name, p in session.parameters.items()}
     tensors |= optimizer_tensors(session.optimizer, session.parameters)
     tensors |= weight_tensors(session.weights, "weights")
-    tensors |= weight_tensors(session.planned, "planned")
+    planned = weight_tensors(session.planned, "planned")
+    tensors |= {name: value.clone() for name, value in planned.items()}  # may be `weights` itself
     for name, value in (session.dev_gradient or {}).items():
         tensors[f"dev.{name}"] = value
     facts = {"progress": attrs.asdict(progress), "history_bytes": history_bytes, "kept": kept}

@@ -16,10 +16,16 @@ from aang_core import __version__
 from aang_core.errors import AangError
 
 COMMANDS: Mapping[str, str] = {
+    "run": "aang_cli.run:command",
+    "predict": "aang_cli.predict:command",
+    "audit": "aang_cli.audit:command",
+    "compare": "aang_cli.compare:command",
+    "report": "aang_cli.report:command",
     "list-objectives": "aang_cli.list_objectives:command",
     "list-primitives": "aang_cli.list_primitives:command",
     "list-spaces": "aang_cli.list_spaces:command",
     "plugins": "aang_cli.plugins:command",
+    "show": "aang_cli.show:command",
 }
 """Subcommand → ``module:command``, in the order of ``aang --help``. The modules import no more than click."""
 

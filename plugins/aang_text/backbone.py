@@ -21,7 +21,7 @@ from aang_core.errors import ModelError
 from aang_core.protocols import BackboneSettings
 from aang_core.rows import Hidden, Origin, Row
 from aang_text import attention, probes
-from aang_text.checkpoint import Checkpoint, open_checkpoint, quiet
+from aang_text.checkpoint import Checkpoint, device_named, open_checkpoint, quiet
 from aang_text.classifier import ClassifierHead, export_model, exported_logits, make_head
 from aang_text.tokens import Tokens
 from aang_text.tuning import add_adapters, freeze_lower_layers
@@ -292,19 +292,6 @@ class HuggingFaceBackbone:
         with quiet():
             self.body.set_attn_implementation(attention.NAME)
         return bool(self.body.config._attn_implementation == attention.NAME)
-
-
-def device_named(name: str) -> torch.device:
-    """``auto`` (cuda where there is one), or a device as torch names it.
-
-    :raises ModelError: where there is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(name)
-    except RuntimeError as cause:
-        raise ModelError(f"unknown device {name!r}; use auto, cpu or cuda") from cause
 
 
 def _limit(wanted: int, config: Any, first: int) -> int:

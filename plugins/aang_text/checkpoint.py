@@ -219,3 +219,16 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def device_named(name: str) -> torch.device:
+    """``auto`` (cuda where there is one), or a device as torch names it.
+
+    :raises ModelError: where there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as cause:  # AssertionError: torch built without CUDA
+        raise ModelError(f"no device {name!r} here; use auto, cpu or cuda ({cause})") from cause

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from aang_core.errors import ModelError
 from aang_core.rows import Hidden
-from aang_text.checkpoint import quiet
+from aang_text.checkpoint import device_named, quiet
 from aang_text.tuning import plain_state
 
 if TYPE_CHECKING:
@@ -270,8 +270,6 @@ def load_predictor(directory: Path, settings: BackboneSettings) -> ExportedModel
 
     :raises ModelError: where the files cannot be loaded, or there is no such device.
     """
-    from aang_text.backbone import device_named
-
     return ExportedModel(directory, settings.max_length, device_named(settings.device))
 
 

@@ -1,0 +1,159 @@
+"""After the run. In: a run directory and a file of examples. Out: each example's label and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+from torch import Tensor
+
+from aang_core.config import RunConfig
+from aang_core.config_file import load_config
+from aang_core.errors import RunError, TaskError
+from aang_core.export import prediction
+from aang_core.primitives import BackboneKind, load_factory
+from aang_core.protocols import BackboneSettings
+from aang_core.registry import Registry
+from aang_core.report import read_report
+from aang_core.task_files import SUFFIXES, Faults, Table, read_lines, read_table
+from aang_core.task_spec import TaskSpec, read_spec
+
+
+class Predictor(Protocol):
+    """An exported model; what a `primitives.BackboneKind`'s ``predictor(directory, settings)`` returns."""
+
+    kind: str
+    label_names: tuple[str, ...]
+
+    def logits(self, examples: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+        """Each example's logits on the CPU: [C], or [T, C] for token tasks."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class FinishedRun:
+    """What predicting needs of a run.
+
+    :param seed: the one whose model answers; `seeds` are all that the run has.
+    :param reads: the input columns of its task.
+    """
+
+    config: RunConfig
+    kind: BackboneKind
+    model: Path
+    seed: int
+    seeds: tuple[int, ...]
+    reads: tuple[str, ...]
+
+
+def finished_run(directory: Path, registry: Registry, seed: int | None = None) -> FinishedRun:
+    """A run that has ended.
+
+    :param seed: one of the run's; None for the first.
+    :raises RunError: where it is unfinished or damaged, or has no such seed.
+    """
+    report = read_report(directory)
+    seeds = tuple(each["seed"] for each in report["seeds"])
+    chosen = seeds[0] if seed is None else seed
+    if chosen not in seeds:
+        known = ", ".join(map(str, seeds))
+        raise RunError(f"{directory} has no seed {chosen}; it has {known}")
+    model = (directory if len(seeds) == 1 else directory / f"seed-{chosen}") / "model"
+    if not model.is_dir():
+        raise RunError(f"{model} is missing; the run was moved or pruned, so it cannot answer")
+    return FinishedRun(
+        config=load_config(directory / "config.toml"),
+        kind=registry.backbone_for(report["model"]),
+        model=model,
+        seed=chosen,
+        seeds=seeds,
+        reads=tuple(report["reads"]),
+    )
+
+
+def read_examples(run: FinishedRun, path: Path) -> tuple[Table, list[dict[str, Any]]]:
+    """The examples in a file with the columns of the run's task, or with one text a line.
+
+    :returns: the table, whose numbers are lines of the file, and its rows as examples.
+    :raises TaskError: where the file is missing, malformed, empty, or lacks a column.
+    """
+    faults = Faults()
+    spec = _spec(run)
+    if path.suffix.lower() in SUFFIXES:
+        table = read_table(path, spec.header, faults)
+    else:
+        table = _lines(path, run.reads, faults)
+    faults.raise_any(str(path))
+    columns = {role: _column(table, role, spec) for role in run.reads}
+    values = {role: table.columns.get(column) for role, column in columns.items()}
+    lacking = [columns[role] for role, found in values.items() if found is None]
+    if lacking and len(table):
+        raise TaskError(
+            f"{path} has no column {', '.join(map(repr, lacking))}; the run's task reads "
+            f"{', '.join(map(repr, columns.values()))}, and the file has {', '.join(map(repr, table.columns))}"
+        )
+    if not len(table):
+        raise TaskError(f"{path} holds no example")
+    examples = [
+        {role: (values[role] or [])[row] for role in run.reads} for row in range(len(table))
+    ]
+    for row, example in enumerate(examples):
+        for role, value in example.items():
+            if not value or (isinstance(value, str) and not value.strip()):
+                faults.add(table.at(row), f"column {columns[role]!r} is empty")
+            elif not isinstance(value, (str, list)):
+                faults.add(table.at(row), f"column {columns[role]!r} holds {value!r}, not a text")
+    faults.raise_any(str(path))
+    return table, examples
+
+
+def _spec(run: FinishedRun) -> TaskSpec:
+    """What the task's own ``task.toml`` says of columns; nothing where there is none any more."""
+    place = Path(run.config.task).expanduser()
+    toml = place / "task.toml" if place.is_dir() else place
+    if toml.suffix == ".toml" and toml.is_file():
+        return read_spec(toml, run.kind.reads)
+    return TaskSpec(folder=Path())
+
+
+def _column(table: Table, role: str, spec: TaskSpec) -> str:
+    """The task's column for a role, or the one that has the role's own name."""
+    column = spec.columns.get(role, role)
+    return column if column in table.columns or role not in table.columns else role
+
+
+def _lines(path: Path, reads: Sequence[str], faults: Faults) -> Table:
+    """One text a line; blank lines are left out.
+
+    :raises TaskError: where the task reads more than one text.
+    """
+    lines = read_lines(path, faults)
+    if len(reads) > 1:
+        raise TaskError(
+            f"{path} holds one text a line, but the run's task reads {', '.join(map(repr, reads))}; "
+            f"give a file with these columns ({', '.join(SUFFIXES)})"
+        )
+    kept = [(number, text) for number, text in lines if text.strip()]
+    blank = len(lines) - len(kept)
+    return Table(
+        where=str(path),
+        columns={reads[0]: [text for _, text in kept]},
+        numbers=[number for number, _ in kept],
+        remarks=(f"{path}: {blank} blank lines skipped",) if blank else (),
+    )
+
+
+def answers(
+    run: FinishedRun, table: Table, examples: Sequence[Mapping[str, Any]], device: str = "auto"
+) -> Iterator[dict[str, Any]]:
+    """``{"line", …}`` for each example: ``label`` and ``probabilities``, or for regression ``value``.
+
+    :raises RunError: where the run's kind of encoder has no predictor.
+    """
+    if not run.kind.predictor:
+        raise RunError(f"encoders of the kind {run.kind.name!r} bring no way to predict from files")
+    settings = BackboneSettings(max_length=run.config.training.max_length, device=device)
+    predictor: Predictor = load_factory(run.kind.predictor)(run.model, settings)
+    for number, logits in zip(table.numbers, predictor.logits(examples), strict=True):
+        yield {"line": number, **prediction(predictor, logits)}

@@ -1,0 +1,106 @@
+"""``aang predict``: what a finished run's model says about a file of texts."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aang_cli import options, render
+
+_SHOWN = 60
+
+
+@click.command("predict")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--seed", type=int, help="Whose model, in a run of several seeds.  [default: the first]"
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write jsonl to this new file instead."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@options.as_json
+@options.plugins
+def command(
+    run: Path,
+    file: Path,
+    seed: int | None,
+    out: Path | None,
+    device: str,
+    as_json: bool,
+    plugins: str,
+) -> None:
+    """Label the texts in FILE with the model of RUN.
+
+    FILE holds one text a line, or is jsonl, csv, tsv or parquet with the columns of the run's task; - reads lines
+    from standard input.
+
+    \b
+    Example:
+      aang predict runs/my_task texts.txt --json
+      echo "A sentence." | aang predict runs/my_task -
+    """
+    from aang_core.errors import RunError
+    from aang_core.prediction import answers, finished_run, read_examples
+
+    if out is not None and out.exists():
+        raise RunError(f"{out} exists already; choose another --out")
+    found = finished_run(run, options.registry_of(plugins), seed)
+    if seed is None and len(found.seeds) > 1:
+        others = ", ".join(map(str, found.seeds))
+        render.remark(f"the model of seed {found.seed} answers; --seed chooses among {others}")
+    with tempfile.TemporaryDirectory() as folder:
+        table, examples = read_examples(found, _stdin(Path(folder)) if str(file) == "-" else file)
+    for remark in table.remarks:
+        render.remark(remark)
+    rows = list(answers(found, table, examples, device))
+    if out is not None:
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        out.write_text("".join(lines), encoding="utf-8")
+        render.remark(f"{len(rows)} answers in {out}")
+    elif as_json:
+        render.document(rows)
+    else:
+        _table(rows, [str(example[found.reads[0]]) for example in examples])
+
+
+def _stdin(folder: Path) -> Path:
+    """What comes on standard input, in a file, so that it is read as any other."""
+    path = folder / "standard input"
+    path.write_bytes(sys.stdin.buffer.read())
+    return path
+
+
+def _table(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> None:
+    """Answers beside the beginning of their texts."""
+    shown = [
+        {
+            "line": row["line"],
+            "answer": _answer(row),
+            "probability": _chance(row),
+            "text": _short(text),
+        }
+        for row, text in zip(rows, texts, strict=True)
+    ]
+    render.table(shown, columns=("line", "answer", "probability", "text"), title="Answers")
+
+
+def _answer(row: Mapping[str, Any]) -> str:
+    if "value" in row:
+        return f"{row['value']:.4f}"
+    return str(row["label"]) if "label" in row else ", ".join(row["labels"])
+
+
+def _chance(row: Mapping[str, Any]) -> str:
+    return f"{row['probabilities'][row['label']]:.4f}" if "label" in row else ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

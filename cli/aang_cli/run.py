@@ -1,0 +1,184 @@
+"""``aang run``: the main job, from flags to the closing table."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aang_cli import options, render
+from aang_core.config import METHODS
+
+if TYPE_CHECKING:
+    from aang_core.config import RunConfig
+
+_FLAGS: Mapping[str, tuple[str, str]] = {
+    "space": ("space", "--space"),
+    "task": ("task", "--task"),
+    "model": ("model", "--model"),
+    "method": ("method", "--method"),
+    "with_": ("with", "--with"),
+    "external": ("external", "--external"),
+    "seeds": ("seeds", "--seed"),
+    "train_rows": ("train_rows", "--train-rows"),
+    "max_steps": ("training.max_steps", "--max-steps"),
+    "device": ("device", "--device"),
+    "plugins": ("plugins", "--plugins"),
+}
+"""Parameter → its key in the configuration and the flag's name."""
+
+
+@click.command("run")
+@click.option("--space", help="A space's name or TOML file.  [default: td+ed]")
+@click.option(
+    "--task", help="A folder, a task.toml, a data file, hf:NAME or a name.  [default: sample]"
+)
+@click.option(
+    "--model", help="A hub id or folder, bundled:minilm or scratch:tiny.  [default: the task's]"
+)
+@options.with_
+@options.external
+@click.option(
+    "--method", type=click.Choice(METHODS), help="How objectives are used.  [default: aang]"
+)
+@click.option("--seed", "seeds", type=int, multiple=True, help="Repeatable.  [default: 0]")
+@click.option(
+    "--train-rows", type=int, help="Keep this many labelled training rows.  [default: all]"
+)
+@click.option("--max-steps", type=int, help="Most optimiser steps.  [default: 600]")
+@click.option("--config", type=click.Path(path_type=Path), help="A TOML file of settings.")
+@click.option(
+    "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting; repeatable."
+)
+@click.option("--device", help="auto, cpu or cuda.  [default: auto]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The run directory.  [default: a new one under runs/]",
+)
+@click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
+@click.option("--dry-run", is_flag=True, help="Print the plan, and train nothing.")
+@options.as_json
+@options.plugins
+def command(
+    config: Path | None,
+    assignments: tuple[str, ...],
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Fine-tune an encoder together with auxiliary objectives, and search their weights.
+
+    \b
+    Example:
+      aang run --task my_task/ --model roberta-base --space td+ed --seed 0 --seed 1
+      aang run --method finetune --max-steps 100 --out runs/plain
+      aang run --resume --out runs/plain
+      aang run --set meta.alignment=dot --set training.lr=3e-5 --dry-run
+    """
+    if resume and dry_run:
+        raise click.UsageError("--resume and --dry-run exclude each other")
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out, the directory of the interrupted run")
+    flags = _flags(given)
+    chosen = _resumed(out, config, flags, assignments) if resume and out else None
+    if chosen is None:
+        from aang_core.config_file import build_config
+
+        chosen = build_config(config, flags, assignments)
+    if dry_run:
+        _plan(chosen, as_json)
+    else:
+        _train(chosen, out, resume, as_json)
+
+
+def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    """The flags that were given, by dotted key of the configuration."""
+    values = dict(given)
+    values["external"] = options.corpora(given["external"])
+    values["plugins"] = [n.strip() for n in given["plugins"].split(",") if n.strip()]
+    values |= {name: list(given[name]) for name in ("seeds", "with_")}
+    return {
+        key: (values[name], flag)
+        for name, (key, flag) in _FLAGS.items()
+        if values[name] not in (None, [], {})
+    }
+
+
+def _resumed(
+    out: Path,
+    config: Path | None,
+    flags: Mapping[str, tuple[Any, str]],
+    assignments: tuple[str, ...],
+) -> RunConfig:
+    """The configuration that the run in `out` was begun with.
+
+    :raises RunError: where there is no run, or where a flag says something else than its configuration.
+    """
+    from aang_core.config_file import build_config, load_config, parse_settings
+    from aang_core.errors import RunError
+
+    begun_with = out / "config.toml"
+    if not begun_with.is_file():
+        raise RunError(f"{out} holds no run to resume (no config.toml)")
+    begun = load_config(begun_with)
+    if config is not None and build_config(config, flags, assignments) == begun:
+        return begun
+    everything = {**flags, **parse_settings(assignments)}
+    differing = [f"--config {config}"] if config is not None else []
+    differing += [
+        flag
+        for key, (value, flag) in everything.items()
+        if build_config(begun_with, {key: (value, flag)}) != begun
+    ]
+    if differing:
+        raise RunError(
+            f"the run in {out} was begun with other settings than {', '.join(differing)} "
+            f"(see {begun_with}); leave out what differs, or begin another run with another --out"
+        )
+    return begun
+
+
+def _plan(config: RunConfig, as_json: bool) -> None:
+    from aang_core.plan_summary import summarise
+
+    registry = options.registry_of(",".join(config.plugins))
+    summary = summarise(config, registry)
+    for remark in summary.remarks:
+        render.remark(remark)
+    if as_json:
+        render.document(summary.as_mapping())
+        return
+    rows = [{"what": what, "value": value} for what, value in summary.lines()]
+    render.table(
+        rows, columns=("what", "value"), title=f"Plan of {config.method} on {summary.task}"
+    )
+    render.remark("minutes are an estimate from timed steps, and assume no early stop")
+
+
+def _train(config: RunConfig, out: Path | None, resume: bool, as_json: bool) -> None:
+    from aang_cli.closing_table import show
+    from aang_cli.progress_bar import ProgressBar
+    from aang_core.job import run
+
+    registry = options.registry_of(",".join(config.plugins))
+    bar = ProgressBar(len(config.seeds))
+    try:
+        with bar:
+            report = run(config, out=out, resume=resume, watcher=bar, registry=registry)
+    except KeyboardInterrupt:
+        message = "interrupted"
+        if bar.directory is not None:
+            command = f"aang run --resume --out {shlex.quote(str(bar.directory))}"
+            message += f"; go on with\n  {command}"
+        click.echo(message, err=True)
+        raise click.exceptions.Exit(130) from None
+    if as_json:
+        render.document(report.as_mapping())
+    else:
+        show(report)
