@@ -11,7 +11,7 @@ from torch import Generator
 
 from aang_core._tiny import TinyBackbone
 from aang_core.batching import pack
-from aang_core.primitives import Primitive
+from aang_core.primitives import DataSource, Primitive
 from aang_core.protocols import Backbone, Binding
 from aang_core.rows import SINGLE, Layout, Origin, Packed, Row
 from aang_core.task import Task
@@ -86,10 +86,16 @@ class TinySource:
     turn. Two texts make a document.
     """
 
-    provides = frozenset({"data:labels", "data:end-task", "data:tags", "data:document-order"})
+    provides = frozenset(
+        f"data:{what}"
+        for what in (
+            *("labels", "end-task", "aux-labels", "tags"),
+            *("document-order", "documents", "sentences"),
+        )
+    )
 
     def __init__(self, task: Task, backbone: Backbone) -> None:
-        self.backbone = backbone
+        self.task, self.backbone = task, backbone
         split = task.splits["train"]
         self.texts = [*split["text"], "7", "95"]
         self.labels = [*split["label"], split["label"][0], split["label"][1]]
@@ -151,12 +157,14 @@ def tiny_binding(record: Primitive, folder: Path) -> Binding:
     texts = [" ".join(map(str, w)) for w in _texts(24, torch.Generator().manual_seed(1))]
     blocks = ["\n".join(texts[i : i + 4]) for i in range(0, len(texts), 4)]
     corpus.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
-    task = attrs.evolve(tiny_task(tags=True), external={record.name: corpus})
+    task = tiny_task(tags=True)
+    task = attrs.evolve(task, external={record.name: corpus}, auxiliary={task.name: task})
+    per_task = isinstance(record, DataSource) and record.per_task
     backbone = tiny_backbone(torch.float64)
     return Binding(
         task=task,
         backbone=backbone,
-        options=record.options,
+        options={**record.options, "task": task.name} if per_task else record.options,
         source=tiny_source(task, backbone) if record.stage == "output" else None,
         cache=folder,
     )

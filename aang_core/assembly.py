@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from aang_core.auxiliary import expanded, joined_to, load_auxiliary, with_sources
 from aang_core.batching import BoundObjective
 from aang_core.binding import bind_sources, check_options, registered_tasks, settings_of
 from aang_core.config import RunConfig
@@ -21,7 +22,7 @@ from aang_core.objectives import (
     sources_of,
 )
 from aang_core.primitives import BackboneKind, Primitive, Space, load_factory
-from aang_core.protocols import Backbone, BackboneSettings, Binding, BoundSource
+from aang_core.protocols import Backbone, BackboneSettings, Binding, BoundSource, unheard
 from aang_core.registry import Registry
 from aang_core.space import resolve_space
 from aang_core.task import Task, load_task
@@ -51,9 +52,12 @@ def settle(config: RunConfig, registry: Registry) -> Ground:
     """
     model = config.model or _usual_model(config.task, registry)
     kind = registry.backbone_for(model)
+    auxiliary = load_auxiliary(config.aux_tasks, kind.reads, registry)
+    registry = with_sources(registry, auxiliary)
     space = None
     if config.method != "finetune":
         space = resolve_space(config.space, registry, config.with_)
+        space = expanded(space, registry, auxiliary)
     check_options(config.primitives, registry)
     task = load_task(
         config.task,
@@ -61,6 +65,7 @@ def settle(config: RunConfig, registry: Registry) -> Ground:
         registered=registered_tasks(registry),
         external=config.external,
     )
+    task = joined_to(task, auxiliary)
     if config.train_rows:
         for seed in config.seeds:  # a subset that cannot be drawn is found before any training
             draw_train_rows(task, config.train_rows, seed)
@@ -114,18 +119,42 @@ def verdicts_of(
 
 
 def bind_objectives(
-    ground: Ground, task: Task, backbone: Backbone, seed: int, cache: Path | None = None
+    ground: Ground,
+    task: Task,
+    backbone: Backbone,
+    seed: int,
+    cache: Path | None = None,
+    remark: Callable[[str], None] = unheard,
+    progress: Callable[[str, int, int], None] = unheard,
 ) -> list[BoundObjective]:
     """The legal objectives with their primitives at work; each primitive is made once per data source.
 
+    :param cache, remark, progress: as in `Binding`; the same remark is passed on once.
     :raises ConfigError: where none is legal.
     :raises TaskError: where data is missing or cannot give what an output fits on it.
     """
     if ground.space is None:
         return []
     options = _options(ground)
+    base = Binding(
+        task=task,
+        backbone=backbone,
+        options={},
+        seed=seed,
+        cache=cache,
+        remark=_once(remark),
+        progress=progress,
+    )
     bound, missing = bind_sources(
-        sources_of(ground.space), ground.registry, task, backbone, options, seed, cache
+        sources_of(ground.space),
+        ground.registry,
+        task,
+        backbone,
+        options,
+        seed,
+        cache,
+        remark=base.remark,
+        progress=progress,
     )
     verdicts = verdicts_of(ground, bound, missing, backbone)
     legal_objectives(verdicts, ground.space)
@@ -134,14 +163,8 @@ def bind_objectives(
     def primitive(name: str, source: str) -> Any:
         if (name, source) not in made:
             record = ground.registry.primitive(name)
-            binding = Binding(
-                task=task,
-                backbone=backbone,
-                options=settings_of(record, options),
-                seed=seed,
-                source=bound[source],
-                cache=cache,
-            )
+            settings = settings_of(record, options)
+            binding = attrs.evolve(base, options=settings, source=bound[source])
             made[name, source] = load_factory(record.factory)(binding)
         return made[name, source]
 
@@ -156,6 +179,18 @@ def bind_objectives(
         )
 
     return [whole(verdict.objective) for verdict in verdicts if isinstance(verdict, Legal)]
+
+
+def _once(remark: Callable[[str], None]) -> Callable[[str], None]:
+    """Passes each text on once: several primitives may find the same."""
+    said: set[str] = set()
+
+    def say(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            remark(text)
+
+    return say
 
 
 def _options(ground: Ground) -> dict[str, dict[str, Any]]:

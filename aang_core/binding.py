@@ -9,7 +9,7 @@ from typing import Any
 
 from aang_core.errors import ConfigError, TaskError, did_you_mean, one_message
 from aang_core.primitives import Primitive, TaskKind, load_factory
-from aang_core.protocols import Backbone, Binding, BoundSource
+from aang_core.protocols import Backbone, Binding, BoundSource, unheard
 from aang_core.registry import Registry
 from aang_core.task import Task
 
@@ -24,11 +24,15 @@ def bind_sources(
     options: Options,
     seed: int = 0,
     cache: Path | None = None,
+    *,
+    remark: Callable[[str], None] = unheard,
+    progress: Callable[[str, int, int], None] = unheard,
 ) -> tuple[dict[str, BoundSource], dict[str, str]]:
     """Bind data sources to a task.
 
     :param backbone: the encoder; None where only `BoundSource.provides` is asked for.
     :param options: the run's ``[primitives.NAME]`` tables.
+    :param cache, remark, progress: as in `Binding`.
     :returns: the bound sources by name, and by name why the others' data is not there.
     """
     bound: dict[str, BoundSource] = {}
@@ -41,6 +45,8 @@ def bind_sources(
             options=settings_of(record, options),
             seed=seed,
             cache=cache,
+            remark=remark,
+            progress=progress,
         )
         factory = load_factory(record.factory)
         try:

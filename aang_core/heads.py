@@ -36,7 +36,7 @@ class Heads(nn.Module):
         self.names = ["end-task"]
         modules = {"end-task": end_task.head()}
         for objective in objectives:
-            output_name = objective.id.rsplit("/", 1)[-1]
+            output_name = getattr(objective.output, "head_name", objective.id.rsplit("/", 1)[-1])
             name = objective.id if policy == "per-objective" else output_name
             if name not in modules:
                 modules[name] = objective.output.head()

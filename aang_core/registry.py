@@ -115,6 +115,19 @@ class Registry:
         """The names of one stage's primitives, sorted."""
         return tuple(name for name, entry in self.primitives.items() if entry.stage == stage)
 
+    def with_primitives(self, records: Iterable[Primitive], like: str) -> Registry:
+        """This registry with further primitives, for one run; they have the provenance of the primitive `like`.
+
+        :raises ConfigError: where a name is taken.
+        """
+        provenance = self.primitives[like].provenance
+        more = [Registered(record=record, provenance=provenance) for record in records]
+        faults: list[str] = []
+        primitives = _by_name("primitive", [*self.primitives.values(), *more], faults)
+        if faults:
+            raise ConfigError(one_message(faults, "primitives of this run"))
+        return attrs.evolve(self, primitives=primitives)
+
     def backbone_for(self, model: str) -> BackboneKind:
         """The kind of encoder that a model's name belongs to: the longest prefix wins, else the fallback.
 

@@ -50,6 +50,7 @@ class Task:
     :param unlabelled: training examples whose labels the run may not see; their texts remain data.
     :param external: corpora by data source name (``in-domain``), each a file or folder, or ``hf:NAME``.
     :param remarks: what the user should know (a split that was made, rows that were dropped).
+    :param auxiliary: further tasks of the run by name; their labels are data for auxiliary objectives.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Task:
     unlabelled: Dataset | None = None
     external: Mapping[str, Path] = attrs.field(factory=dict)
     remarks: tuple[str, ...] = ()
+    auxiliary: Mapping[str, Task] = attrs.field(factory=dict)
 
     @property
     def num_outputs(self) -> int:

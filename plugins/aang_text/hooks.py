@@ -61,7 +61,7 @@ def aang_backbones() -> Iterable[BackboneKind]:
             prefixes=("bundled:", "scratch:"),
             fallback=True,
             default_model="bundled:minilm",
-            reads=("text", "text_pair"),
+            reads=("text", "text_pair", "tags"),
             capabilities={"backbone:row-attention", "backbone:dropout", "backbone:vocabulary"},
             source="Wolf et al., Transformers, EMNLP 2020 (demonstrations)",
         )
@@ -77,5 +77,12 @@ def aang_tasks() -> Iterable[TaskKind]:
             factory="aang_text.sample:load",
             model="bundled:minilm",
             source="The Python standard library's own documentation",
-        )
+        ),
+        TaskKind(
+            name="sample-all",
+            summary="The same with all its training labels, for --train-rows",
+            factory="aang_text.sample:load_all",
+            model="bundled:minilm",
+            source="The Python standard library's own documentation",
+        ),
     ]

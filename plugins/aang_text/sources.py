@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from aang_core.errors import ModelError, PluginError, TaskError
 from aang_core.protocols import Backbone, Binding
 from aang_core.rows import IGNORED, Layout, Origin, Row, lay_on_words
+from aang_text.documents import Sentences, neighbour_examples, pair_examples
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -79,9 +80,12 @@ class Texts(ABC):
         return rows
 
     def _make(self, numbers: Sequence[int]) -> list[Row]:
+        return self._encoder().rows(*self._examples(numbers))
+
+    def _encoder(self) -> Backbone:
         if self.backbone is None:
             raise ModelError(f"{self.name}: expected an encoder to make rows for, found none")
-        return self.backbone.rows(*self._examples(numbers))
+        return self.backbone
 
 
 class TaskTexts(Texts):
@@ -139,7 +143,7 @@ class TaskTexts(Texts):
 
 
 class CorpusTexts(Texts):
-    """An external corpus: one row a text, in the order of its documents."""
+    """An external corpus: one row a text, in the order of its documents; in pairs, one or two sentences a row."""
 
     def __init__(self, name: str, binding: Binding) -> None:
         from aang_text.corpora import load_corpus
@@ -151,6 +155,9 @@ class CorpusTexts(Texts):
                 f'--external {name}=FILE, or a line {name} = "FILE" under [external] in task.toml'
             )
         corpus = load_corpus(where)
+        for remark in corpus.remarks:
+            binding.remark(f"{name}: {remark}")
+        self.sentences = Sentences(name, corpus.documents)
         self.texts = [
             (document, place, text)
             for document, texts in enumerate(corpus.documents)
@@ -158,8 +165,7 @@ class CorpusTexts(Texts):
         ]
         if not self.texts:
             raise TaskError(f"{name}: expected texts, found none in {where}; give another corpus")
-        ordered = frozenset({"data:document-order"} if corpus.ordered else ())
-        super().__init__(name, binding.backbone, ordered)
+        super().__init__(name, binding.backbone, self.sentences.provides())
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -168,6 +174,21 @@ class CorpusTexts(Texts):
         chosen = [self.texts[n] for n in numbers]
         origins = [Origin(self.name, document, place) for document, place, _ in chosen]
         return [{"text": text} for _, _, text in chosen], origins
+
+    def draw(self, layout: Layout, count: int, generator: Generator) -> list[Row]:
+        """As `Texts.draw`, and in the layouts that `aang_text.documents` lists.
+
+        :raises TaskError: where the corpus has no such pairs.
+        """
+        if layout.kind == "pair":
+            pairs = self.sentences.draw(layout, count, generator)
+            examples, origins, answers = pair_examples(self.name, pairs)
+            rows = self._encoder().rows(examples, origins)
+            return [attrs.evolve(r, structure=a) for r, a in zip(rows, answers, strict=True)]
+        if layout.kind == "neighbours":
+            pairs = self.sentences.draw(layout, -(-count // 2), generator)
+            return self._encoder().rows(*neighbour_examples(self.name, pairs))[:count]
+        return super().draw(layout, count, generator)
 
 
 def in_domain(binding: Binding) -> CorpusTexts:

@@ -15,9 +15,19 @@ XLNET = "Yang et al., XLNet, NeurIPS 2019"
 ELMO = "Peters et al., Deep Contextualized Word Representations, NAACL 2018"
 SPANBERT = "Joshi et al., SpanBERT, TACL 2020"
 
+ELECTRA = "Clark et al., ELECTRA, ICLR 2020"
+STILTS = "Phang et al., Sentence Encoders on STILTs, 2018"
+
 _TRANSFORMS = ("bert-op", "mask", "replace", "no-op")
 _REPRESENTATIONS = ("bidirectional", "left-to-right", "right-to-left", "random-factorized")
 _OUTPUTS = ("denoise", "end-task")
+
+_FIGURE_2 = Block(
+    data=("out-of-domain", "in-domain", "task", "neural-lm"),
+    transform=("no-op", "replace", "mask", "bert-op", "noise-embeddings"),
+    representation=_REPRESENTATIONS,
+    output=("next-token", "real-synthetic", "denoise", "tf-idf", "end-task"),
+)
 
 
 def _block(*objectives: str) -> Block:
@@ -76,6 +86,25 @@ SPACES = (
     ),
     _union("spanbert", "Masked spans", SPANBERT, "task/span-mask/bidirectional/denoise"),
     _union(
+        "electra",
+        "Tokens replaced by a masked language model's proposals, found again",
+        ELECTRA,
+        "neural-lm/replace/bidirectional/real-synthetic",
+    ),
+    _union(
+        "supervised",
+        "The labels of every further task (--aux-task)",
+        STILTS,
+        "aux/no-op/bidirectional/supervised",
+    ),
+    Space(
+        name="full",
+        summary="Every legal combination of the paper's Figure 2, with the end-task",
+        blocks=(_FIGURE_2,),
+        optional={"out-of-domain", "in-domain", "neural-lm"},
+        source=AANG,
+    ),
+    _union(
         "gpt-style",
         "The paper's GPT-style baseline: denoises, predicts nothing ahead",
         AANG,
@@ -100,6 +129,7 @@ NAMED_OBJECTIVES = tuple(
         ("xlnet", "task/no-op/permuted/next-token", XLNET),
         ("elmo-forward", "task/no-op/left-to-right/next-token", ELMO),
         ("elmo-backward", "task/no-op/right-to-left/next-token", ELMO),
+        ("electra", "neural-lm/replace/bidirectional/real-synthetic", ELECTRA),
         ("spanbert", "task/span-mask/bidirectional/denoise", SPANBERT),
         ("gpt-style", "task/no-op/left-to-right/denoise", AANG),
         ("xlnet-style", "task/no-op/random-factorized/denoise", AANG),

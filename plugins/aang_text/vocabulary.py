@@ -97,7 +97,7 @@ def make_vocabulary_parts(
     :param width: E.
     :param rows: V, the rows of the input embeddings.
     """
-    own = _own_parts(checkpoint)
+    own = own_parts(checkpoint)
     if own is not None and own[1].shape == (rows,):
         return own
     generator = torch.Generator().manual_seed(checkpoint.seed)
@@ -108,7 +108,7 @@ def make_vocabulary_parts(
     return fresh, torch.zeros(rows, dtype=checkpoint.dtype)
 
 
-def _own_parts(checkpoint: Checkpoint) -> tuple[nn.Module, Tensor] | None:
+def own_parts(checkpoint: Checkpoint) -> tuple[nn.Module, Tensor] | None:
     """The checkpoint's own head, or None where any of its parameters is missing from the files."""
     from transformers import AutoModelForMaskedLM
 
