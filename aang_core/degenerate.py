@@ -14,9 +14,13 @@ import attrs
 import torch
 from torch import Tensor
 
+from aang_core.assembly import bind_objectives, load_backbone, seed_task, settle
 from aang_core.batching import BoundObjective, Piece, RowRule, prepare
+from aang_core.config import RunConfig
+from aang_core.primitives import Space
 from aang_core.protocols import BoundOutput
 from aang_core.randomness import generator
+from aang_core.registry import Registry
 from aang_core.rows import Packed, Targets
 
 ROWS = 64
@@ -66,6 +70,20 @@ def findings_of(
 ) -> dict[str, tuple[Finding, ...]]:
     """By objective id; every objective has an entry."""
     return {objective.id: findings(objective, seed, rows) for objective in objectives}
+
+
+def warnings_of(config: RunConfig, space: Space, registry: Registry) -> dict[str, list[str]]:
+    """By objective id, what makes the legal objectives of a space pointless on a configuration's task.
+
+    :raises AangError: where task, data or encoder cannot be had, or an output cannot be fitted on the data.
+    """
+    ground = settle(attrs.evolve(config, method="finetune"), registry)
+    ground = attrs.evolve(ground, space=space)
+    seed = config.seeds[0]
+    backbone = load_backbone(ground, seed)
+    objectives = bind_objectives(ground, seed_task(ground, seed), backbone, seed)
+    found = findings_of(objectives, seed)
+    return {name: [finding.text for finding in each] for name, each in found.items()}
 
 
 def summary(found: Mapping[str, Sequence[Finding]]) -> str:
@@ -187,7 +205,7 @@ def _visible(output: BoundOutput, piece: Piece) -> list[Finding]:
     share = visible_targets(output, piece).double().mean().item()
     if share < SHARE:
         return []
-    text = f"{share:.0%} of its targets stand unchanged where the states that predict them can see them"
+    text = f"{share:.0%} of its targets are in sight of the states that predict them"
     return [Finding("target-visible", text)]
 
 

@@ -42,6 +42,11 @@ class EndTask:
         balanced = binding.options.get("class_weights", "none") == "balanced"
         self.class_weights = class_weights(binding.task) if balanced else None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, for people who look at targets."""
+        return self.task.label_names
+
     def targets(self, packed: Packed) -> Targets:
         """One target per row (index counts rows), or per labelled position for token tasks."""
         if self.task.kind == "token":

@@ -21,6 +21,7 @@ from aang_core.audit import audit_task, findings, seen_in_training
 from aang_core.batching import BoundObjective
 from aang_core.config import RunConfig
 from aang_core.config_file import dump_config, load_config
+from aang_core.degenerate import findings_of, summary
 from aang_core.errors import AangError, RunError
 from aang_core.evaluation import predict, scores
 from aang_core.export import export_model, write_predictions
@@ -171,6 +172,8 @@ def _one_seed(
         fitting.remark(
             f"{cut} of {examples} examples are longer than {backbone.max_length} positions and were cut"
         )
+    if warning := summary(findings_of(objectives, seed)):
+        fitting.remark(f"{warning} (`aang show` says more)")
     progress = fitting.run(resume)
     dev = _scored(session, session.stopping)
     test = _scored(session, session.test) if session.test else None

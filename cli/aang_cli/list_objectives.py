@@ -36,7 +36,8 @@ def command(
 ) -> None:
     """List the legal objectives of a space.
 
-    An objective is one choice each of data, transform, representation and output.
+    An objective is one choice each of data, transform, representation and output. With --task each is tried
+    on some rows of it, and warned of where it teaches nothing (its target is in sight, or always the same).
 
     \b
     Example:
@@ -55,9 +56,11 @@ def command(
     if not illegal:
         legal_objectives(verdicts, resolved)  # a space without any is an error, not an empty list
     chosen = [v for v in verdicts if isinstance(v, Legal) is not illegal]
+    found = objective_rows(chosen, registry)
+    warnings = _warnings(resolved, registry, task, model, corpora) if task and not illegal else {}
     render.rows(
-        objective_rows(chosen, registry),
-        columns=("id", "reason") if illegal else ("id", "needs", "named"),
+        [{**row, "warnings": warnings.get(row["id"], [])} for row in found],
+        columns=("id", "reason") if illegal else ("id", "needs", "named", "warnings"),
         title=f"{'Illegal' if illegal else 'Legal'} objectives of {resolved.name}",
         as_json=as_json,
     )
@@ -88,6 +91,25 @@ def _judged(
         unavailable=missing,
         backbone_capabilities=abilities,
     )
+
+
+def _warnings(
+    space: Space, registry: Registry, task: str, model: str, corpora: Mapping[str, str]
+) -> dict[str, list[str]]:
+    """By objective id, what is wrong with it on real rows of the task; empty, with a remark, where that stays unknown.
+
+    A listing is still of use where the encoder is missing, or where an output cannot be fitted on the data.
+    """
+    from aang_core.config import RunConfig
+    from aang_core.degenerate import warnings_of
+    from aang_core.errors import AangError
+
+    given = {"task": task, "model": model, "external": corpora}
+    try:
+        return warnings_of(RunConfig.from_mapping(given), space, registry)
+    except AangError as cause:
+        render.remark(f"what is wrong with single objectives is not known: {cause}")
+        return {}
 
 
 def _remark(shown: int, total: int, illegal: bool) -> str:

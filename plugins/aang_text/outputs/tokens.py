@@ -19,9 +19,13 @@ CASES = 3
 
 
 class TokenOutput:
-    """One answer per position, from a small head of its own."""
+    """One answer per position, from a small head of its own.
+
+    :ivar names: the answers in words, for people who look at targets.
+    """
 
     name = ""
+    names: tuple[str, ...] = ()
     outputs = 1
     layout = SINGLE
     min_rows = 1
@@ -59,6 +63,7 @@ class RealSynthetic(TokenOutput):
     """
 
     name = "real-synthetic"
+    names = ("original", "changed")
 
     def targets(self, packed: Packed) -> Targets:
         """1 where the token was changed."""
@@ -82,6 +87,7 @@ class Capitalization(TokenOutput):
     """
 
     name = "capitalization"
+    names = ("no capital", "capital first", "capitals")
     outputs = CASES
 
     def __init__(self, binding: Binding) -> None:
@@ -102,7 +108,9 @@ class TokenLabels(TokenOutput):
 
     def __init__(self, binding: Binding) -> None:
         super().__init__(binding)
-        self.outputs = _tag_count(_source(binding, self.name))
+        source = _source(binding, self.name)
+        self.outputs = _tag_count(source)
+        self.names = tuple(map(str, getattr(source, "tag_names", ())))
 
     def targets(self, packed: Packed) -> Targets:
         tag = packed.marks["tag"]

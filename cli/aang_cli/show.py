@@ -1,0 +1,91 @@
+"""``aang show``: a real example of an objective on its way through the four stages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from aang_cli import options, render
+
+if TYPE_CHECKING:
+    from aang_core.config import RunConfig
+    from aang_core.inspection import Walk
+    from aang_core.registry import Registry
+
+SMALLEST = "scratch:tiny"
+"""What stands in for a default encoder that is not installed."""
+
+
+@click.command("show")
+@click.argument("objective")
+@click.option("--task", default="sample", show_default=True, help="As in `aang run`.")
+@click.option("--model", default="", help="As in `aang run`.  [default: the task's]")
+@options.external
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Which example.")
+@click.option("--rows", default=1, show_default=True, type=click.IntRange(1), help="How many rows.")
+@click.option(
+    "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting; repeatable."
+)
+@options.as_json
+@options.plugins
+def command(
+    objective: str,
+    task: str,
+    model: str,
+    external: tuple[str, ...],
+    seed: int,
+    rows: int,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    plugins: str,
+) -> None:
+    """Show what an objective does to a real example of a task, and what is wrong with it.
+
+    OBJECTIVE is data/transform/representation/output, or a name that the literature has for one.
+
+    \b
+    Example:
+      aang show task/mask/bidirectional/denoise
+      aang show spanbert --task my_task/ --model roberta-base
+      aang show task/delete/left-to-right/next-token --set primitives.delete.rate=0.3
+    """
+    from aang_core.config_file import build_config
+
+    registry = options.registry_of(plugins)
+    flags = {
+        "task": (task, "--task"),
+        "model": (model, "--model"),
+        "external": (options.corpora(external), "--external"),
+        "seeds": ([seed], "--seed"),
+        "method": ("finetune", "OBJECTIVE"),
+    }
+    given = {key: value for key, value in flags.items() if value[0] not in ("", {})}
+    config = build_config(None, given, assignments)
+    walk = _walk(objective, config, registry, rows)
+    if as_json:
+        render.document(walk.as_mapping())
+        return
+    from aang_cli.walk_view import show
+
+    show(walk, registry)
+
+
+def _walk(objective: str, config: RunConfig, registry: Registry, rows: int) -> Walk:
+    """Bind one objective and walk through it; where the default encoder is missing, with the smallest one.
+
+    :raises AangError: where it is unknown, illegal, or its data or encoder is missing.
+    """
+    import attrs
+
+    from aang_core.errors import ModelError
+    from aang_core.inspection import bind_one, walk
+
+    try:
+        bound, backbone = bind_one(config, objective, registry)
+    except ModelError as cause:
+        if config.model:
+            raise
+        render.remark(f"{cause}\nshown with {SMALLEST} instead; name an encoder with --model")
+        bound, backbone = bind_one(attrs.evolve(config, model=SMALLEST), objective, registry)
+    return walk(bound, backbone, rows, config.seeds[0])
