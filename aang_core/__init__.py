@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from aang_core.batching import FusedBatch as FusedBatch
     from aang_core.config import RunConfig as RunConfig
     from aang_core.errors import AangError as AangError
+    from aang_core.fused import fused as fused
     from aang_core.hookspecs import hookimpl as hookimpl
     from aang_core.job import run as run
+    from aang_core.metagrad import looped as looped
     from aang_core.objectives import Objective as Objective
     from aang_core.objectives import enumerate_objectives as enumerate_objectives
     from aang_core.objectives import legal_objectives as legal_objectives
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
     from aang_core.primitives import Space as Space
     from aang_core.primitives import TaskKind as TaskKind
     from aang_core.primitives import Transform as Transform
+    from aang_core.progress import Watcher as Watcher
     from aang_core.protocols import Binding as Binding
     from aang_core.registry import load_registry as load_registry
+    from aang_core.report import RunReport as RunReport
     from aang_core.rows import Hidden as Hidden
     from aang_core.rows import Layout as Layout
     from aang_core.rows import Origin as Origin
@@ -47,15 +51,19 @@ _HOMES = {
     "batching": ("FusedBatch",),
     "config": ("RunConfig",),
     "errors": ("AangError",),
+    "fused": ("fused",),
     "hookspecs": ("hookimpl",),
     "job": ("run",),
+    "metagrad": ("looped",),
     "objectives": ("Objective", "enumerate_objectives", "legal_objectives"),
     "primitives": (
         *("BackboneKind", "Block", "DataSource", "Logger", "NamedObjective", "Output"),
         *("Representation", "Selector", "Space", "TaskKind", "Transform"),
     ),
     "protocols": ("Binding",),
+    "progress": ("Watcher",),
     "registry": ("load_registry",),
+    "report": ("RunReport",),
     "rows": ("Hidden", "Layout", "Origin", "Packed", "Row", "Targets"),
     "space": ("resolve_space",),
     "task": ("Task",),

@@ -196,7 +196,7 @@ def _one_seed(
         weights=_weights(session),
         cost={**progress.cost, "cpu_seconds": time.process_time() - cpu},
         evaluations=progress.evaluations,
-        remarks=fitting.remarks,
+        remarks=tuple(fitting.remarks),
         test_deduplicated=_scored(session, unseen) if test and any(seen) and unseen else None,
     )
     if processes.first:

@@ -17,7 +17,7 @@ from aang_core.primitives import BackboneKind, load_factory
 from aang_core.protocols import BackboneSettings
 from aang_core.registry import Registry
 from aang_core.report import read_report
-from aang_core.task_files import SUFFIXES, Faults, Table, read_lines, read_table
+from aang_core.task_files import SUFFIXES, Faults, Table, decoded_lines, read_lines, read_table
 from aang_core.task_spec import TaskSpec, read_spec
 
 
@@ -72,19 +72,35 @@ def finished_run(directory: Path, registry: Registry, seed: int | None = None) -
     )
 
 
-def read_examples(run: FinishedRun, path: Path) -> tuple[Table, list[dict[str, Any]]]:
+Examples = tuple[Table, list[dict[str, Any]]]
+"""A table, whose numbers are lines of its file, and its rows by input column."""
+
+
+def read_examples(run: FinishedRun, path: Path) -> Examples:
     """The examples in a file with the columns of the run's task, or with one text a line.
 
-    :returns: the table, whose numbers are lines of the file, and its rows as examples.
     :raises TaskError: where the file is missing, malformed, empty, or lacks a column.
     """
     faults = Faults()
+    if path.suffix.lower() not in SUFFIXES:
+        return _from_lines(run, read_lines(path, faults), str(path), faults)
     spec = _spec(run)
-    if path.suffix.lower() in SUFFIXES:
-        table = read_table(path, spec.header, faults)
-    else:
-        table = _lines(path, run.reads, faults)
-    faults.raise_any(str(path))
+    return _examples(run, read_table(path, spec.header, faults), spec, faults)
+
+
+def read_texts(run: FinishedRun, data: bytes, where: str) -> Examples:
+    """The examples in bytes that messages call `where`, one text a line.
+
+    :raises TaskError: where they are malformed or empty, or the task reads more than one text.
+    """
+    faults = Faults()
+    return _from_lines(run, decoded_lines(data, where, faults), where, faults)
+
+
+def _examples(run: FinishedRun, table: Table, spec: TaskSpec, faults: Faults) -> Examples:
+    """The rows of a table, checked."""
+    path = table.where
+    faults.raise_any(path)
     columns = {role: _column(table, role, spec) for role in run.reads}
     values = {role: table.columns.get(column) for role, column in columns.items()}
     lacking = [columns[role] for role, found in values.items() if found is None]
@@ -104,7 +120,7 @@ def read_examples(run: FinishedRun, path: Path) -> tuple[Table, list[dict[str, A
                 faults.add(table.at(row), f"column {columns[role]!r} is empty")
             elif not isinstance(value, (str, list)):
                 faults.add(table.at(row), f"column {columns[role]!r} holds {value!r}, not a text")
-    faults.raise_any(str(path))
+    faults.raise_any(path)
     return table, examples
 
 
@@ -123,12 +139,14 @@ def _column(table: Table, role: str, spec: TaskSpec) -> str:
     return column if column in table.columns or role not in table.columns else role
 
 
-def _lines(path: Path, reads: Sequence[str], faults: Faults) -> Table:
+def _from_lines(
+    run: FinishedRun, lines: Sequence[tuple[int, str]], path: str, faults: Faults
+) -> Examples:
     """One text a line; blank lines are left out.
 
     :raises TaskError: where the task reads more than one text.
     """
-    lines = read_lines(path, faults)
+    reads = run.reads
     if len(reads) > 1:
         raise TaskError(
             f"{path} holds one text a line, but the run's task reads {', '.join(map(repr, reads))}; "
@@ -136,12 +154,13 @@ def _lines(path: Path, reads: Sequence[str], faults: Faults) -> Table:
         )
     kept = [(number, text) for number, text in lines if text.strip()]
     blank = len(lines) - len(kept)
-    return Table(
-        where=str(path),
+    table = Table(
+        where=path,
         columns={reads[0]: [text for _, text in kept]},
         numbers=[number for number, _ in kept],
         remarks=(f"{path}: {blank} blank lines skipped",) if blank else (),
     )
+    return _examples(run, table, TaskSpec(folder=Path()), faults)
 
 
 def answers(

@@ -87,8 +87,16 @@ def read_lines(path: Path, faults: Faults) -> list[tuple[int, str]]:
         data = path.read_bytes()
     except OSError as cause:
         raise TaskError(f"cannot read {path}: {cause.strerror}") from cause
+    return decoded_lines(data, str(path), faults)
+
+
+def decoded_lines(data: bytes, where: str, faults: Faults) -> list[tuple[int, str]]:
+    """The same from bytes that messages call `where`.
+
+    :raises TaskError: where they are UTF-16.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise TaskError(f"{path} is UTF-16; expected UTF-8: save it as UTF-8 and try again")
+        raise TaskError(f"{where} is UTF-16; expected UTF-8: save it as UTF-8 and try again")
     pieces = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     if not pieces[-1]:
         pieces.pop()
@@ -99,7 +107,7 @@ def read_lines(path: Path, faults: Faults) -> list[tuple[int, str]]:
         except UnicodeDecodeError as cause:
             byte = piece[cause.start]
             faults.add(
-                f"{path}:{number}", f"byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"
+                f"{where}:{number}", f"byte 0x{byte:02x} is not UTF-8; save the file as UTF-8"
             )
     return lines
 

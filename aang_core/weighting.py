@@ -31,11 +31,12 @@ class Factors:
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> Factors:
-        """From objective ids ``data/transform/representation/output``."""
-        columns = dict(zip(STAGES, zip(*(i.split("/") for i in ids), strict=True), strict=True))
+        """From objective ids ``data/transform/representation/output``; none for a method without auxiliaries."""
+        parts = [i.split("/") for i in ids]
+        columns = {stage: [part[n] for part in parts] for n, stage in enumerate(STAGES)}
         names = {stage: tuple(sorted(set(column))) for stage, column in columns.items()}
         members = {
-            stage: torch.tensor([names[stage].index(name) for name in column])
+            stage: torch.tensor([names[stage].index(name) for name in column], dtype=torch.long)
             for stage, column in columns.items()
         }
         return cls(ids=tuple(ids), names=names, members=members)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def command(
       echo "A sentence." | aang predict runs/my_task -
     """
     from aang_core.errors import RunError
-    from aang_core.prediction import answers, finished_run, read_examples
+    from aang_core.prediction import answers, finished_run, read_examples, read_texts
 
     if out is not None and out.exists():
         raise RunError(f"{out} exists already; choose another --out")
@@ -56,8 +55,10 @@ def command(
     if seed is None and len(found.seeds) > 1:
         others = ", ".join(map(str, found.seeds))
         render.remark(f"the model of seed {found.seed} answers; --seed chooses among {others}")
-    with tempfile.TemporaryDirectory() as folder:
-        table, examples = read_examples(found, _stdin(Path(folder)) if str(file) == "-" else file)
+    if str(file) == "-":
+        table, examples = read_texts(found, sys.stdin.buffer.read(), "standard input")
+    else:
+        table, examples = read_examples(found, file)
     for remark in table.remarks:
         render.remark(remark)
     rows = list(answers(found, table, examples, device))
@@ -69,13 +70,6 @@ def command(
         render.document(rows)
     else:
         _table(rows, [str(example[found.reads[0]]) for example in examples])
-
-
-def _stdin(folder: Path) -> Path:
-    """What comes on standard input, in a file, so that it is read as any other."""
-    path = folder / "standard input"
-    path.write_bytes(sys.stdin.buffer.read())
-    return path
 
 
 def _table(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> None:
