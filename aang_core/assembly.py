@@ -194,11 +194,16 @@ def _once(remark: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def _options(ground: Ground) -> dict[str, dict[str, Any]]:
-    """The run's options of primitives; ``heads.decoder`` reaches all that have a decoder."""
+    """The run's options of primitives; ``heads.decoder`` and ``training.class_weights`` reach all that have such."""
     config = ground.config
     options = {name: dict(given) for name, given in config.primitives.items()}
+    shared = {
+        "decoder": config.heads.decoder,
+        "class_weights": config.training.class_weights,
+    }
     for name, entry in ground.registry.primitives.items():
         record: Primitive = entry.record
-        if "decoder" in record.options:
-            options.setdefault(name, {}).setdefault("decoder", config.heads.decoder)
+        for option, value in shared.items():
+            if option in record.options:
+                options.setdefault(name, {}).setdefault(option, value)
     return options

@@ -126,6 +126,8 @@ def visible_targets(output: BoundOutput, piece: Piece) -> Tensor:
     copied = copied_positions(output, packed)
     shown = torch.zeros(len(targets), dtype=torch.bool)
     known = copied >= 0
+    if not bool(known.any()):
+        return shown
     place = copied.clamp(min=0)
     for value in packed.inputs.values():
         if value.ndim == 1:

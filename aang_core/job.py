@@ -246,12 +246,12 @@ def _peak_memory(session: Session) -> float:
 
 
 def _write_states(objectives: Sequence[BoundObjective], directory: Path) -> None:
-    """What outputs fitted on their corpora (class weights, idf), one file for all."""
-    tensors = {
-        f"{objective.id}/{name}": tensor.contiguous()
-        for objective in objectives
-        for name, tensor in objective.output.state().items()
-    }
+    """What outputs fitted on their corpora (class weights, idf), one file for all; objectives share it by source."""
+    tensors: dict[str, torch.Tensor] = {}
+    for objective in objectives:
+        data, *_, output = objective.id.split("/")
+        for name, tensor in objective.output.state().items():
+            tensors[f"{data}/{output}/{name}"] = tensor.contiguous()
     if tensors:
         save_file(tensors, directory / "fitted.safetensors")
 

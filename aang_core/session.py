@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from aang_core.batching import BoundObjective
 from aang_core.checkpoint import named_parameters
@@ -21,7 +21,7 @@ from aang_core.planning import Planner
 from aang_core.processes import Processes
 from aang_core.protocols import Backbone, Binding
 from aang_core.randomness import generator, seeded
-from aang_core.rows import Origin, Row
+from aang_core.rows import Origin, Row, lay_on_words
 from aang_core.task import Task
 from aang_core.weighting import Factors, WeightState
 
@@ -69,9 +69,16 @@ class Session:
 
 
 def task_rows(backbone: Backbone, task: Task, split: str) -> list[Row]:
-    """A split's rows, cut at the encoder's length."""
+    """A split's rows, cut at the encoder's length; the labels of words lie on the words' first positions."""
     examples = list(task.splits[split])
-    return backbone.rows(examples, [Origin(split, i, 0) for i in range(len(examples))])
+    rows = backbone.rows(examples, [Origin(split, i, 0) for i in range(len(examples))])
+    if task.kind != "token":
+        return rows
+    return [row if row.label is None else attrs.evolve(row, label=_laid(row)) for row in rows]
+
+
+def _laid(row: Row) -> Tensor:
+    return lay_on_words(row.marks["word"], row.label)
 
 
 def build_session(

@@ -60,7 +60,7 @@ class Given(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """Called as ``head(hidden, rows)``: logits [R, C], or for token tasks [positions of these rows, C].
+    """Called as ``head(hidden, rows)``: logits [R, C]; for token tasks ``head(hidden, positions)``: [M, C].
 
     :ivar first_only: whether the family's head reads nothing but each row's first position, so that no row is
         padded for it.
@@ -73,13 +73,16 @@ class ClassifierHead(nn.Module):
         self.first_only = kind != "token" and _reads_first_only(shell)
 
     def forward(self, hidden: Hidden, rows: Tensor) -> Tensor:
+        if self.kind == "token":  # these heads read every position by itself
+            states = hidden.states[rows][:, None]
+            mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+            return self._logits(states, mask)[:, 0]
         if self.first_only:
             states = hidden.first(rows)[:, None]
             mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
             return self._logits(states, mask)
         states, real = hidden.padded(rows)
-        logits = self._logits(states, real.long())
-        return logits[real] if self.kind == "token" else logits
+        return self._logits(states, real.long())
 
     def _logits(self, states: Tensor, mask: Tensor) -> Tensor:
         return self.shell(inputs_embeds=states, attention_mask=mask).logits  # type: ignore[no-any-return]

@@ -95,6 +95,8 @@ def _load(name: str) -> tuple[Any, Any]:
 def _sample(binding: Binding, model: Any, tokenizer: Any) -> list[str]:
     """As many non-empty texts as asked for; those without a word are drawn again."""
     count, length = int(binding.options["texts"]), int(binding.options["length"])
+    # A text may not be longer than the model has positions for; the first token takes one.
+    length = min(length, int(getattr(model.config, "max_position_embeddings", length + 1)) - 1)
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     end = tokenizer.eos_token_id
     device = next(binding.backbone.body.parameters()).device if binding.backbone else "cpu"
