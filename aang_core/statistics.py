@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from aang_core.errors import RunError
 
@@ -83,6 +85,12 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+@cache
+def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[1000] nodes and [1000] weights on [−1, 1]; kept, since making them takes most of a second."""
+    return np.polynomial.legendre.leggauss(1000)
+
+
 def power(effect: float, std: float, seeds: int, alpha: float = 0.05) -> float:
     """The chance that a two-sided paired t-test over `seeds` seeds finds a true mean difference `effect`.
 
@@ -95,7 +103,7 @@ def power(effect: float, std: float, seeds: int, alpha: float = 0.05) -> float:
     shift = abs(effect) / std * math.sqrt(seeds)
     # Given the ratio s of sample to true deviation the statistic is normal around shift / s, so average over the
     # quantiles of s, by Gauss-Legendre. (scipy's noncentral t gives NaN for some shifts and many seeds.)
-    nodes, parts = np.polynomial.legendre.leggauss(1000)
+    nodes, parts = _quadrature()
     ratio = np.sqrt(chi2.ppf((nodes + 1.0) / 2.0, freedom) / freedom)
     found = norm.cdf(shift - critical * ratio) + norm.cdf(-shift - critical * ratio)
     return float(parts @ found / 2.0)

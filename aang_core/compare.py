@@ -1,0 +1,252 @@
+"""Finished runs side by side: the same seeds, paired tests, intervals, what could have been seen at all, and the cost.
+
+Scores are fractions. The first run is the baseline, and a difference is always "this run minus the baseline".
+"""
+
+from __future__ import annotations
+
+import statistics as stats
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from aang_core.config import RunConfig
+from aang_core.config_file import load_config
+from aang_core.errors import RunError, one_message
+from aang_core.report import read_report
+from aang_core.statistics import bootstrap_interval, paired_t_test
+
+COST_GAP = 0.1
+"""Runs whose tokens differ by more than this share are not compared at equal cost, and a remark says so."""
+
+_BOOTSTRAP_SEED = 0  # the same intervals whenever the same runs are compared
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class FinishedRun:
+    """A run directory that holds a whole run.
+
+    :param name: the directory's name, or as much of its path as tells runs apart.
+    :param report: ``report.json``; :param config: ``config.toml``.
+    """
+
+    path: Path
+    name: str
+    report: Mapping[str, Any]
+    config: RunConfig
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """In the order in which they ran."""
+        return tuple(seed["seed"] for seed in self.report["seeds"])
+
+    @property
+    def split(self) -> str:
+        """``test``, or ``dev`` where the test split has no labels or there is none."""
+        return "test" if all(seed["test"] for seed in self.report["seeds"]) else "dev"
+
+    def scores(self, split: str, metric: str) -> dict[int, float]:
+        """Seed → score; empty where one of the seeds has none."""
+        found = {s["seed"]: s.get(split) for s in self.report["seeds"]}
+        if any(score is None or metric not in score for score in found.values()):
+            return {}
+        return {seed: score[metric] for seed, score in found.items() if score}
+
+    def cost(self, name: str) -> float:
+        """Mean over seeds of an entry of ``cost``, or of ``seconds``."""
+        return stats.fmean(
+            s["seconds"] if name == "seconds" else s["cost"][name] for s in self.report["seeds"]
+        )
+
+    def seed_directory(self, seed: int) -> Path:
+        """Where one seed's files lie."""
+        return self.path if len(self.seeds) == 1 else self.path / f"seed-{seed}"
+
+
+def read_run(path: Path) -> FinishedRun:
+    """A finished run.
+
+    :raises RunError: where there is no run, an unfinished or a damaged one, or one of another version.
+    """
+    if not path.is_dir():
+        raise RunError(
+            f"{path} is no run directory; expected a folder that `aang run --out` has made"
+        )
+    report = read_report(path)
+    wanted = {"seed", "dev", "test", "seconds", "cost", "weights", "evaluations", "best_step"}
+    seeds = report.get("seeds")
+    whole = isinstance(seeds, list) and all(
+        isinstance(s, dict) and wanted <= s.keys() for s in seeds
+    )
+    missing = {"task", "space", "method", "model", "metric", "summary"} - report.keys()
+    if not whole or not seeds or missing:
+        what = f"it lacks {', '.join(sorted(missing))}" if missing else "its seeds are not complete"
+        raise RunError(
+            f"{path / 'report.json'} is damaged: {what}; run it again into another folder"
+        )
+    config = path / "config.toml"
+    if not config.is_file():
+        raise RunError(f"{path} is damaged: it has no config.toml, so its settings are unknown")
+    return FinishedRun(path=path, name=path.name, report=report, config=load_config(config))
+
+
+def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
+    """Finished runs with names that tell them apart; the faults of all are named at once.
+
+    :raises RunError: as in `read_run`, or where a directory is given twice.
+    """
+    faults, runs = [], []
+    for path in paths:
+        try:
+            runs.append(read_run(path))
+        except RunError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise RunError(one_message(faults, "runs that cannot be compared"))
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise RunError(
+            "the same run directory is given twice; a run cannot be compared with itself"
+        )
+    if len({run.name for run in runs}) < len(runs):
+        runs = [attrs.evolve(run, name=str(run.path)) for run in runs]
+    return runs
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Comparison:
+    """:param rows: one a run, of plain values (`compare_runs`).
+    :param split: what the scores are on.
+    :param remarks: what has to be said beside the numbers.
+    """
+
+    split: str
+    metric: str
+    rows: tuple[dict[str, Any], ...]
+    remarks: tuple[str, ...]
+
+
+def compare_runs(runs: Sequence[FinishedRun]) -> Comparison:
+    """Put runs side by side.
+
+    :return: a row a run: ``run``, ``method``, ``space``, ``model``, ``split``, the fields of `_statistics` for the
+        task's metric, ``tokens`` and ``seconds`` (means a seed), ``metrics`` with the same fields for every metric, and
+        ``deduplicated`` with them for the test rows that do not stand in train, or None where all are unseen.
+    :raises RunError: where runs are of different tasks, data, metrics, seeds or training subsets: all that differs.
+    """
+    if len(runs) < 2:
+        raise RunError(f"a comparison needs at least two runs (got {len(runs)})")
+    baseline = runs[0]
+    faults = [fault for run in runs[1:] for fault in _differences(baseline, run)]
+    if faults:
+        raise RunError(one_message(faults, "these runs cannot be compared"))
+    split = "test" if all(run.split == "test" for run in runs) else "dev"
+    rows = tuple(_row(run, baseline, split) for run in runs)
+    return Comparison(
+        split=split, metric=baseline.report["metric"], rows=rows, remarks=_remarks(runs, split)
+    )
+
+
+def _differences(baseline: FinishedRun, run: FinishedRun) -> list[str]:
+    """Why a run cannot be compared with the baseline."""
+    first, second = baseline.report, run.report
+    audits = first.get("audit", {}), second.get("audit", {})
+    pairs = {
+        "the task": (first["task"], second["task"]),
+        "the metric": (first["metric"], second["metric"]),
+        "the seeds": (sorted(baseline.seeds), sorted(run.seeds)),
+        "labelled training rows (train_rows)": (
+            baseline.config.train_rows,
+            run.config.train_rows,
+        ),
+        "rows of the splits": (audits[0].get("splits"), audits[1].get("splits")),
+        "the texts or labels of dev and test (fingerprint)": (
+            audits[0].get("fingerprint"),
+            audits[1].get("fingerprint"),
+        ),
+    }
+    return [
+        f"{what}: {a} in {baseline.name}, {b} in {run.name}"
+        for what, (a, b) in pairs.items()
+        if a != b
+    ]
+
+
+def _row(run: FinishedRun, baseline: FinishedRun, split: str) -> dict[str, Any]:
+    metric, names = run.report["metric"], list(run.report["seeds"][0]["dev"])
+    metrics = {name: _statistics(run, baseline, split, name) for name in names}
+    unseen = None
+    if split == "test" and run.scores("test_deduplicated", metric):
+        unseen = _statistics(run, baseline, "test_deduplicated", metric)
+    return {
+        "run": run.name,
+        "method": run.report["method"],
+        "space": run.report["space"],
+        "model": run.report["model"],
+        "split": split,
+        "metric": metric,
+        **metrics[metric],
+        "tokens": run.cost("tokens"),
+        "seconds": run.cost("seconds"),
+        "metrics": metrics,
+        "deduplicated": unseen,
+    }
+
+
+def _statistics(run: FinishedRun, baseline: FinishedRun, split: str, metric: str) -> dict[str, Any]:
+    """``mean``, sample ``std`` and ``values`` by seed; against the baseline ``delta``, paired ``p_value``, bootstrap
+    ``interval`` (95 %), and ``detectable`` (`detectability.detectable`). Without two seeds those of them that need two
+    are None; so are the baseline's own.
+    """
+    from aang_core.detectability import detectable
+
+    values = run.scores(split, metric)
+    seeds = sorted(values)
+    scores = [values[seed] for seed in seeds]
+    found: dict[str, Any] = {
+        "mean": stats.fmean(scores),
+        "std": stats.stdev(scores) if len(scores) > 1 else None,
+        "values": {str(seed): values[seed] for seed in seeds},
+        "delta": 0.0,
+        "p_value": None,
+        "interval": None,
+        "detectable": None,
+    }
+    if run is baseline:
+        return found
+    others = baseline.scores(split, metric)
+    reference = [others[seed] for seed in seeds]
+    test = paired_t_test(reference, scores)
+    found |= {"delta": test.mean, "p_value": test.p_value}
+    if len(seeds) > 1:
+        generator = np.random.default_rng(_BOOTSTRAP_SEED)
+        found["interval"] = list(bootstrap_interval(reference, scores, generator))
+    found["detectable"] = detectable(baseline, run, split, metric, test.std)
+    return found
+
+
+def _remarks(runs: Sequence[FinishedRun], split: str) -> tuple[str, ...]:
+    baseline = runs[0]
+    found = []
+    if split == "dev":
+        found.append(
+            "test has no labels, so scores are those of dev, which also chose the checkpoints"
+        )
+    for run in runs[1:]:
+        least, most = sorted((run.cost("tokens"), baseline.cost("tokens")))
+        if most > (1 + COST_GAP) * least:
+            ratio = run.cost("tokens") / baseline.cost("tokens") if baseline.cost("tokens") else 0.0
+            found.append(
+                f"{run.name} read {ratio:.2f} times the tokens of {baseline.name}: "
+                "this is no comparison at equal cost"
+            )
+        if run.report["model"] != baseline.report["model"]:
+            found.append(
+                f"{run.name} has another encoder ({run.report['model']}) than {baseline.name} "
+                f"({baseline.report['model']})"
+            )
+    if len(baseline.seeds) < 3:
+        found.append(f"{len(baseline.seeds)} seed(s) can show only very large differences")
+    return tuple(found)

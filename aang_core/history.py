@@ -1,0 +1,228 @@
+"""``history.jsonl`` as arrays. In: the lines that a run wrote, one a step. Out: `History` and what follows from it.
+
+Fixed letters: S steps, K objectives. What a step did not observe is NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from aang_core.errors import RunError
+from aang_core.primitives import STAGES
+
+END_TASK = "end-task"
+EARLY, LATE = 0.1, 0.5
+"""The first tenth and the last half of the steps: the windows of the paper's Figure 5."""
+
+Series = NDArray[np.float64]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class History:
+    """One seed's steps.
+
+    :param steps: [S] numbers from 1.
+    :param ids: the K auxiliary objectives that ever took part, sorted.
+    :param losses, weights, alignments, norms: [S, K].
+    :param end_task: ``losses``, ``alignments``, ``norms`` and ``weights`` (λ_e) of the end-task, [S] each.
+    :param tokens: [S]; :param lr: [S].
+    """
+
+    steps: Series
+    ids: tuple[str, ...]
+    losses: Series
+    weights: Series
+    alignments: Series
+    norms: Series
+    end_task: Mapping[str, Series]
+    tokens: Series
+    lr: Series
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def relative_weights(self) -> Series:
+        """[S, K] each weight times the number of objectives of its step: 1 is an equal share."""
+        taking_part = np.isfinite(self.weights).sum(axis=1, keepdims=True)
+        relative: Series = self.weights * taking_part
+        return relative
+
+    def stage_shares(self, stage: str) -> tuple[tuple[str, ...], Series]:
+        """The primitives of a stage, and [S, primitives] the mean relative weight of their objectives, as shares."""
+        place = STAGES.index(stage)
+        of = [id_.split("/")[place] for id_ in self.ids]
+        names = tuple(sorted(set(of)))
+        relative = smoothed(self.relative_weights)
+        means = np.stack(
+            [mean_of(relative[:, [o == name for o in of]], axis=1) for name in names], axis=1
+        )
+        return names, means / np.nansum(means, axis=1, keepdims=True)
+
+
+@attrs.frozen(kw_only=True)
+class Estimate:
+    """A mean over steps.
+
+    :param error: standard error; NaN for fewer than two values. Neighbouring steps share a dev gradient and drift
+        together, so the number of values is cut by (1 − r)/(1 + r), r their lag-1 correlation where it is positive.
+    :param count: steps that observed the objective.
+    """
+
+    id: str
+    mean: float
+    error: float
+    count: int
+
+    @property
+    def harmful(self) -> bool:
+        """Negative transfer: the mean alignment lies more than two standard errors below 0."""
+        return self.mean < -2 * self.error
+
+
+def read_history(path: Path) -> History:
+    """A seed's history.
+
+    :raises RunError: where the file is missing, or a line is damaged (it is named).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as cause:
+        raise RunError(f"cannot read {path}: {cause.strerror}; the run is damaged") from cause
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as cause:
+            raise RunError(f"{path}:{number} is damaged: {cause}") from cause
+    try:
+        return history_of(records)
+    except (KeyError, TypeError, AttributeError) as cause:
+        raise RunError(f"{path} is damaged: a line has no {cause}") from cause
+
+
+def history_of(records: Sequence[Mapping[str, Any]]) -> History:
+    """The steps of a seed, from the fields of `trainer.StepRecord`."""
+    ids = tuple(
+        sorted({name for r in records for name in (*r["weights"], *r["losses"])} - {END_TASK})
+    )
+
+    def table(name: str) -> Series:
+        rows = [[_number(r[name].get(id_)) for id_ in ids] for r in records]
+        return np.asarray(rows, dtype=np.float64).reshape(len(records), len(ids))
+
+    def column(value: Callable[[Mapping[str, Any]], Any]) -> Series:
+        return np.asarray([_number(value(r)) for r in records], dtype=np.float64)
+
+    names = ("losses", "alignments", "norms")
+    end_task = {n: column(lambda r, n=n: r[n].get(END_TASK)) for n in names}  # type: ignore[misc]
+    return History(
+        steps=column(lambda r: r["step"]),
+        ids=ids,
+        **{name: table(name) for name in ("losses", "weights", "alignments", "norms")},
+        end_task={**end_task, "weights": column(lambda r: r["end_task_weight"])},
+        tokens=column(lambda r: r.get("tokens", 0)),
+        lr=column(lambda r: r.get("lr", 0.0)),
+    )
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def smoothed(values: Series, window: int = 0) -> Series:
+    """Centred running means over the steps that were observed; NaN where none in the window was.
+
+    :param values: [S] or [S, K].
+    :param window: steps; 0 for a twentieth of them, at least 5.
+    """
+    half = (window or max(5, len(values) // 20)) // 2
+    seen = np.isfinite(values)
+    zero = np.zeros_like(values[:1], dtype=np.float64)
+    sums = np.concatenate([zero, np.where(seen, values, 0.0).cumsum(axis=0)])
+    counts = np.concatenate([zero, seen.astype(np.float64).cumsum(axis=0)])
+    at = np.arange(len(values))
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
+    total, number = sums[high] - sums[low], counts[high] - counts[low]
+    means: Series = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
+    return means
+
+
+def mean_of(values: Series, axis: int = 0) -> Series:
+    """The mean of what is not NaN along an axis; NaN where everything is."""
+    seen = np.isfinite(values)
+    total, number = np.where(seen, values, 0.0).sum(axis=axis), seen.sum(axis=axis)
+    means: Series = np.divide(total, number, out=np.full(np.shape(total), np.nan), where=number > 0)
+    return means
+
+
+def alignment_estimates(history: History) -> list[Estimate]:
+    """Mean alignment of every objective that was observed, the end-task first, then from the highest."""
+    found = [
+        _estimate(id_, column)
+        for id_, column in zip(history.ids, history.alignments.T, strict=True)
+    ]
+    found = sorted((e for e in found if e.count), key=lambda e: (-e.mean, e.id))
+    first = _estimate(END_TASK, history.end_task["alignments"])
+    return [first, *found] if first.count else found
+
+
+def _estimate(id_: str, column: Series) -> Estimate:
+    values = column[np.isfinite(column)]
+    count = len(values)
+    if count < 2:
+        return Estimate(
+            id=id_, mean=float(values[0]) if count else math.nan, error=math.nan, count=count
+        )
+    centred = values - values.mean()
+    variance = float((centred**2).sum())
+    lag = float((centred[1:] * centred[:-1]).sum()) / variance if variance > 0 else 0.0
+    effective = max(2.0, count * (1 - max(lag, 0.0)) / (1 + max(lag, 0.0)))
+    error = math.sqrt(variance / (count - 1) / effective)
+    return Estimate(id=id_, mean=float(values.mean()), error=error, count=count)
+
+
+def early_and_late(history: History) -> list[tuple[str, float, float]]:
+    """(id, early, late) mean relative weights in the first tenth and the last half, sorted from the heaviest late one.
+
+    An objective that a window never held has NaN there and stands last.
+    """
+    relative, count = history.relative_weights, len(history)
+    early = mean_of(relative[: max(1, math.ceil(EARLY * count))])
+    late = mean_of(relative[min(count - 1, math.floor((1 - LATE) * count)) :])
+    rows = zip(history.ids, early.tolist(), late.tolist(), strict=True)
+    return sorted(rows, key=lambda row: (math.isnan(row[2]), -row[2], row[0]))
+
+
+def pooled(histories: Sequence[History]) -> History:
+    """All steps of all seeds as one history, seed after seed: for means over everything that was observed."""
+    ids = tuple(sorted({id_ for history in histories for id_ in history.ids}))
+
+    def table(name: str) -> Series:
+        parts = []
+        for history in histories:
+            wide = np.full((len(history), len(ids)), np.nan)
+            wide[:, [ids.index(id_) for id_ in history.ids]] = getattr(history, name)
+            parts.append(wide)
+        return np.concatenate(parts)
+
+    def column(name: str) -> Series:
+        return np.concatenate([getattr(history, name) for history in histories])
+
+    return History(
+        ids=ids,
+        **{name: table(name) for name in ("losses", "weights", "alignments", "norms")},
+        **{name: column(name) for name in ("steps", "tokens", "lr")},
+        end_task={
+            name: np.concatenate([history.end_task[name] for history in histories])
+            for name in histories[0].end_task
+        },
+    )
