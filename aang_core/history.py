@@ -57,11 +57,14 @@ class History:
         return relative
 
     def stage_shares(self, stage: str) -> tuple[tuple[str, ...], Series]:
-        """The primitives of a stage, and [S, primitives] the mean relative weight of their objectives, as shares."""
+        """The primitives of a stage, and [S, primitives] the mean relative weight of their objectives, as shares.
+
+        An objective that a while long was not sampled keeps its last weight, and begins with an equal share.
+        """
         place = STAGES.index(stage)
         of = [id_.split("/")[place] for id_ in self.ids]
         names = tuple(sorted(set(of)))
-        relative = smoothed(self.relative_weights)
+        relative = held(smoothed(self.relative_weights), 1.0)
         means = np.stack(
             [mean_of(relative[:, [o == name for o in of]], axis=1) for name in names], axis=1
         )
@@ -154,6 +157,15 @@ def smoothed(values: Series, window: int = 0) -> Series:
     total, number = sums[high] - sums[low], counts[high] - counts[low]
     means: Series = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
     return means
+
+
+def held(values: Series, first: float) -> Series:
+    """[S, K] with each NaN replaced by the value above it, and by `first` where there is none."""
+    rows = np.arange(len(values))[:, None]
+    last = np.maximum.accumulate(np.where(np.isfinite(values), rows, -1), axis=0)
+    kept = np.take_along_axis(values, np.maximum(last, 0), axis=0)
+    filled: Series = np.where(last >= 0, kept, first)
+    return filled
 
 
 def mean_of(values: Series, axis: int = 0) -> Series:
