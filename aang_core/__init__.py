@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from aang_core.batching import FusedBatch as FusedBatch
     from aang_core.config import RunConfig as RunConfig
     from aang_core.errors import AangError as AangError
-    from aang_core.fused import fused as fused
     from aang_core.hookspecs import hookimpl as hookimpl
     from aang_core.job import run as run
     from aang_core.metagrad import looped as looped
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
     from aang_core.space import resolve_space as resolve_space
     from aang_core.task import Task as Task
     from aang_core.weighting import WeightState as WeightState
+    from aang_core.weighting import observe as observe
+    from aang_core.weighting import updated as updated
 
 __version__ = "0.1.0.dev0"
 
@@ -51,7 +52,6 @@ _HOMES = {
     "batching": ("FusedBatch",),
     "config": ("RunConfig",),
     "errors": ("AangError",),
-    "fused": ("fused",),
     "hookspecs": ("hookimpl",),
     "job": ("run",),
     "metagrad": ("looped",),
@@ -67,7 +67,7 @@ _HOMES = {
     "rows": ("Hidden", "Layout", "Origin", "Packed", "Row", "Targets"),
     "space": ("resolve_space",),
     "task": ("Task",),
-    "weighting": ("WeightState",),
+    "weighting": ("WeightState", "observe", "updated"),
 }
 """Public names by the module that holds them; the imports above say the same to type checkers."""
 

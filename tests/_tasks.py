@@ -29,19 +29,15 @@ def settings(**changed: Any) -> dict[str, Any]:
     return {"model": "scratch:tiny", "space": "td", "training": training, "meta": meta, **changed}
 
 
-def flags(**changed: Any) -> list[str]:
+def flags(max_steps: int = 4, **changed: Any) -> list[str]:
     """The same for the command line."""
     tables = {"training": {**TRAINING, **changed}, "meta": META}
+    del tables["training"]["max_steps"]
     keys = [
         f"{table}.{key}={value}" for table, part in tables.items() for key, value in part.items()
     ]
-    return [
-        "--model",
-        "scratch:tiny",
-        "--space",
-        "td",
-        *(w for key in keys for w in ("--set", key)),
-    ]
+    short = ["--model", "scratch:tiny", "--space", "td", "--max-steps", str(max_steps)]
+    return [*short, *(word for key in keys for word in ("--set", key))]
 
 
 def examples(count: int, start: int = 0) -> list[dict[str, Any]]:

@@ -206,3 +206,16 @@ def test_an_occupied_directory_is_left_alone(task, finished, tmp_path):
     with pytest.raises(AangError, match="not an empty folder"):
         aang.run(task=str(task), out=tmp_path, **settings())
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_the_example_of_the_documents_runs(root, task, tmp_path):
+    example = root / "docs" / "examples" / "api.py"
+    done = subprocess.run(
+        [sys.executable, str(example), str(task), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "24 objectives" in done.stdout
+    assert "'transform'" in done.stdout
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()

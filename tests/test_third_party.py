@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from _plugins import PLUGIN, write_distribution
+from _tasks import flags, write_task
 
 PYPROJECT = """
 [build-system]
@@ -173,3 +174,18 @@ def test_a_misspelt_hook_is_an_error(tmp_path):
         "Error: plugin 'typo' (typo 1.0) implements the unknown hook 'aang_transfroms'; "
         "did you mean 'aang_transforms'?\n"
     )
+
+
+def test_a_run_trains_with_the_transform(installed, tmp_path):
+    task = write_task(tmp_path / "boxes")
+    out = tmp_path / "run"
+    arguments = ("--task", str(task), "--with", "echo", "--out", str(out), "--json", *flags())
+    done = _aang("run", *arguments, path=installed)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["objectives"] == 30
+    assert report["plugins"]["echo"] == "aang-echo 0.3.1"
+    assert report["weights"]["stages"]["transform"]["echo"] > 0
+    lines = (out / "history.jsonl").read_text("utf-8").splitlines()
+    trained = {name for line in lines for name in json.loads(line)["losses"]}
+    assert any("/echo/" in name for name in trained)
