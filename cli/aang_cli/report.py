@@ -1,0 +1,59 @@
+"""``aang report``: one self-contained page about a run, its plots as files, and what it learned as a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aang_cli import render
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("report")
+@click.argument("run", type=_PATH)
+@click.option(
+    "--compare", "others", type=_PATH, multiple=True, metavar="RUN", help="A baseline; repeatable."
+)
+@click.option("--out", type=_PATH, metavar="FILE", help="The page.  [default: RUN/report.html]")
+@click.option("--plots", type=_PATH, metavar="DIR", help="Also write every plot as SVG and PNG.")
+@click.option("--weights", type=_PATH, metavar="FILE", help="Also export the learned weights.")
+@click.option("--theory", is_flag=True, help="Add the stability bound of Theorem E.5.")
+def command(
+    run: Path,
+    others: tuple[Path, ...],
+    out: Path | None,
+    plots: Path | None,
+    weights: Path | None,
+    theory: bool,
+) -> None:
+    """Make a self-contained HTML page about a finished RUN.
+
+    \b
+    Example:
+      aang report runs/aang --compare runs/finetune --compare runs/static
+      aang report runs/aang --weights weights.json --theory
+    """
+    from aang_core.compare import read_runs
+    from aang_core.plots import write_plots
+    from aang_core.recipe import export_recipe
+    from aang_core.report_page import PAGE, build_story, page, write_page
+    from aang_core.story import read_story
+    from aang_core.theory_estimates import lines
+
+    this, *baselines = read_runs([run, *others])
+    story = build_story(this, baselines)
+    rows = lines(story) if theory else []
+    html, drawn = page(story, [read_story(other) for other in baselines], rows)
+    where = out or run / PAGE
+    write_page(where, html)
+    click.echo(str(where))
+    if plots is not None:
+        files = write_plots(drawn, plots)
+        render.remark(f"{len(files)} plots in {plots}")
+    if weights is not None:
+        export_recipe(this, weights)
+        render.remark(f"learned weights in {weights}; use them with aang run --weights {weights}")
+    for name, value in rows:
+        render.remark(f"{name}: {value}")
