@@ -111,11 +111,12 @@ class Walk:
 
 
 def bind_one(
-    config: RunConfig, objective: str, registry: Registry
+    config: RunConfig, objective: str, registry: Registry, backbone: Backbone | None = None
 ) -> tuple[BoundObjective, Backbone]:
     """One objective at work on the task and encoder of a configuration.
 
     :param objective: ``data/transform/representation/output``, or a name that the literature has for one.
+    :param backbone: the configuration's encoder where it is loaded already.
     :raises ConfigError: where it is unknown or illegal.
     :raises AangError: where its task, data or encoder cannot be had.
     """
@@ -125,10 +126,10 @@ def bind_one(
     if isinstance(verdict, Illegal):
         raise ConfigError(f"{chosen.id} is not legal: {verdict.reason}")
     block = Block(**{stage: (name,) for stage, name in attrs.asdict(chosen).items()})
-    space = Space(name="shown", summary=chosen.id, blocks=(block,))
+    space = Space(name="one-objective", summary=chosen.id, blocks=(block,))
     seed = config.seeds[0]
     ground = attrs.evolve(ground, space=space)
-    backbone = load_backbone(ground, seed)
+    backbone = backbone or load_backbone(ground, seed)
     (bound,) = bind_objectives(ground, seed_task(ground, seed), backbone, seed)
     return bound, backbone
 

@@ -7,7 +7,7 @@ What is changed is told by signs as well as by colour: ``old→new`` a changed t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -57,7 +57,7 @@ def blocks(walk: Walk, registry: Registry) -> Iterator[tuple[Text, int]]:
         yield _heading(number, stage, name, registry), 0
         for index, row in enumerate(walk.rows):
             several = len(walk.rows) > 1
-            for line in _STAGES[stage](row):
+            for line in STAGE_LINES[stage](row):
                 yield Text.assemble((f"row {index}  ", "dim") if several else "", line), 2
 
 
@@ -148,9 +148,10 @@ def _target(row: WalkedRow, target: WalkedTarget) -> Text:
         if target.about is not None and target.about not in target.reads:
             where += f" for position {target.about}"
     elif len(target.rows) > 1:
-        where = f"row {target.rows[0]} with row {', '.join(map(str, target.rows[1:]))} as candidate"
+        others = " and ".join(f"row {other}" for other in target.rows[1:])
+        where = f"among the candidates of row {target.rows[0]}, {others}:"
     note = ("  visible", "bold red") if target.visible else ""
-    return Text.assemble(where, " → " if where else "→ ", (target.value, "bold green"), note)
+    return Text.assemble(where, " " if where else "", "→ ", (target.value, "bold green"), note)
 
 
 def _reading(row: WalkedRow) -> str:
@@ -169,9 +170,10 @@ def _joined(parts: Iterable[Text]) -> Text:
     return Text(" ").join(list[Text](parts))
 
 
-_STAGES = {
+STAGE_LINES: Mapping[str, Callable[[WalkedRow], Iterator[Text]]] = {
     "data": _data,
     "transform": _transform,
     "representation": _representation,
     "output": _output,
 }
+"""Stage → the paragraphs about one row there."""
