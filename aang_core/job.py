@@ -161,12 +161,17 @@ def _one_seed(
     started, cpu = time.perf_counter(), time.process_time()
     task = seed_task(ground, seed)
     backbone = load_backbone(ground, seed)
-    objectives = bind_objectives(ground, task, backbone, seed, directory / "cache")
+    said: list[str] = []
+    objectives = bind_objectives(
+        ground, task, backbone, seed, remark=said.append, progress=watcher.on_preparation
+    )
     cut = _truncated(backbone)
     session = build_session(ground.config, seed, task, backbone, objectives, processes)
     cut = _truncated(backbone) - cut
     watcher.on_seed(session)
     fitting = Fitting(session, directory, watcher)
+    for remark in said:
+        fitting.remark(remark)
     if cut:
         examples = sum(map(len, task.splits.values()))
         fitting.remark(

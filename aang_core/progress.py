@@ -60,6 +60,9 @@ class Watcher:
     def on_begin(self, directory: Path) -> None:
         """When the run directory is settled and taken."""
 
+    def on_preparation(self, what: str, done: int, total: int) -> None:
+        """While something is made that takes long, before the first step; at the end `done` equals `total`."""
+
     def on_seed(self, session: Session) -> None:
         """Before the first step of each seed."""
 

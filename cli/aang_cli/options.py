@@ -31,6 +31,14 @@ external = click.option(
     help="A corpus for a data source, such as in-domain=texts.txt; repeatable.",
 )
 
+aux_tasks = click.option(
+    "--aux-task",
+    "aux_tasks",
+    metavar="TASK",
+    multiple=True,
+    help="A further labelled task, the data source aux:NAME; repeatable.",
+)
+
 
 def registry_of(plugins: str) -> Registry:
     """The registry of the allowed plugins; those that failed to import are remarked upon."""

@@ -8,7 +8,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from aang_core.fitting import phases
 from aang_core.progress import Watcher
@@ -31,7 +38,7 @@ class ProgressBar(Watcher):
         self._console = Console(stderr=True)
         self._live = self._console.is_terminal
         self._bar = Progress(
-            TextColumn("seed {task.fields[seed]}"),
+            TextColumn("{task.fields[name]}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[state]}"),
@@ -40,6 +47,7 @@ class ProgressBar(Watcher):
             disable=not self._live,
         )
         self._latest = ""
+        self._prepared: dict[str, TaskID] = {}
 
     def __enter__(self) -> ProgressBar:
         self._bar.start()
@@ -56,9 +64,19 @@ class ProgressBar(Watcher):
     def on_begin(self, directory: Path) -> None:
         self.directory = directory
 
+    def on_preparation(self, what: str, done: int, total: int) -> None:
+        if what not in self._prepared:
+            self._prepared[what] = self._bar.add_task("", total=total, name=what, state="")
+            if not self._live:
+                self._say(f"{what} …")
+        task = self._prepared[what]
+        self._bar.update(task, completed=done, total=total, visible=done < total)
+        if done == total:
+            del self._prepared[what]
+
     def on_seed(self, session: Session) -> None:
         total = sum(steps for _, steps in phases(session))
-        self._task = self._bar.add_task("", total=total, seed=session.seed, state="")
+        self._task = self._bar.add_task("", total=total, name=f"seed {session.seed}", state="")
         self._total = total
         if not self._live:
             self._say(f"seed {session.seed}: at most {total} steps")

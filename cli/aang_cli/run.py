@@ -22,6 +22,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "method": ("method", "--method"),
     "with_": ("with", "--with"),
     "external": ("external", "--external"),
+    "aux_tasks": ("aux_tasks", "--aux-task"),
     "seeds": ("seeds", "--seed"),
     "train_rows": ("train_rows", "--train-rows"),
     "max_steps": ("training.max_steps", "--max-steps"),
@@ -41,6 +42,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
 )
 @options.with_
 @options.external
+@options.aux_tasks
 @click.option(
     "--method", type=click.Choice(METHODS), help="How objectives are used.  [default: aang]"
 )
@@ -102,7 +104,7 @@ def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     values = dict(given)
     values["external"] = options.corpora(given["external"])
     values["plugins"] = [n.strip() for n in given["plugins"].split(",") if n.strip()]
-    values |= {name: list(given[name]) for name in ("seeds", "with_")}
+    values |= {name: list(given[name]) for name in ("seeds", "with_", "aux_tasks")}
     return {
         key: (values[name], flag)
         for name, (key, flag) in _FLAGS.items()

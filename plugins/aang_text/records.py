@@ -49,7 +49,7 @@ DATA_SOURCES = (
         summary="Texts with other tokens proposed by a frozen masked language model",
         factory="aang_text.proposals:NeuralLm",
         requires=_VOCABULARY,
-        options={"corpus": "task", "model": "", "fit_steps": 200, "texts": 1000, "seed": 0},
+        options={"corpus": "task", "model": "", "fit_steps": 200, "texts": 500, "seed": 0},
         source=ELECTRA,
     ),
     DataSource(
