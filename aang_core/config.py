@@ -142,6 +142,9 @@ class RunConfig:
     :param with_: primitives added to their stage in every block (``with`` in TOML, ``--with``).
     :param external: corpora by data source, over those of the task.
     :param aux_tasks: further labelled tasks; each is the data source ``aux:NAME``.
+    :param weights: a finished run, or a file of exported weights, to begin with: kept by ``static``, a warm start of
+        the search for ``aang`` and ``tartan``; empty for equal weights.
+    :param log: loggers that receive the history beside ``history.jsonl``, such as ``tensorboard``.
     :param plugins: allow-list; empty for all that are installed.
     :param primitives: options of primitives by name.
     """
@@ -155,6 +158,8 @@ class RunConfig:
     train_rows: int = setting(Whole(0), 0)
     external: Mapping[str, str] = attrs.field(factory=dict, validator=Texts())
     aux_tasks: tuple[str, ...] = setting(Several(Text()), ())
+    weights: str = setting(Text(empty=True), "")
+    log: tuple[str, ...] = setting(Several(Text()), ())
     plugins: tuple[str, ...] = setting(Several(Text()), ())
     device: str = setting(Text(), "auto")
     training: Training = attrs.field(factory=Training)

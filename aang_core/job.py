@@ -8,7 +8,7 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,14 @@ from aang_core.errors import AangError, RunError
 from aang_core.evaluation import predict, scores
 from aang_core.export import export_model, write_predictions
 from aang_core.fitting import Fitting
+from aang_core.loggers import Logged, chosen_loggers
 from aang_core.processes import Processes, joined
 from aang_core.progress import Watcher
 from aang_core.protocols import Backbone
+from aang_core.recipe import check_recipe
 from aang_core.registry import Registry, load_registry
 from aang_core.report import RunReport, SeedReport, seed_report, write_json
+from aang_core.report_page import write_run_page
 from aang_core.rows import Row
 from aang_core.session import Session, build_session
 
@@ -58,17 +61,18 @@ def run(
     chosen = config or RunConfig.from_mapping(_plain(settings))
     registry = registry or load_registry(frozenset(chosen.plugins) or None)
     ground = settle(chosen, registry)
+    check_recipe(chosen)
+    watcher = Logged(watcher or Watcher(), chosen_loggers(chosen.log, registry), chosen)
     directory = Path(out) if out else _fresh_directory(ground)
     processes = joined()
     occupy(directory, chosen, resume, processes)
-    watcher = watcher or Watcher()
     watcher.on_begin(directory)
     for remark in ground.task.remarks:
         watcher.on_remark(remark)
     audit = audit_task(ground.task, thorough=False)
     if found := findings(audit):
         watcher.on_remark(f"data: {'; '.join(found)} (see `aang audit`)")
-    with _nothing_left_behind(directory, resume, processes):
+    with _nothing_left_behind(directory, resume, processes), closing(watcher):
         seeds = tuple(
             _one_seed(
                 ground, seed, seed_directory(directory, chosen, seed), resume, watcher, processes
@@ -90,6 +94,7 @@ def run(
     )
     if processes.first:
         write_json(directory / "report.json", report.as_mapping())
+        write_run_page(directory)
     return report
 
 
@@ -170,29 +175,18 @@ def _one_seed(
     cut = _truncated(backbone) - cut
     watcher.on_seed(session)
     fitting = Fitting(session, directory, watcher)
-    for remark in said:
+    for remark in (*said, *_remarks(session, objectives, cut)):
         fitting.remark(remark)
-    if cut:
-        examples = sum(map(len, task.splits.values()))
-        fitting.remark(
-            f"{cut} of {examples} examples are longer than {backbone.max_length} positions and were cut"
-        )
-    if warning := summary(findings_of(objectives, seed)):
-        fitting.remark(f"{warning} (`aang show` says more)")
     progress = fitting.run(resume)
-    dev = _scored(session, session.stopping)
     test = _scored(session, session.test) if session.test else None
-    seen = seen_in_training(ground.task)
-    unseen = [row for row in session.test if not seen[row.origin.document]]
+    unseen = _unseen(ground, session)
     if processes.first:
-        write_predictions(session, directory)
-        export_model(session, directory / "model")
-        _write_states(objectives, directory)
+        _leave(session, objectives, directory)
     report = SeedReport(
         seed=seed,
         steps=progress.done,
         best_step=progress.best_step,
-        dev=dev or {},
+        dev=_scored(session, session.stopping) or {},
         test=test,
         seconds=time.perf_counter() - started,
         peak_memory_mib=_peak_memory(session),
@@ -202,12 +196,35 @@ def _one_seed(
         cost={**progress.cost, "cpu_seconds": time.process_time() - cpu},
         evaluations=progress.evaluations,
         remarks=tuple(fitting.remarks),
-        test_deduplicated=_scored(session, unseen) if test and any(seen) and unseen else None,
+        test_deduplicated=_scored(session, unseen) if test and unseen else None,
     )
     if processes.first:
         write_json(finished, attrs.asdict(report))
         fitting.discard()
     return report
+
+
+def _leave(session: Session, objectives: Sequence[BoundObjective], directory: Path) -> None:
+    """Write what outlives the run of a seed, beside its report."""
+    write_predictions(session, directory)
+    export_model(session, directory / "model")
+    _write_states(objectives, directory)
+
+
+def _remarks(session: Session, objectives: Sequence[BoundObjective], cut: int) -> Iterator[str]:
+    """What the user should know before the first step; `cut` examples of the task were too long."""
+    if cut:
+        examples = sum(map(len, session.task.splits.values()))
+        longest = session.model.backbone.max_length
+        yield f"{cut} of {examples} examples are longer than {longest} positions and were cut"
+    if warning := summary(findings_of(objectives, session.seed)):
+        yield f"{warning} (`aang show` says more)"
+
+
+def _unseen(ground: Ground, session: Session) -> list[Row]:
+    """The test rows whose text does not stand in train; none where that is every row."""
+    seen = seen_in_training(ground.task)
+    return [row for row in session.test if not seen[row.origin.document]] if any(seen) else []
 
 
 def _truncated(backbone: Backbone) -> int:

@@ -217,4 +217,12 @@ class Selector(Record):
 
 @attrs.frozen(kw_only=True)
 class Logger(Record):
-    """Somewhere else to send the history of a run."""
+    """Somewhere else to send the history of a run. ``factory(opening)`` takes a `loggers.Opening` and returns a
+    `loggers.RunLogger`.
+
+    :param needs: modules that must be importable; where one is not, a run that asks for the logger is refused.
+    :param install: what to say about getting them, such as ``pip install 'aang[tensorboard]'``.
+    """
+
+    needs: tuple[str, ...] = ()
+    install: str = ""

@@ -1,8 +1,9 @@
 """Learned weights as a recipe: out of a finished run, into another one, on the same or on new data.
 
 ``aang report RUN --weights FILE`` writes one; ``aang run --weights RUN-or-FILE`` begins with it. `static` keeps it, so
-that nothing is searched; `aang` and `tartan` take it as a warm start of the search. Objectives begin with the
-logit log w_k (primitives with 0), which gives back exactly these weights.
+that nothing is searched; `aang` and `tartan` take it as a warm start of the search. The logits log w_k are divided into
+what the primitives of the stages explain (least squares) and what is left to each objective, which together give back
+exactly these weights.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from aang_core.errors import ConfigError, one_message
+from aang_core.primitives import STAGES
 from aang_core.report import write_json
 
 if TYPE_CHECKING:
     from aang_core.compare import FinishedRun
+    from aang_core.config import RunConfig
     from aang_core.weighting import Factors, WeightState
 
 SCHEMA = 1
@@ -104,6 +107,33 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def check_recipe(config: RunConfig) -> None:
+    """Refuse a recipe that a run cannot use, before it begins.
+
+    :raises ConfigError: as in `read_recipe`, or where the method has nothing to weigh.
+    """
+    if not config.weights:
+        return
+    if config.method == "finetune":
+        raise ConfigError(
+            "weights: the method finetune has no auxiliary objectives to weigh; expected aang, tartan, static or "
+            "pretrain-finetune"
+        )
+    read_recipe(config.weights)
+
+
+def starting_state(where: str, factors: Factors) -> WeightState:
+    """Equal weights, or those of the recipe at `where`, if it names one.
+
+    :raises ConfigError: as in `read_recipe` and `initial_state`.
+    """
+    from aang_core.weighting import WeightState
+
+    if not where or not factors.ids:
+        return WeightState.initial(factors)
+    return initial_state(read_recipe(where), factors)
+
+
 def initial_state(recipe: Recipe, factors: Factors) -> WeightState:
     """The state that has the recipe's weights. Objectives of the recipe that this run lacks are left out, and the
     others share their weight.
@@ -111,6 +141,7 @@ def initial_state(recipe: Recipe, factors: Factors) -> WeightState:
     :raises ConfigError: where this run has objectives that the recipe says nothing of; names them.
     """
     import torch
+    from torch.nn.functional import one_hot
 
     from aang_core.weighting import WeightState
 
@@ -122,9 +153,20 @@ def initial_state(recipe: Recipe, factors: Factors) -> WeightState:
             "add their weights to the file"
         )
     weights = [max(recipe.objectives[id_], _LEAST) for id_ in factors.ids]
+    left = torch.tensor(weights, dtype=torch.float64).log()
+    members = torch.cat(
+        [one_hot(factors.members[stage], len(factors.names[stage])) for stage in STAGES], dim=1
+    ).double()
+    left = left - left.mean()
+    common = (
+        torch.linalg.pinv(members) @ left
+    )  # least squares; the shortest, so that no stage is preferred
+    sizes = [len(factors.names[stage]) for stage in STAGES]
+    stages = dict(zip(STAGES, common.split(sizes), strict=True))
     shares = [recipe.end_task, 1.0 - recipe.end_task]
     return attrs.evolve(
         WeightState.initial(factors),
-        objectives=torch.tensor(weights, dtype=torch.float64).log(),
+        objectives=left - members @ common,
+        stages=stages,
         end_task=torch.tensor(shares, dtype=torch.float64).log(),
     )

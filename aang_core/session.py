@@ -21,6 +21,7 @@ from aang_core.planning import Planner
 from aang_core.processes import Processes
 from aang_core.protocols import Backbone, Binding
 from aang_core.randomness import generator, seeded
+from aang_core.recipe import starting_state
 from aang_core.rows import Origin, Row, lay_on_words
 from aang_core.task import Task
 from aang_core.weighting import Factors, WeightState
@@ -105,7 +106,7 @@ def build_session(
     dev = None
     if config.method in META_METHODS:
         dev = DevGradient(model, end_task, steering, train, config.meta, seed)
-    weights = WeightState.initial(factors)
+    weights = starting_state(config.weights, factors)
     return Session(
         config=config,
         seed=seed,

@@ -11,7 +11,7 @@ import pytest
 from aang_core import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("aang_core", "plugins/aang_text", "cli/aang_cli")
+SOURCES = ("aang_core", "plugins/aang_loggers", "plugins/aang_text", "cli/aang_cli")
 LONGEST_FILE = 320  # the budget is 300; a few lines over are a hint, not a failure
 LONGEST_FUNCTION = 50  # the budget is 40, without docstring, comments and blank lines
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"aang_core", "aang_text", "aang_cli"}
+PACKAGES = {"aang_core", "aang_loggers", "aang_text", "aang_cli"}
 
 
 def run(*command: object, cwd: Path, **environment: str) -> str:
@@ -58,7 +58,7 @@ def names(wheel) -> list[str]:
     return zipfile.ZipFile(wheel).namelist()
 
 
-def test_the_wheel_has_three_packages_and_nothing_else(names):
+def test_the_wheel_has_its_packages_and_nothing_else(names):
     tops = {name.split("/")[0] for name in names}
     (info,) = {top for top in tops if top.endswith(".dist-info")}
     assert tops == PACKAGES | {info}
@@ -70,6 +70,7 @@ def test_every_module_of_the_checkout_is_in_the_wheel(root, names):
         path.relative_to(parent).as_posix()
         for parent, package in (
             (root, "aang_core"),
+            (root / "plugins", "aang_loggers"),
             (root / "plugins", "aang_text"),
             (root / "cli", "aang_cli"),
         )
@@ -83,7 +84,10 @@ def test_the_wheel_is_typed_licensed_and_names_its_entry_points(wheel, names):
     assert any(name.endswith("licenses/LICENSE") for name in names)
     (path,) = [name for name in names if name.endswith("entry_points.txt")]
     entries = zipfile.ZipFile(wheel).read(path).decode().split()
-    assert "".join(entries) == "[console_scripts]aang=aang_cli.main:main[aang]text=aang_text.hooks"
+    assert "".join(entries) == (
+        "[console_scripts]aang=aang_cli.main:main"
+        "[aang]loggers=aang_loggers.hookstext=aang_text.hooks"
+    )
 
 
 def test_the_sdist_holds_what_a_build_and_the_gate_need(built):

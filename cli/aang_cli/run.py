@@ -26,6 +26,8 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "seeds": ("seeds", "--seed"),
     "train_rows": ("train_rows", "--train-rows"),
     "max_steps": ("training.max_steps", "--max-steps"),
+    "weights": ("weights", "--weights"),
+    "log": ("log", "--log"),
     "device": ("device", "--device"),
     "plugins": ("plugins", "--plugins"),
 }
@@ -54,6 +56,12 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file of settings.")
 @click.option(
     "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting; repeatable."
+)
+@click.option(
+    "--weights", metavar="RUN|FILE", help="Begin with the weights of a run.  [default: equal]"
+)
+@click.option(
+    "--log", multiple=True, metavar="NAME", help="Also log to tensorboard, …; repeatable."
 )
 @click.option("--device", help="auto, cpu or cuda.  [default: auto]")
 @click.option(
@@ -104,7 +112,7 @@ def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     values = dict(given)
     values["external"] = options.corpora(given["external"])
     values["plugins"] = [n.strip() for n in given["plugins"].split(",") if n.strip()]
-    values |= {name: list(given[name]) for name in ("seeds", "with_", "aux_tasks")}
+    values |= {name: list(given[name]) for name in ("seeds", "with_", "aux_tasks", "log")}
     return {
         key: (values[name], flag)
         for name, (key, flag) in _FLAGS.items()

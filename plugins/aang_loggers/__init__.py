@@ -1,0 +1,1 @@
+"""Loggers under the names that transformers gives them."""
