@@ -10,7 +10,13 @@ import attrs
 
 from aang_core.auxiliary import expanded, joined_to, load_auxiliary, with_sources
 from aang_core.batching import BoundObjective
-from aang_core.binding import bind_sources, check_options, registered_tasks, settings_of
+from aang_core.binding import (
+    bind_sources,
+    check_corpora,
+    check_options,
+    registered_tasks,
+    settings_of,
+)
 from aang_core.config import RunConfig
 from aang_core.errors import ConfigError
 from aang_core.objectives import (
@@ -59,6 +65,7 @@ def settle(config: RunConfig, registry: Registry) -> Ground:
         space = resolve_space(config.space, registry, config.with_)
         space = expanded(space, registry, auxiliary)
     check_options(config.primitives, registry)
+    check_corpora(config.external, registry)
     task = load_task(
         config.task,
         reads=kind.reads,

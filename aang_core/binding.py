@@ -84,6 +84,21 @@ def check_options(options: Options, registry: Registry) -> None:
         raise ConfigError(one_message(faults, "options of primitives"))
 
 
+def check_corpora(external: Iterable[str], registry: Registry) -> None:
+    """Check the names that corpora are given under: one under a misspelt name would never be read.
+
+    :raises ConfigError: for names of no data source; names them all.
+    """
+    sources = registry.at_stage("data")
+    faults = [
+        f"--external {name}: " + f"there is no such data source{did_you_mean(name, sources)}"
+        for name in external
+        if name not in sources
+    ]
+    if faults:
+        raise ConfigError(one_message(faults, "corpora"))
+
+
 def _same_kind(value: Any, default: Any) -> bool:
     """Whether a value may stand in for a default; a whole number may stand for a real one, a bool for none."""
     if default is None:

@@ -77,9 +77,10 @@ def _judged(
     abilities = kind.capabilities if kind and model else None
     if not task or kind is None:
         return enumerate_objectives(space, registry, backbone_capabilities=abilities)
-    from aang_core.binding import bind_sources, registered_tasks
+    from aang_core.binding import bind_sources, check_corpora, registered_tasks
     from aang_core.task import load_task
 
+    check_corpora(corpora, registry)
     loaded = load_task(
         task, reads=kind.reads, registered=registered_tasks(registry), external=corpora
     )
