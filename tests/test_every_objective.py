@@ -1,10 +1,12 @@
-"""Every legal objective over single texts trains: finite losses, gradients in the encoder, progress."""
+"""Every legal objective trains, of every layout: finite losses, gradients in the encoder, progress."""
 
 import copy
 
+import attrs
 import pytest
 import torch
 
+from aang_core.auxiliary import with_sources
 from aang_core.batching import BoundObjective, fuse, prepare
 from aang_core.binding import settings_of
 from aang_core.objectives import Legal, enumerate_objectives
@@ -17,33 +19,72 @@ REGISTRY = load_registry()
 STEPS = 3
 
 
-def single_text_objectives():
+PAIRED = {"in-domain": ("bidirectional", "random-factorized"), "aux:further": ("bidirectional",)}
+"""Further data sources, with the representations that they are tried under; one transform is enough for them."""
+
+
+def objectives_of(registry):
     names = {stage: REGISTRY.at_stage(stage) for stage in ("transform", "representation", "output")}
-    space = Space(name="all", summary="", blocks=(Block(data=("task",), **names),))
-    backbone = tiny_backbone()
+    layouts = [
+        *("nsp", "adjacent-sentence", "sentence-order", "sentence-continuation"),
+        *("quick-thoughts", "first-sentence", "supervised"),
+    ]
+    blocks = [Block(data=("task",), **names)]
+    for source, representations in PAIRED.items():
+        blocks.append(
+            Block(
+                data=(source,),
+                transform=("no-op", "bert-op", "delete"),
+                representation=representations,
+                output=layouts,
+            )
+        )
+    blocks.append(
+        Block(
+            data=("neural-lm",),
+            transform=("replace",),
+            representation=("bidirectional",),
+            output=("real-synthetic", "contrastive"),
+        )
+    )
+    ordered = frozenset({"data:document-order", "data:documents", "data:sentences"})
     verdicts = enumerate_objectives(
-        space,
-        REGISTRY,
-        provided={"task": frozenset({"data:tags"})},
-        backbone_capabilities=backbone.capabilities,
+        Space(name="all", summary="", blocks=blocks),
+        registry,
+        provided={
+            "task": frozenset({"data:tags"}),
+            "in-domain": ordered,
+            "aux:further": frozenset(),
+            "neural-lm": frozenset(),
+        },
+        backbone_capabilities=tiny_backbone(dropout=0.1).capabilities,
     )
     return [verdict.objective for verdict in verdicts if isinstance(verdict, Legal)]
 
 
-OBJECTIVES = single_text_objectives()
+FURTHER = {"further": attrs.evolve(tiny_task("regression", seed=5), name="further")}
+WITH_AUX = with_sources(REGISTRY, FURTHER)
+OBJECTIVES = objectives_of(WITH_AUX)
 
 
 @pytest.fixture(scope="module")
-def bound():
+def bound(tmp_path_factory):
     """One encoder, and every primitive bound to it once."""
-    task, backbone = tiny_task(tags=True), tiny_backbone(torch.float64)
+    folder = tmp_path_factory.mktemp("corpus")
+    blocks = ("\n".join(f"{d} {d + 1} {i} {i + 3}" for i in range(4)) for d in range(30))
+    (folder / "corpus.txt").write_text("\n\n".join(blocks), encoding="utf-8")
+    task, backbone = tiny_task(tags=True), tiny_backbone(torch.float64, dropout=0.1)
+    backbone.body.eval()  # losses of one batch can be compared
+    external = {"in-domain": folder / "corpus.txt"}
+    task = attrs.evolve(task, external=external, auxiliary=FURTHER)
     made = {}
 
     def bind(name, source=None):
         if (name, source) not in made:
-            record = REGISTRY.primitive(name)
+            record = WITH_AUX.primitive(name)
+            options = settings_of(record, {"neural-lm": {"fit_steps": 5}})
             binding = Binding(
-                task=task, backbone=backbone, options=settings_of(record, {}), source=source
+                task=task, backbone=backbone, options=options, source=source, cache=folder
             )
             made[name, source] = load_factory(record.factory)(binding)
         return made[name, source]
