@@ -38,7 +38,10 @@ def history_lines(seed: int, steps: int = 60, sampled: int = 3) -> list[dict]:
                 "losses": {END_TASK: 2.0 / step, **dict.fromkeys(ids, 3.0 - step / steps)},
                 "weights": dict(zip(ids, weights.tolist(), strict=True)),
                 "alignments": {END_TASK: 0.5 + float(random.normal(0, 0.1)), **signal},
-                "norms": {END_TASK: 1.0, **dict.fromkeys(ids, 2.0)},
+                "norms": {
+                    END_TASK: 1.0 + step / steps,
+                    **dict.fromkeys(ids, 2.0 + 2.0 * step / steps),
+                },
                 "end_task_weight": 0.5 + 0.2 * step / steps,
                 "labelled_rows": 8,
                 "rows": 24,
