@@ -6,7 +6,7 @@ makes the same one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import torch
@@ -36,6 +36,7 @@ class StepPlan:
     :param rows: n row counts.
     :param coefficients: what multiplies each mean loss, in stream order: the end-task's first, where it takes part.
     :param end_task_weight: λ_e.
+    :param transform_logits: the factors W_T by name, for transforms that follow them (`weighted`).
     """
 
     step: int
@@ -45,6 +46,7 @@ class StepPlan:
     rows: tuple[int, ...]
     coefficients: Tensor
     end_task_weight: float
+    transform_logits: Mapping[str, float] = attrs.field(factory=dict)
 
     @property
     def numbers(self) -> list[int]:
@@ -103,6 +105,7 @@ class Planner:
             rows=rows,
             coefficients=torch.cat([own, auxiliary]),
             end_task_weight=share,
+            transform_logits=state.stage_logits(self.factors, "transform"),
         )
 
     def end_task_plan(self, step: int, rows: int) -> StepPlan:
@@ -122,12 +125,16 @@ class Planner:
         """The places in the plan that this process takes, and their batch (None where it takes none)."""
         places = shares(plan.all_rows, processes.size)[processes.rank]
         numbers, rows = plan.numbers, plan.all_rows
-        pieces = [(numbers[i], self._piece(plan.step, numbers[i], rows[i])) for i in places]
+        pieces = [(numbers[i], self._piece(plan, numbers[i], rows[i])) for i in places]
         return places, (fuse(pieces) if pieces else None)
 
-    def _piece(self, step: int, number: int, rows: int) -> Piece:
+    def _piece(self, plan: StepPlan, number: int, rows: int) -> Piece:
         if number == END_TASK:
-            packed = pack(self.labelled.take(step * rows, rows))
+            packed = pack(self.labelled.take(plan.step * rows, rows))
             return Piece(packed, (FULL,) * rows, self.end_task.targets(packed))
-        draw = generator(self.seed, "rows", step, number)
-        return prepare(self.objectives[number - 1], rows, draw)
+        draw = generator(self.seed, "rows", plan.step, number)
+        objective = self.objectives[number - 1]
+        if hasattr(objective.transform, "weighted"):
+            learned = objective.transform.weighted(plan.transform_logits)
+            objective = attrs.evolve(objective, transform=learned)
+        return prepare(objective, rows, draw)

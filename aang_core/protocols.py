@@ -66,7 +66,11 @@ class BoundSource(Protocol):
 
 @runtime_checkable
 class BoundTransform(Protocol):
-    """Stage 2 at work."""
+    """Stage 2 at work.
+
+    A transform that mixes others may have a method ``weighted(logits)``: a new transform that follows the search's
+    logits of transforms (name → W_T), asked for at every step.
+    """
 
     def apply(self, packed: Packed, generator: Generator) -> Packed:
         """A new `Packed`: selected, and changed where the transform changes something."""

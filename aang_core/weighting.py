@@ -86,6 +86,10 @@ class WeightState:
         logits = self.logits(factors)
         return torch.softmax(logits if sampled is None else logits[sampled], 0)
 
+    def stage_logits(self, factors: Factors, stage: str) -> dict[str, float]:
+        """The logits of one stage's primitives, by name."""
+        return dict(zip(factors.names[stage], self.stages[stage].tolist(), strict=True))
+
     def stage_weights(self, factors: Factors) -> dict[str, dict[str, float]]:
         """The softmax of each stage's logits, for reports (paper, Figure 4)."""
         return {

@@ -103,6 +103,14 @@ TRANSFORMS = (
         source=BERT,
     ),
     Transform(
+        name="mixed",
+        summary="Mask, replace or keep 15 % of the tokens, in proportions that the run learns",
+        factory="aang_text.transforms:Mixed",
+        requires=_VOCABULARY,
+        options={**_SELECTS, "proportions": _BERT_SHARES},
+        source=AANG,
+    ),
+    Transform(
         name="span-mask",
         summary="Mask contiguous spans of words, of geometric length, until 15 % are selected",
         factory="aang_text.transforms:SpanMask",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import attrs
@@ -91,6 +92,31 @@ class BertOp(Selecting):
         new = torch.where(draw < masked + random, other, ids)
         new = torch.where(draw < masked, self.mask_id, new)
         return _with_ids(packed, torch.where(packed.selected, new, ids))
+
+
+class Mixed(BertOp):
+    """`BertOp` whose proportions follow the learned weights of ``mask``, ``replace`` and ``no-op``.
+
+    They begin with the option ``proportions``. Transforms that are not in the run have not learned anything
+    and keep their share of the beginning.
+    """
+
+    name = "mixed"
+    parts = ("mask", "replace", "no-op")
+
+    def weighted(self, logits: Mapping[str, float]) -> Mixed:
+        """A new one with p_i ∝ proportions_i · exp(logit of part i), which is how the search weighs primitives.
+
+        :param logits: the factors W_T of the run's transforms, by name.
+        """
+        shares = [
+            share * math.exp(logits.get(part, 0.0))
+            for part, share in zip(self.parts, self.proportions, strict=True)
+        ]
+        masked, random, keep = (share / sum(shares) for share in shares)
+        new = copy(self)
+        new.proportions = (masked, random, keep)
+        return new
 
 
 class SpanMask(BertOp):
