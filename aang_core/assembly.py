@@ -165,27 +165,42 @@ def bind_objectives(
     )
     verdicts = verdicts_of(ground, bound, missing, backbone)
     legal_objectives(verdicts, ground.space)
-    made: dict[tuple[str, str], Any] = {}
+    primitives = _Primitives(ground, options, base, bound)
+    return [primitives.of(v.objective) for v in verdicts if isinstance(v, Legal)]
 
-    def primitive(name: str, source: str) -> Any:
-        if (name, source) not in made:
-            record = ground.registry.primitive(name)
-            settings = settings_of(record, options)
-            binding = attrs.evolve(base, options=settings, source=bound[source])
-            made[name, source] = load_factory(record.factory)(binding)
-        return made[name, source]
 
-    def whole(objective: Objective) -> BoundObjective:
+class _Primitives:
+    """Primitives at work, each made once for each data source and when it is first asked for."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        options: Mapping[str, Mapping[str, Any]],
+        base: Binding,
+        bound: Mapping[str, BoundSource],
+    ) -> None:
+        self.ground, self.options, self.base, self.bound = ground, options, base, bound
+        self._made: dict[tuple[str, str], Any] = {}
+
+    def one(self, name: str, source: str) -> Any:
+        """One primitive, bound to one source."""
+        if (name, source) not in self._made:
+            record = self.ground.registry.primitive(name)
+            settings = settings_of(record, self.options)
+            binding = attrs.evolve(self.base, options=settings, source=self.bound[source])
+            self._made[name, source] = load_factory(record.factory)(binding)
+        return self._made[name, source]
+
+    def of(self, objective: Objective) -> BoundObjective:
+        """An objective with its four primitives."""
         source = objective.data
         return BoundObjective(
             id=objective.id,
-            source=bound[source],
-            transform=primitive(objective.transform, source),
-            representation=primitive(objective.representation, source),
-            output=primitive(objective.output, source),
+            source=self.bound[source],
+            transform=self.one(objective.transform, source),
+            representation=self.one(objective.representation, source),
+            output=self.one(objective.output, source),
         )
-
-    return [whole(verdict.objective) for verdict in verdicts if isinstance(verdict, Legal)]
 
 
 def _once(remark: Callable[[str], None]) -> Callable[[str], None]:

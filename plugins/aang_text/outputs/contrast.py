@@ -8,6 +8,7 @@ right as well, is left out of the sum. R rows of a step, C candidates.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -122,9 +123,12 @@ class QuickThoughts(InBatch):
         return new_head(self.binding, self.name, lambda: TwoEncoders(self.width))
 
     def scores(self, head: nn.Module, hidden: Hidden, index: Tensor) -> Tensor:
-        assert isinstance(head, TwoEncoders)
-        asking, answering = hidden.first(index[:, 0]), hidden.first(index[:, 1])
-        product: Tensor = head.ask(asking) @ head.answer(answering).T
+        both: Any = head
+        asking, answering = (
+            both.ask(hidden.first(index[:, 0])),
+            both.answer(hidden.first(index[:, 1])),
+        )
+        product: Tensor = asking @ answering.T
         return product
 
 
