@@ -62,16 +62,16 @@ def run(
     registry = registry or load_registry(frozenset(chosen.plugins) or None)
     ground = settle(chosen, registry)
     check_recipe(chosen)
-    watcher = Logged(watcher or Watcher(), chosen_loggers(chosen.log, registry), chosen)
     directory = Path(out) if out else _fresh_directory(ground)
     processes = joined()
+    loggers = chosen_loggers(chosen.log, registry)
+    if processes.first:
+        watcher = Logged(watcher or Watcher(), loggers, chosen)
+    else:  # one process speaks for all
+        watcher = Logged(Watcher(), (), chosen)
     occupy(directory, chosen, resume, processes)
     watcher.on_begin(directory)
-    for remark in ground.task.remarks:
-        watcher.on_remark(remark)
-    audit = audit_task(ground.task, thorough=False)
-    if found := findings(audit):
-        watcher.on_remark(f"data: {'; '.join(found)} (see `aang audit`)")
+    audit = _audited(ground, watcher)
     with _nothing_left_behind(directory, resume, processes), closing(watcher):
         seeds = tuple(
             _one_seed(
@@ -96,6 +96,16 @@ def run(
         write_json(directory / "report.json", report.as_mapping())
         write_run_page(directory)
     return report
+
+
+def _audited(ground: Ground, watcher: Watcher) -> dict[str, Any]:
+    """What the audit finds in the task, after telling the user of it and of what reading the task remarked."""
+    audit = audit_task(ground.task, thorough=False)
+    for remark in ground.task.remarks:
+        watcher.on_remark(remark)
+    if found := findings(audit):
+        watcher.on_remark(f"data: {'; '.join(found)} (see `aang audit`)")
+    return audit
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
