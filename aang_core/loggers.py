@@ -85,6 +85,9 @@ class Logged(Watcher):
         self.directory = directory
         self.inner.on_begin(directory)
 
+    def on_preparation(self, what: str, done: int, total: int) -> None:
+        self.inner.on_preparation(what, done, total)
+
     def on_seed(self, session: Session) -> None:
         self.close()
         self.awaited = session.processes.first
