@@ -94,8 +94,9 @@ def _kind(example: Mapping[str, Any], origin: Origin | None) -> tuple[bool, bool
     """Whether the texts are given as words, and whether there are two."""
     texts = [example.get("text"), example.get("text_pair")]
     for text in texts[: 1 if texts[1] is None else 2]:
-        listed = not isinstance(text, str) and isinstance(text, Sequence)
-        if not isinstance(text, str) and not (listed and all(isinstance(w, str) for w in text)):
+        if isinstance(text, str):
+            continue  # a sequence of strings too, and a long one
+        if not (isinstance(text, Sequence) and all(isinstance(word, str) for word in text)):
             where = f" at {origin.source} {origin.document}:{origin.index}" if origin else ""
             raise TaskError(
                 f"expected a text or a list of words, found {text!r}{where}; check the text column"
