@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aang_core.batching import FusedBatch
 from aang_core.dev_gradient import evaluating
+from aang_core.errors import ConfigError
 from aang_core.fused import disagreement, fused
 from aang_core.metagrad import (
     Alignment,
@@ -69,12 +70,20 @@ class Engine:
     ) -> StepResult:
         """The losses, ``Σ c_k g_k`` into ``.grad``, and the alignments of all objectives.
 
+        :param examples: also each row's share of its objective's dot (``fused`` alone); see `fused.fused`.
+        :raises ConfigError: where `examples` meets an objective larger than a micro-batch.
+
         Groups of whole objectives go through the engine; an objective that has to be cut goes through its pieces
         one by one with its own gradient summed up beside them, since norms of pieces do not add.
         """
         results: list[tuple[list[int], StepResult]] = []
         for group in cut(batch, self.budget):
             pieces = self._pieces(batch, group)
+            if len(pieces) > 1 and examples:
+                raise ConfigError(
+                    f"alignments of single examples need objectives of at most {self.budget} positions; one has "
+                    f"{batch.select(group).tokens} (raise training.micro_batch_tokens)"
+                )
             if len(pieces) > 1:
                 result = _in_pieces(self, pieces, coefficients[group], dev_gradient)
             elif self.kind == "looped":
@@ -165,7 +174,9 @@ def _merged(results: Sequence[tuple[list[int], StepResult]], size: int) -> StepR
         return torch.stack([scattered(value, group, size) for value, group in parts]).sum(0)
 
     alignments = [result.alignment for _, result in results]
+    examples = [result.examples for _, result in results if result.examples is not None]
     return StepResult(
+        examples=torch.cat(examples) if len(examples) == len(results) else None,
         losses=spread([result.losses for _, result in results]),
         alignment=Alignment(
             dots=spread([a.dots.double() for a in alignments]),

@@ -186,14 +186,12 @@ class Fitting:
         Never more steps than the run itself was allowed.
         """
         session, settings = self.session, self.session.config.training
-        if (
-            self._searched.exists()
-        ):  # resumed: `best` may already come from an unfinished fine-tuning
-            load_parameters(self._searched, session.parameters)
-        else:
-            load_parameters(self.best, session.parameters)
-            if session.processes.first:
-                save_parameters(self._searched, session.parameters)
+        session.processes.wait()  # for the one that writes
+        begun = self._searched.exists()  # resumed: `best` may be from an unfinished fine-tuning
+        load_parameters(self._searched if begun else self.best, session.parameters)
+        session.processes.wait()
+        if session.processes.first and not begun:
+            save_parameters(self._searched, session.parameters)
         size = len(session.planner.labelled.rows)
         epoch_steps = -(-size // settings.end_task_rows)
         epochs = min(settings.final_epochs, settings.max_steps // epoch_steps)
@@ -206,6 +204,7 @@ class Fitting:
             waited = 0 if self.progress.waited == 0 else waited + 1
             if waited >= settings.final_patience:
                 break
+        session.processes.wait()
         load_parameters(self.best, session.parameters)
 
     def _final_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -37,13 +37,13 @@ def fit_heads(session: Session, steps: int) -> None:
 
 def _one_step(session: Session, optimizer: torch.optim.Optimizer, step: int) -> None:
     plan = session.planner.plan(step, session.weights, "auxiliary")
-    _, batch = session.planner.batch(plan, session.processes)
+    places, batch = session.planner.batch(plan, session.processes)
     if batch is not None:
         batch = batch.to(session.device)
         with evaluating(session.model.backbone.body), torch.no_grad():
             hidden = session.model.backbone.encode(batch)
         losses = session.model.heads.losses(hidden, batch)
-        weighted = losses * plan.coefficients[: len(losses)].to(losses)
+        weighted = losses * plan.coefficients[places].to(losses)
         torch.autograd.backward(weighted.sum())
     session.processes.sum_gradients(p for group in optimizer.param_groups for p in group["params"])
     optimizer.step()

@@ -65,10 +65,8 @@ def run(
     directory = Path(out) if out else _fresh_directory(ground)
     processes = joined()
     loggers = chosen_loggers(chosen.log, registry)
-    if processes.first:
-        watcher = Logged(watcher or Watcher(), loggers, chosen)
-    else:  # one process speaks for all
-        watcher = Logged(Watcher(), (), chosen)
+    spoken = processes.first  # one process speaks for all
+    watcher = Logged((spoken and watcher) or Watcher(), loggers if spoken else (), chosen)
     occupy(directory, chosen, resume, processes)
     watcher.on_begin(directory)
     audit = _audited(ground, watcher)

@@ -34,13 +34,21 @@ class Processes:
         return tensor
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up every ``.grad``; a parameter that has none on some process counts as zero there."""
+        """Add up every ``.grad``; one that some process lacks counts as zero there, one that all lack stays None.
+
+        (An optimiser decays a weight whose gradient is zero, and leaves one alone that has none.)
+        """
         if self.size == 1:
             return
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
+        given = list(parameters)
+        device = given[0].device
+        present = torch.tensor([p.grad is not None for p in given], dtype=torch.int32)
+        anywhere = self.sum(present.to(device)).tolist()
+        for parameter, count in zip(given, anywhere, strict=True):
+            if count:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -57,5 +65,13 @@ def joined() -> Processes:
     if size == 1:
         return Processes()
     if not dist.is_initialized():
+        if torch.cuda.is_available():  # before the group: NCCL takes the current device
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def left() -> None:
+    """Leave the group, where there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -5,7 +5,9 @@ import torch
 from _steps import MIXED, make_step
 
 from aang_core.engine import Engine
-from aang_core.micro_batches import cut, shares
+from aang_core.errors import ConfigError
+from aang_core.metagrad import looped
+from aang_core.micro_batches import cut, cut_rows, shares
 
 
 @pytest.mark.parametrize("kind", ["fused", "looped"])
@@ -26,6 +28,38 @@ def test_any_split_gives_the_same_gradient_and_alignment(kind, budget):
     for field in ("dots", "squared_norms"):
         a, b = getattr(parts.alignment, field), getattr(whole.alignment, field)
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_alignments_of_single_examples_come_from_any_whole_groups():
+    step = make_step((5, 4, 3, 2, 2, 4, 3))
+    run = {"examples": True}
+    whole = Engine(step.model, "fused", 0, "fp32")
+    parts = Engine(step.model, "fused", 60, "fp32")
+    one = whole.aligned(step.batch, step.coefficients, step.dev_gradient, **run)
+    several = parts.aligned(step.batch, step.coefficients, step.dev_gradient, **run)
+    assert len(cut(step.batch, 60)) > 1
+    torch.testing.assert_close(several.examples, one.examples, rtol=1e-9, atol=1e-12)
+    step.gradients()
+    small = Engine(step.model, "fused", 9, "fp32")
+    with pytest.raises(ConfigError, match="micro_batch_tokens"):
+        small.aligned(step.batch, step.coefficients, step.dev_gradient, **run)
+
+
+def test_an_examples_alignment_is_that_of_its_own_gradient():
+    """Against one backward pass for each row alone."""
+    step = make_step((3, 2, 2), ids=MIXED[1:3])
+    result = Engine(step.model, "fused", 0, "fp32").aligned(
+        step.batch, step.coefficients, step.dev_gradient, examples=True
+    )
+    step.gradients()
+    slow = []
+    for i, segment in enumerate(step.batch.segments):
+        output = step.model.heads.outputs[segment.objective]
+        for row in cut_rows(step.batch, i, output, 1):
+            own = looped(step.model, row, torch.ones(1), step.dev_gradient)
+            slow.append(own.alignment.dots[0])
+            step.gradients()
+    torch.testing.assert_close(result.examples, torch.stack(slow), rtol=1e-9, atol=1e-12)
 
 
 def test_the_plain_pass_gives_the_same_gradient():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aang_cli import options, render
+from aang_cli.launch import launch
 from aang_core.config import METHODS
 
 if TYPE_CHECKING:
@@ -69,6 +71,13 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     type=click.Path(path_type=Path),
     help="The run directory.  [default: a new one under runs/]",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Share each step among this many processes of this machine.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and train nothing.")
 @options.as_json
@@ -77,6 +86,7 @@ def command(
     config: Path | None,
     assignments: tuple[str, ...],
     out: Path | None,
+    processes: int,
     resume: bool,
     dry_run: bool,
     as_json: bool,
@@ -93,6 +103,8 @@ def command(
     """
     if resume and dry_run:
         raise click.UsageError("--resume and --dry-run exclude each other")
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        launch(processes)
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the directory of the interrupted run")
     flags = _flags(given)
@@ -188,6 +200,8 @@ def _train(config: RunConfig, out: Path | None, resume: bool, as_json: bool) -> 
             message += f"; go on with\n  {command}"
         click.echo(message, err=True)
         raise click.exceptions.Exit(130) from None
+    if os.environ.get("RANK", "0") != "0":
+        return  # one process speaks for all
     if as_json:
         render.document(report.as_mapping())
     else:
