@@ -11,6 +11,7 @@ from aang_core.auxiliary import expanded, load_auxiliary, with_sources
 from aang_core.config import RunConfig
 from aang_core.errors import ConfigError, TaskError
 from aang_core.objectives import Illegal, Legal, enumerate_objectives
+from aang_core.progress import Watcher
 from aang_core.registry import load_registry
 from aang_core.space import resolve_space
 
@@ -130,3 +131,43 @@ def test_a_run_learns_from_a_further_task(tmp_path):
     without = attrs.evolve(config, aux_tasks=(), training=training)
     with pytest.raises(TaskError, match="give --aux-task TASK"):
         aang.run(without, out=tmp_path / "other")
+
+
+class Listening(Watcher):
+    def __init__(self):
+        self.told, self.remarks = [], []
+
+    def on_preparation(self, what, done, total):
+        self.told.append((what, done, total))
+
+    def on_remark(self, remark):
+        self.remarks.append(remark)
+
+
+def test_a_run_tells_what_it_prepares_and_remarks_on_each_thing_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    main = write_task(tmp_path / "a", "main")
+    (tmp_path / "corpus").mkdir()
+    for name, text in (("a", "One is.\nTwo is."), ("b", ""), ("c", "Three is.\nFour is.")):
+        (tmp_path / "corpus" / f"{name}.txt").write_text(text, encoding="utf-8")
+    listening = Listening()
+    report = aang.run(
+        task=main,
+        model="scratch:tiny",
+        space="electra",
+        with_=["in-domain", "nsp"],
+        external={"in-domain": str(tmp_path / "corpus")},
+        primitives={"neural-lm": {"fit_steps": 2, "corpus": "in-domain"}},
+        training={"max_steps": 2, "final_epochs": 0, "end_task_rows": 4, "auxiliary_rows": 8},
+        watcher=listening,
+        out=tmp_path / "run",
+    )
+    assert set(report.seeds[0].weights["objectives"]) == {
+        "neural-lm/replace/bidirectional/real-synthetic",
+        "in-domain/replace/bidirectional/real-synthetic",
+        "in-domain/replace/bidirectional/nsp",
+    }
+    assert ("neural-lm: fitting a denoise head", 2, 2) in listening.told
+    assert listening.told[-1] == ("neural-lm: sampling proposals", 1, 1)
+    assert len([text for text in listening.remarks if "1 empty documents" in text]) == 1
+    assert len(list((tmp_path / "cache" / "aang" / "proposals").iterdir())) == 1
