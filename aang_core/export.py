@@ -71,13 +71,9 @@ def prediction(task: Answered, logits: Tensor) -> dict[str, Any]:
     return {"label": names[best], "probabilities": dict(zip(names, chances, strict=True))}
 
 
-def write_predictions(session: Session, directory: Path) -> None:
+def write_predictions(task: Task, logits: Sequence[Tensor], directory: Path) -> None:
     """``predictions.jsonl``: the chosen checkpoint's answer for each test text, in the order of the split."""
-    if not session.test:
-        return
-    logits = predict(session.model.backbone, session.end_task_head, session.task, session.test)
-    lines = _lines(session.task, logits)
-    (directory / "predictions.jsonl").write_text(lines, encoding="utf-8")
+    (directory / "predictions.jsonl").write_text(_lines(task, logits), encoding="utf-8")
 
 
 def _lines(task: Task, logits: Sequence[Tensor]) -> str:

@@ -186,15 +186,16 @@ def _one_seed(
     for remark in (*said, *_remarks(session, objectives, cut)):
         fitting.remark(remark)
     progress = fitting.run(resume)
-    test = _scored(session, session.test) if session.test else None
+    answers = _answers(session, session.test)
+    test = _scored(session, session.test, answers)
     unseen = _unseen(ground, session)
     if processes.first:
-        _leave(session, objectives, directory)
+        _leave(session, objectives, directory, answers)
     report = SeedReport(
         seed=seed,
         steps=progress.done,
         best_step=progress.best_step,
-        dev=_scored(session, session.stopping) or {},
+        dev=_scored(session, session.stopping, _answers(session, session.stopping)) or {},
         test=test,
         seconds=time.perf_counter() - started,
         peak_memory_mib=_peak_memory(session),
@@ -204,7 +205,9 @@ def _one_seed(
         cost={**progress.cost, "cpu_seconds": time.process_time() - cpu},
         evaluations=progress.evaluations,
         remarks=tuple(fitting.remarks),
-        test_deduplicated=_scored(session, unseen) if test and unseen else None,
+        test_deduplicated=_scored(
+            session, [session.test[i] for i in unseen], [answers[i] for i in unseen]
+        ),
     )
     if processes.first:
         write_json(finished, attrs.asdict(report))
@@ -212,9 +215,15 @@ def _one_seed(
     return report
 
 
-def _leave(session: Session, objectives: Sequence[BoundObjective], directory: Path) -> None:
+def _leave(
+    session: Session,
+    objectives: Sequence[BoundObjective],
+    directory: Path,
+    answers: Sequence[torch.Tensor],
+) -> None:
     """Write what outlives the run of a seed, beside its report."""
-    write_predictions(session, directory)
+    if answers:
+        write_predictions(session.task, answers, directory)
     export_model(session, directory / "model")
     _write_states(objectives, directory)
 
@@ -229,10 +238,11 @@ def _remarks(session: Session, objectives: Sequence[BoundObjective], cut: int) -
         yield f"{warning} (`aang show` says more)"
 
 
-def _unseen(ground: Ground, session: Session) -> list[Row]:
+def _unseen(ground: Ground, session: Session) -> list[int]:
     """The test rows whose text does not stand in train; none where that is every row."""
     seen = seen_in_training(ground.task)
-    return [row for row in session.test if not seen[row.origin.document]] if any(seen) else []
+    rows = enumerate(session.test)
+    return [i for i, row in rows if not seen[row.origin.document]] if any(seen) else []
 
 
 def _truncated(backbone: Backbone) -> int:
@@ -248,12 +258,18 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _scored(session: Session, rows: Sequence[Row]) -> dict[str, float] | None:
-    """Every metric on these rows; None where they have no labels."""
-    if any(row.label is None for row in rows):
+def _answers(session: Session, rows: Sequence[Row]) -> list[torch.Tensor]:
+    """The chosen checkpoint's logits for each row."""
+    return predict(session.model.backbone, session.end_task_head, session.task, rows)
+
+
+def _scored(
+    session: Session, rows: Sequence[Row], answers: Sequence[torch.Tensor]
+) -> dict[str, float] | None:
+    """Every metric on these rows; None where there are none, or they have no labels."""
+    if not rows or any(row.label is None for row in rows):
         return None
-    logits = predict(session.model.backbone, session.end_task_head, session.task, rows)
-    return scores(session.task, logits, rows)
+    return scores(session.task, answers, rows)
 
 
 def _weights(session: Session) -> dict[str, Any]:
