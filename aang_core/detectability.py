@@ -31,10 +31,11 @@ def detectable(
     :param std: of the paired differences over seeds.
     :return: ``seeds``: by chance over seeds alone; ``texts``: by chance over test texts alone (accuracy: paired, from
         the predictions of both; macro-F1: the delta method, unpaired, so too large rather than too small); ``both``:
-        the root of the sum of their squares. None where it cannot be known: fewer than two seeds, other metrics, dev.
+        the root of the sum of their squares. None where it cannot be known: fewer than two seeds, other metrics, dev; or
+        differences that do not vary at all, which would claim that nothing is too small to be seen.
     """
     seeds = None
-    if len(run.seeds) > 1:
+    if len(run.seeds) > 1 and std > 1e-12:
         seeds = smallest_detectable_difference(std, len(run.seeds))
     texts = _over_texts(baseline, run, metric) if split == "test" else None
     both = None if seeds is None or texts is None else math.hypot(seeds, texts)
@@ -49,7 +50,7 @@ def _over_texts(baseline: FinishedRun, run: FinishedRun, metric: str) -> float |
         gain = np.mean([right for _, right in second], axis=0)
         gain = gain - np.mean([right for _, right in first], axis=0)
         error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
-        return _BOTH_QUANTILES * error if math.isfinite(error) else None
+        return _BOTH_QUANTILES * error if 0 < error < math.inf else None
     # The texts are the same for all seeds, so over seeds the error is a mean, and no smaller.
     errors = [
         float(np.mean([macro_f1_standard_error(confusion) for confusion, _ in answers]))

@@ -70,6 +70,13 @@ def test_what_could_have_been_seen_counts_seeds_and_texts(runs):
     assert row["metrics"]["f1"]["detectable"]["texts"] == pytest.approx(expected)
 
 
+def test_differences_that_do_not_vary_claim_no_certainty(tmp_path):
+    paths = [write_run(tmp_path / name, {0: 20, 1: 20}) for name in "ab"]
+    row = compared(*paths).rows[1]
+    assert row["detectable"] == {"seeds": None, "texts": None, "both": None}
+    assert row["p_value"] is None
+
+
 def test_unequal_cost_is_said(runs, tmp_path):
     assert "aang read 1.50 times the tokens of plain" in " ".join(compared(*runs).remarks)
     equal = write_run(tmp_path / "equal", BETTER, tokens=21_000)

@@ -41,7 +41,9 @@ def command(runs: tuple[Path, ...], as_json: bool, markdown: bool, csv_file: Pat
     if as_json:
         render.document(found.rows)
     else:
-        cells = [_cells(row, metric) for row in found.rows for metric in row["metrics"]]
+        own = found.metric
+        metrics = [own, *(name for name in found.rows[0]["metrics"] if name != own)]
+        cells = [_cells(row, metric) for row in found.rows for metric in metrics]
         title = f"{found.split} scores, baseline {found.rows[0]['run']}"
         if markdown:
             click.echo(_markdown(cells))
