@@ -52,12 +52,13 @@ def seen_in_training(task: Task) -> list[bool]:
 
 def _inputs(split: Any) -> list[Any]:
     names = [name for name in split.column_names if name != LABEL]
-    columns = [_hashable(split[name][:]) for name in names]
+    columns = [_texts_of(split[name][:]) for name in names]
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
-def _hashable(values: Sequence[Any]) -> list[Any]:
-    return [tuple(map(str, v)) if isinstance(v, list) else str(v) for v in values]
+def _texts_of(values: Sequence[Any]) -> list[str]:
+    """A column as texts; the words of a token task's rows are joined."""
+    return [" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in values]
 
 
 def audit_task(task: Task, thorough: bool = True) -> dict[str, Any]:

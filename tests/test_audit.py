@@ -89,6 +89,21 @@ def test_tokens_say_what_a_run_would_cut():
     assert 0 < cut["cut_tokens"] <= cut["cut_rows"] <= 1
 
 
+def test_words_of_a_token_task_count_as_its_text(tmp_path):
+    words = ["five", "words", "are", "enough", "here"]
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("Before. " + " ".join(words) + " After.", encoding="utf-8")
+    for split, own in (("train", words), ("dev", ["other", "words"]), ("test", words)):
+        rows = [{"text": own, "label": ["x", "y"] + ["x"] * (len(own) - 2)}]
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(rows[0]), encoding="utf-8")
+    (tmp_path / "task.toml").write_text('kind = "token"\n', encoding="utf-8")
+    found = audit_task(load(tmp_path, **{"in-domain": str(corpus)}))
+    assert found["in_train"] == {"dev": 0, "test": 1}
+    assert found["external"]["in-domain"] == {"dev": 0, "test": 1}
+    assert found["lengths"]["test"]["mean"] == 5
+    assert found["labels"]["train"] == {"x": 4, "y": 1}
+
+
 def test_the_published_leak_of_acl_arc(shared_data):
     found = audit_task(load(shared_data / "acl-arc"))
     assert found["in_train"] == {"dev": 43, "test": 52}
