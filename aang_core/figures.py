@@ -196,14 +196,14 @@ def alignments(story: Story) -> Plot:
     found = story.estimates
     auxiliary = [e for e in found if e.id != END_TASK]
     harmful = sum(e.harmful for e in auxiliary)
-    helpful = sum(e.mean > 2 * e.error for e in auxiliary)
+    helpful = sum(e.helpful for e in auxiliary)
     first = [e for e in found if e.id == END_TASK]
     shown = [*first, *_top_and_bottom(auxiliary)]
 
     def colour(estimate: Estimate) -> str:
         if estimate.harmful:
             return COLOURS[3]
-        return COLOURS[2] if estimate.mean > 2 * estimate.error else QUIET
+        return COLOURS[2] if estimate.helpful else QUIET
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()

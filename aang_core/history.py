@@ -22,6 +22,9 @@ END_TASK = "end-task"
 EARLY, LATE = 0.1, 0.5
 """The first tenth and the last half of the steps: the windows of the paper's Figure 5."""
 
+ENOUGH = 5
+"""Steps from which a standard error of alignments is worth judging by."""
+
 Series = NDArray[np.float64]
 
 
@@ -88,7 +91,12 @@ class Estimate:
     @property
     def harmful(self) -> bool:
         """Negative transfer: the mean alignment lies more than two standard errors below 0."""
-        return self.mean < -2 * self.error
+        return self.count >= ENOUGH and self.mean < -2 * self.error
+
+    @property
+    def helpful(self) -> bool:
+        """It lies more than two standard errors above 0."""
+        return self.count >= ENOUGH and self.mean > 2 * self.error
 
 
 def read_history(path: Path) -> History:

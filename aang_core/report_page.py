@@ -141,7 +141,7 @@ def _alarm(harmful: Sequence[Estimate]) -> str:
     shown = [f"{e.id} ({e.mean:+.3f} ± {e.error:.3f})" for e in worst[:_NAMED]]
     more = f" and {len(worst) - _NAMED} more" if len(worst) > _NAMED else ""
     return (
-        f"Negative transfer: {len(worst)} of the losses have a mean alignment more than two standard errors below 0: "
+        f"Negative transfer, mean alignments more than two standard errors below 0: {len(worst)} of the losses: "
         f"{', '.join(shown)}{more}"
     )
 

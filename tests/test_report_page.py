@@ -100,7 +100,7 @@ def test_every_datum_is_escaped(made):
 def test_the_page_says_what_matters(made):
     text = " ".join(Reader(made[0]).text)
     for part in (
-        "Negative transfer: 1 of the losses",
+        "two standard errors below 0: 1 of the losses",
         IDS[1],
         "3 of 40 test texts stand in train",
         "points of test accuracy over plain",
