@@ -187,8 +187,7 @@ def _one_seed(
         fitting.remark(remark)
     progress = fitting.run(resume)
     answers = _answers(session, session.test)
-    test = _scored(session, session.test, answers)
-    unseen = _unseen(ground, session)
+    test, deduplicated = _test_scores(ground, session, answers)
     if processes.first:
         _leave(session, objectives, directory, answers)
     report = SeedReport(
@@ -205,9 +204,7 @@ def _one_seed(
         cost={**progress.cost, "cpu_seconds": time.process_time() - cpu},
         evaluations=progress.evaluations,
         remarks=tuple(fitting.remarks),
-        test_deduplicated=_scored(
-            session, [session.test[i] for i in unseen], [answers[i] for i in unseen]
-        ),
+        test_deduplicated=deduplicated,
     )
     if processes.first:
         write_json(finished, attrs.asdict(report))
@@ -238,11 +235,14 @@ def _remarks(session: Session, objectives: Sequence[BoundObjective], cut: int) -
         yield f"{warning} (`aang show` says more)"
 
 
-def _unseen(ground: Ground, session: Session) -> list[int]:
-    """The test rows whose text does not stand in train; none where that is every row."""
-    seen = seen_in_training(ground.task)
-    rows = enumerate(session.test)
-    return [i for i, row in rows if not seen[row.origin.document]] if any(seen) else []
+def _test_scores(
+    ground: Ground, session: Session, answers: Sequence[torch.Tensor]
+) -> tuple[dict[str, float] | None, dict[str, float] | None]:
+    """On all of test, and on its rows whose text does not stand in train (None where that is every row)."""
+    rows, seen = session.test, seen_in_training(ground.task)
+    unseen = [i for i, row in enumerate(rows) if not seen[row.origin.document]] if any(seen) else []
+    part = _scored(session, [rows[i] for i in unseen], [answers[i] for i in unseen])
+    return _scored(session, rows, answers), part
 
 
 def _truncated(backbone: Backbone) -> int:
