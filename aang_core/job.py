@@ -172,18 +172,10 @@ def _one_seed(
     if resume and finished.exists():
         return seed_report(_read(finished))
     started, cpu = time.perf_counter(), time.process_time()
-    task = seed_task(ground, seed)
-    backbone = load_backbone(ground, seed)
-    said: list[str] = []
-    objectives = bind_objectives(
-        ground, task, backbone, seed, remark=said.append, progress=watcher.on_preparation
-    )
-    cut = _truncated(backbone)
-    session = build_session(ground.config, seed, task, backbone, objectives, processes)
-    cut = _truncated(backbone) - cut
+    session, objectives, said = _ready(ground, seed, watcher, processes)
     watcher.on_seed(session)
     fitting = Fitting(session, directory, watcher)
-    for remark in (*said, *_remarks(session, objectives, cut)):
+    for remark in said:
         fitting.remark(remark)
     progress = fitting.run(resume)
     answers = _answers(session, session.test)
@@ -210,6 +202,21 @@ def _one_seed(
         write_json(finished, attrs.asdict(report))
         fitting.discard()
     return report
+
+
+def _ready(
+    ground: Ground, seed: int, watcher: Watcher, processes: Processes
+) -> tuple[Session, list[BoundObjective], list[str]]:
+    """A seed's session, its objectives, and what the user should know before the first step."""
+    task, backbone = seed_task(ground, seed), load_backbone(ground, seed)
+    said: list[str] = []
+    objectives = bind_objectives(
+        ground, task, backbone, seed, remark=said.append, progress=watcher.on_preparation
+    )
+    cut = _truncated(backbone)
+    session = build_session(ground.config, seed, task, backbone, objectives, processes)
+    said += _remarks(session, objectives, _truncated(backbone) - cut)
+    return session, objectives, said
 
 
 def _leave(

@@ -62,7 +62,9 @@ def bind(task, backbone, ids=MIXED, **options):
     for objective in ids:
         data, *others = objective.split("/")
         source = primitive(data)
-        objectives.append(BoundObjective(objective, source, *(primitive(n, source) for n in others)))
+        objectives.append(
+            BoundObjective(objective, source, *(primitive(n, source) for n in others))
+        )
     return objectives
 
 

@@ -60,7 +60,7 @@ def test_decoders(tmp_path):
 def test_settings():
     assert "at least 4" in refused("scratch:tiny", BackboneSettings(device="cpu", max_length=2))
     assert "no floating-point type" in refused("scratch:tiny", BackboneSettings(dtype="int8"))
-    assert "unknown device" in refused("scratch:tiny", BackboneSettings(device="abacus"))
+    assert "'abacus'" in refused("scratch:tiny", BackboneSettings(device="abacus"))
 
 
 def test_texts_that_are_none():

@@ -65,7 +65,8 @@ def test_an_objective_without_a_target_is_unobserved():
     none = attrs.evolve(empty, index=empty.index[:0], value=empty.value[:0])
     segments = (step.batch.segments[0], attrs.evolve(step.batch.segments[1], count=0))
     step = attrs.evolve(
-        step, batch=attrs.evolve(step.batch, targets=(step.batch.targets[0], none), segments=segments)
+        step,
+        batch=attrs.evolve(step.batch, targets=(step.batch.targets[0], none), segments=segments),
     )
     assert_engines_agree(step)
     result = fused(step.model, step.batch, step.coefficients, step.dev_gradient)

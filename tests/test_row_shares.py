@@ -34,7 +34,9 @@ def test_largest_remainder_by_hand():
     weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     assert share_rows(weights, 10, [RowNeed()] * 3, "weight", generator()).rows == (5, 3, 2)
     assert share_rows(weights, 10, [RowNeed()] * 3, "equal", generator()).rows == (4, 3, 3)
-    assert share_rows(weights, 10, [RowNeed(), RowNeed(4, 2), RowNeed()], "weight", generator()).rows == (5, 4, 1)
+    assert share_rows(
+        weights, 10, [RowNeed(), RowNeed(4, 2), RowNeed()], "weight", generator()
+    ).rows == (5, 4, 1)
 
 
 @pytest.mark.parametrize("units", [(1, 1, 1, 1), (1, 2, 4, 1)])

@@ -12,7 +12,9 @@ from aang_core.protocols import BackboneSettings
 from aang_core.rows import Origin
 from aang_core.testing import tiny_task
 
-FAMILIES = [family for family in PACKED if family != "albert"]  # ALBERT's one layer is not a list of three
+FAMILIES = [
+    family for family in PACKED if family != "albert"
+]  # ALBERT's one layer is not a list of three
 
 
 def loaded(folder, family, **settings):
