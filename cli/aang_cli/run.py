@@ -54,7 +54,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
 @click.option(
     "--train-rows", type=int, help="Keep this many labelled training rows.  [default: all]"
 )
-@click.option("--max-steps", type=int, help="Most optimiser steps.  [default: 600]")
+@click.option("--max-steps", type=int, help="Most optimiser steps.  [default: 200]")
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file of settings.")
 @click.option(
     "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting; repeatable."
