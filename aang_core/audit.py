@@ -217,7 +217,7 @@ def findings(audit: Mapping[str, Any]) -> list[str]:
         if exact:
             found.append(f"{exact} of {rows} {name} texts stand in train")
         if near:
-            found.append(f"{near} {name} texts nearly do")
+            found.append(f"{near} {name} texts stand nearly in train")
     if repeats := {split: n for split, n in audit["duplicates"].items() if n}:
         parts = ", ".join(f"{n} in {split}" for split, n in repeats.items())
         found.append(f"repeated rows: {parts}")

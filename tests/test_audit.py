@@ -52,7 +52,7 @@ def test_every_fault_is_counted(folder):
     assert found["external"] == {"in-domain": {"dev": 0, "test": 1}}
     assert findings(found) == [
         "1 of 4 test texts stand in train",
-        "1 test texts nearly do",
+        "1 test texts stand nearly in train",
         "repeated rows: 1 in train",
         "1 text has more than one label",
         "1 test texts stand in the corpus in-domain",

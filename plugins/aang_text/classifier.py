@@ -209,8 +209,7 @@ tags:
 
 # {task.name}
 
-{checkpoint.known_as}, fine-tuned on the task `{task.name}` ({task.kind}) together with auxiliary objectives whose
-weights were learnt by meta-gradients (Dery et al., AANG, ICLR 2023), by aang.
+{checkpoint.known_as}, fine-tuned on the task `{task.name}` ({task.kind}) by aang.
 It needs nothing but transformers:
 
 ```python
@@ -223,7 +222,8 @@ It answers with
 
 {labels}
 
-Development and test results, the objectives and their weights are in the run's `report.json`.
+The run's `report.json` holds the method, development and test results, and the auxiliary objectives, where the
+method has any, with their weights (Dery et al., AANG, ICLR 2023).
 """
 
 
