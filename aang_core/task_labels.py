@@ -96,8 +96,14 @@ def infer_kind(spec: TaskSpec, train: Sequence[Any]) -> tuple[str, tuple[str, ..
     """
     if spec.kind:
         return spec.kind, ()
-    if any(isinstance(value, (list, tuple)) for value in train):
-        return "multilabel", ()
+    lists = [list(map(label_key, v)) for v in train if isinstance(v, (list, tuple))]
+    if lists:
+        repeating = sum(len(set(names)) < len(names) for names in lists)
+        remark = (
+            f"labels are lists, so each text has several labels at once; {repeating} of {len(lists)} lists repeat "
+            'one: if they hold a label a word, say kind = "token" in task.toml'
+        )
+        return "multilabel", (remark,) if repeating else ()
     if spec.metric in CORRELATIONS:
         return "regression", ()
     numbers = [_number(value) for value in train]

@@ -100,6 +100,13 @@ def test_lists_are_several_labels(tmp_path):
     task = load(splits(tmp_path, [["a", "b"], [], ["c"]], [["b"]], [[]]))
     assert (task.kind, task.label_names) == ("multilabel", ("a", "b", "c"))
     assert task.splits["train"]["label"][:] == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert not any("token" in remark for remark in task.remarks)
+
+
+def test_lists_that_repeat_a_label_may_be_labels_of_words(tmp_path):
+    task = load(splits(tmp_path, [["O", "O", "B"], ["B"]], [["B"]], [["O"]]))
+    assert task.kind == "multilabel"
+    assert any("1 of 2 lists" in r and 'kind = "token"' in r for r in task.remarks)
 
 
 def test_token_tasks_have_a_label_a_word(tmp_path):
