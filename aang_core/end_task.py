@@ -14,11 +14,8 @@ from torch.nn import functional as F
 
 from aang_core.protocols import Binding
 from aang_core.randomness import generator
-from aang_core.rows import Hidden, Layout, Packed, Row, Targets
+from aang_core.rows import IGNORED, Hidden, Layout, Packed, Row, Targets
 from aang_core.task import Task
-
-IGNORED = -100
-"""The label of positions that a token task does not score."""
 
 
 class EndTask:
@@ -48,13 +45,8 @@ class EndTask:
         return self.task.label_names
 
     def targets(self, packed: Packed) -> Targets:
-        """One target per row (index counts rows), or per labelled position for token tasks."""
-        if self.task.kind == "token":
-            labels = torch.cat([torch.as_tensor(label) for label in packed.labels])
-            index = (labels != IGNORED).nonzero().squeeze(1)
-            return Targets(index=index, value=labels[index], level="position")
-        rows = torch.arange(len(packed.labels))
-        return Targets(index=rows, value=label_tensor(self.task, packed.labels), level="row")
+        """Those of `label_targets`."""
+        return label_targets(self.task, packed)
 
     def head(self) -> nn.Module:
         """A new head in its initial state."""
@@ -69,6 +61,16 @@ class EndTask:
     def state(self) -> Mapping[str, Tensor]:
         """The class weights, where there are any."""
         return {} if self.class_weights is None else {"class_weights": self.class_weights}
+
+
+def label_targets(task: Task, packed: Packed) -> Targets:
+    """A task's labels: one target per row (index counts rows), or per labelled position for token tasks."""
+    if task.kind == "token":
+        labels = torch.cat([torch.as_tensor(label) for label in packed.labels])
+        index = (labels != IGNORED).nonzero().squeeze(1)
+        return Targets(index=index, value=labels[index], level="position")
+    rows = torch.arange(len(packed.labels))
+    return Targets(index=rows, value=label_tensor(task, packed.labels), level="row")
 
 
 def label_tensor(task: Task, labels: Sequence[Any]) -> Tensor:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from aang_core.end_task import end_task_losses, label_tensor
+from aang_core.end_task import end_task_losses, label_targets
 from aang_core.errors import PluginError
 from aang_core.protocols import Binding
-from aang_core.rows import IGNORED, Hidden, Layout, Packed, Targets
+from aang_core.rows import Hidden, Layout, Packed, Targets
 from aang_core.task import Task
 from aang_text.outputs.heads import PositionHead, backbone_of, new_head
 
@@ -42,12 +41,7 @@ class Supervised:
 
     def targets(self, packed: Packed) -> Targets:
         """One target a row, or for token tasks one a labelled position."""
-        if self.task.kind == "token":
-            labels = torch.cat([torch.as_tensor(label) for label in packed.labels])
-            index = (labels != IGNORED).nonzero().squeeze(1)
-            return Targets(index=index, value=labels[index])
-        rows = torch.arange(len(packed.labels))
-        return Targets(index=rows, value=label_tensor(self.task, packed.labels), level="row")
+        return label_targets(self.task, packed)
 
     def head(self) -> nn.Module:
         """A new head: [M, H] → [M, C]."""
