@@ -8,7 +8,7 @@ which targets change with them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 import torch
@@ -18,7 +18,7 @@ from aang_core.assembly import bind_objectives, load_backbone, seed_task, settle
 from aang_core.batching import BoundObjective, Piece, RowRule, prepare
 from aang_core.config import RunConfig
 from aang_core.primitives import Space
-from aang_core.protocols import BoundOutput
+from aang_core.protocols import BoundOutput, unheard
 from aang_core.randomness import generator
 from aang_core.registry import Registry
 from aang_core.rows import Packed, Targets
@@ -72,16 +72,23 @@ def findings_of(
     return {objective.id: findings(objective, seed, rows) for objective in objectives}
 
 
-def warnings_of(config: RunConfig, space: Space, registry: Registry) -> dict[str, list[str]]:
+def warnings_of(
+    config: RunConfig,
+    space: Space,
+    registry: Registry,
+    progress: Callable[[str, int, int], None] = unheard,
+) -> dict[str, list[str]]:
     """By objective id, what makes the legal objectives of a space pointless on a configuration's task.
 
+    :param progress: as in `Binding`; some data sources have to be made first, which takes minutes.
     :raises AangError: where task, data or encoder cannot be had, or an output cannot be fitted on the data.
     """
     ground = settle(attrs.evolve(config, method="finetune"), registry)
     ground = attrs.evolve(ground, space=space)
     seed = config.seeds[0]
     backbone = load_backbone(ground, seed)
-    objectives = bind_objectives(ground, seed_task(ground, seed), backbone, seed)
+    task = seed_task(ground, seed)
+    objectives = bind_objectives(ground, task, backbone, seed, progress=progress)
     found = findings_of(objectives, seed)
     return {name: [finding.text for finding in each] for name, each in found.items()}
 
@@ -136,15 +143,15 @@ def visible_targets(output: BoundOutput, piece: Piece) -> Tensor:
         shown &= ~(packed.noise[place] != 0).any(-1)
     if targets.level != "position":
         return shown
-    index = targets.index.reshape(len(targets), -1)
-    reach: dict[int, Tensor] = {}
-    for m in shown.nonzero().flatten().tolist():
-        row = int(packed.row_of[place[m]])
-        if row not in reach:
-            reach[row] = reachable(piece.rules[row], int(packed.lengths[row]))
-        start, stop = int(packed.offsets[row]), int(packed.offsets[row + 1])
-        own = index[m][(index[m] >= start) & (index[m] < stop)]
-        shown[m] = bool(reach[row][own - start, place[m] - start].any())
+    index, rows = targets.index.reshape(len(targets), -1), packed.row_of[place]
+    for row in rows[shown].unique().tolist():
+        members = (shown & (rows == row)).nonzero().flatten()
+        start, length = int(packed.offsets[row]), int(packed.lengths[row])
+        reading, asked = index[members] - start, place[members, None] - start
+        inside = (reading >= 0) & (reading < length)
+        reach = reachable(piece.rules[row], length)
+        sees = reach[reading.clamp(0, length - 1), asked] & inside
+        shown[members] = sees.any(-1)
     return shown
 
 

@@ -101,13 +101,17 @@ def _warnings(
 
     A listing is still of use where the encoder is missing, or where an output cannot be fitted on the data.
     """
+    from aang_cli.progress_bar import ProgressBar
     from aang_core.config import RunConfig
     from aang_core.degenerate import warnings_of
     from aang_core.errors import AangError
 
     given = {"task": task, "model": model, "external": corpora}
     try:
-        return warnings_of(RunConfig.from_mapping(given), space, registry)
+        with ProgressBar(1) as bar:
+            return warnings_of(
+                RunConfig.from_mapping(given), space, registry, progress=bar.on_preparation
+            )
     except AangError as cause:
         render.remark(f"what is wrong with single objectives is not known: {cause}")
         return {}
