@@ -1,4 +1,7 @@
-"""What the plugin of loggers registers: records only; the code lies beside this file."""
+"""Loggers: TensorBoard, Weights & Biases and MLflow.
+
+Records only; the code lies beside this file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the built-in text plugin registers: records only; the code lies beside this file."""
+"""Primitives for texts, the Hugging Face encoders, the named spaces and the sample tasks.
+
+Records only; the code lies beside this file.
+"""
 
 from __future__ import annotations
 
