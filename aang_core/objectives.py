@@ -198,7 +198,8 @@ def sources_of(space: Space) -> tuple[str, ...]:
 
 def _check_required(space: Space, missing: Mapping[str, str]) -> None:
     faults = [
-        f"space {space.name!r} needs the data source {name!r}. {missing[name]}"
+        f"space {space.name!r} needs the data source {name!r}. {missing[name]}; or take a space without it "
+        "(see `aang list-spaces`)"
         for name in sources_of(space)
         if name in missing and name not in space.optional
     ]

@@ -122,6 +122,7 @@ def test_a_task_settles_what_its_data_provides(tmp_path):
     done = _aang("list-objectives", "--space", "td+ed", *task)
     assert done.exit_code == 1
     assert "needs the data source 'in-domain'" in done.stderr
+    assert "take a space without it" in done.stderr
     corpus = tmp_path / "texts.txt"
     corpus.write_text("One text.\nAnother one.\n", "utf-8")
     external = ("--external", f"in-domain={corpus}")
