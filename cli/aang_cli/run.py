@@ -187,6 +187,7 @@ def _train(config: RunConfig, out: Path | None, resume: bool, as_json: bool) -> 
     from aang_cli.closing_table import show
     from aang_cli.progress_bar import ProgressBar
     from aang_core.job import run
+    from aang_core.processes import left
 
     registry = options.registry_of(",".join(config.plugins))
     bar = ProgressBar(len(config.seeds))
@@ -200,6 +201,8 @@ def _train(config: RunConfig, out: Path | None, resume: bool, as_json: bool) -> 
             message += f"; go on with\n  {command}"
         click.echo(message, err=True)
         raise click.exceptions.Exit(130) from None
+    finally:
+        left()
     if os.environ.get("RANK", "0") != "0":
         return  # one process speaks for all
     if as_json:
