@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from aang_core.assembly import Ground, bind_objectives, load_backbone, seed_task
 from aang_core.audit import audit_task, findings, seen_in_training
 from aang_core.batching import BoundObjective
 from aang_core.config import RunConfig
-from aang_core.config_file import dump_config, load_config
+from aang_core.config_file import load_config
 from aang_core.degenerate import findings_of, summary
-from aang_core.errors import AangError, RunError
+from aang_core.errors import RunError
 from aang_core.evaluation import predict, scores
 from aang_core.export import export_model, write_predictions
 from aang_core.fitting import Fitting
@@ -35,7 +34,10 @@ from aang_core.registry import Registry, load_registry
 from aang_core.report import RunReport, SeedReport, seed_report, write_json
 from aang_core.report_page import write_run_page
 from aang_core.rows import Row
+from aang_core.run_directory import fresh_directory, occupied, seed_directory
 from aang_core.session import Session, build_session
+
+Scores = dict[str, float]
 
 
 def run(
@@ -62,38 +64,45 @@ def run(
     registry = registry or load_registry(frozenset(chosen.plugins) or None)
     ground = settle(chosen, registry)
     check_recipe(chosen)
-    directory = Path(out) if out else _fresh_directory(ground)
+    directory = Path(out) if out else fresh_directory(ground)
     processes = joined()
     loggers = chosen_loggers(chosen.log, registry)
     spoken = processes.first  # one process speaks for all
     watcher = Logged((spoken and watcher) or Watcher(), loggers if spoken else (), chosen)
-    occupy(directory, chosen, resume, processes)
-    watcher.on_begin(directory)
-    audit = _audited(ground, watcher)
-    with _nothing_left_behind(directory, resume, processes), closing(watcher):
-        seeds = tuple(
-            _one_seed(
-                ground, seed, seed_directory(directory, chosen, seed), resume, watcher, processes
-            )
-            for seed in chosen.seeds
-        )
-    report = RunReport(
+    with occupied(directory, chosen, resume, processes), closing(watcher):
+        watcher.on_begin(directory)
+        audit = _audited(ground, watcher)
+        seeds = [
+            _one_seed(ground, n, seed_directory(directory, chosen, n), resume, watcher, processes)
+            for n in chosen.seeds
+        ]
+    report = _report(ground, seeds, directory, audit, registry)
+    if processes.first:
+        write_json(directory / "report.json", report.as_mapping())
+        write_run_page(directory)
+    return report
+
+
+def _report(
+    ground: Ground,
+    seeds: Sequence[SeedReport],
+    directory: Path,
+    audit: Mapping[str, Any],
+    registry: Registry,
+) -> RunReport:
+    return RunReport(
         task=ground.task.name,
         space=ground.space.name if ground.space else "",
-        method=chosen.method,
+        method=ground.config.method,
         model=ground.model,
         metric=ground.task.metric,
         reads=tuple(n for n in ground.kind.reads if n in ground.task.splits["train"].column_names),
-        seeds=seeds,
+        seeds=tuple(seeds),
         remarks=tuple(ground.task.remarks),
         directory=directory,
         audit=audit,
         plugins=_provenance(registry),
     )
-    if processes.first:
-        write_json(directory / "report.json", report.as_mapping())
-        write_run_page(directory)
-    return report
 
 
 def _audited(ground: Ground, watcher: Watcher) -> dict[str, Any]:
@@ -110,54 +119,6 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Python's spelling of keywords: paths as strings, ``with_`` as ``with``."""
     plain = {name.rstrip("_"): value for name, value in settings.items()}
     return {n: os.fspath(v) if isinstance(v, Path) else v for n, v in plain.items()}
-
-
-def seed_directory(directory: Path, config: RunConfig, seed: int) -> Path:
-    """Where one seed's files lie: the run directory itself, or ``seed-N`` in it where there are several."""
-    return directory if len(config.seeds) == 1 else directory / f"seed-{seed}"
-
-
-def _fresh_directory(ground: Ground) -> Path:
-    config = ground.config
-    parts = [ground.task.name, *([ground.space.name] if ground.space else []), config.method]
-    base = Path("runs") / "-".join(parts)
-    taken = (base.with_name(f"{base.name}-{n}") for n in range(2, 100_000))
-    return base if not base.exists() else next(place for place in taken if not place.exists())
-
-
-def occupy(directory: Path, config: RunConfig, resume: bool, processes: Processes) -> None:
-    """Take a run directory, or refuse: nothing that is there is ever overwritten.
-
-    :raises RunError: where it holds something else, a run already, or with `resume` a run of another configuration.
-    """
-    text, path = dump_config(config), directory / "config.toml"
-    if resume:
-        if not path.exists():
-            raise RunError(f"{directory} holds no run to resume (no config.toml)")
-        if load_config(path) != config:
-            raise RunError(
-                f"{directory} was begun with other settings than these (see its config.toml); "
-                "resume it with the same ones, or begin another with --out"
-            )
-    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        what = "holds a run already" if path.exists() else "exists and is not an empty folder"
-        raise RunError(f"{directory} {what}; go on with --resume, or choose another --out")
-    processes.wait()
-    if processes.first and not resume:
-        directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _nothing_left_behind(directory: Path, resume: bool, processes: Processes) -> Iterator[None]:
-    """Free the run directory again where a mendable error comes before the first step: there is nothing to resume."""
-    try:
-        yield
-    except AangError:
-        begun = any(directory.rglob("history.jsonl"))
-        if not resume and not begun and processes.first:
-            shutil.rmtree(directory)
-        raise
 
 
 def _one_seed(
@@ -177,31 +138,41 @@ def _one_seed(
     fitting = Fitting(session, directory, watcher)
     for remark in said:
         fitting.remark(remark)
-    progress = fitting.run(resume)
+    fitting.run(resume)
     answers = _answers(session, session.test)
-    test, deduplicated = _test_scores(ground, session, answers)
+    test = _test_scores(ground, session, answers)
     if processes.first:
         _leave(session, objectives, directory, answers)
-    report = SeedReport(
-        seed=seed,
-        steps=progress.done,
-        best_step=progress.best_step,
-        dev=_scored(session, session.stopping, _answers(session, session.stopping)) or {},
-        test=test,
+    report = attrs.evolve(
+        _seed_report(fitting, test),
         seconds=time.perf_counter() - started,
-        peak_memory_mib=_peak_memory(session),
-        engine=session.engine.kind if session.dev else "plain",
-        objectives=len(objectives),
-        weights=_weights(session),
-        cost={**progress.cost, "cpu_seconds": time.process_time() - cpu},
-        evaluations=progress.evaluations,
-        remarks=tuple(fitting.remarks),
-        test_deduplicated=deduplicated,
+        cost={**fitting.progress.cost, "cpu_seconds": time.process_time() - cpu},
     )
     if processes.first:
         write_json(finished, attrs.asdict(report))
         fitting.discard()
     return report
+
+
+def _seed_report(fitting: Fitting, test: tuple[Scores | None, Scores | None]) -> SeedReport:
+    """What a finished seed ended with; its time is still to come."""
+    session, progress = fitting.session, fitting.progress
+    return SeedReport(
+        seed=session.seed,
+        steps=progress.done,
+        best_step=progress.best_step,
+        dev=_scored(session, session.stopping, _answers(session, session.stopping)) or {},
+        test=test[0],
+        seconds=0.0,
+        peak_memory_mib=_peak_memory(session),
+        engine=session.engine.kind if session.dev else "plain",
+        objectives=len(session.factors.ids),
+        weights=_weights(session),
+        cost=progress.cost,
+        evaluations=progress.evaluations,
+        remarks=tuple(fitting.remarks),
+        test_deduplicated=test[1],
+    )
 
 
 def _ready(
@@ -244,7 +215,7 @@ def _remarks(session: Session, objectives: Sequence[BoundObjective], cut: int) -
 
 def _test_scores(
     ground: Ground, session: Session, answers: Sequence[torch.Tensor]
-) -> tuple[dict[str, float] | None, dict[str, float] | None]:
+) -> tuple[Scores | None, Scores | None]:
     """On all of test, and on its rows whose text does not stand in train (None where that is every row)."""
     rows, seen = session.test, seen_in_training(ground.task)
     unseen = [i for i, row in enumerate(rows) if not seen[row.origin.document]] if any(seen) else []
@@ -272,7 +243,7 @@ def _answers(session: Session, rows: Sequence[Row]) -> list[torch.Tensor]:
 
 def _scored(
     session: Session, rows: Sequence[Row], answers: Sequence[torch.Tensor]
-) -> dict[str, float] | None:
+) -> Scores | None:
     """Every metric on these rows; None where there are none, or they have no labels."""
     if not rows or any(row.label is None for row in rows):
         return None

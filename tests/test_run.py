@@ -194,6 +194,10 @@ def test_a_fault_found_before_the_first_step_leaves_nothing(task, tmp_path):
     with pytest.raises(AangError):
         aang.run(task=str(task), out=out, **settings(device="nowhere"))
     assert not out.exists()
+    out.mkdir(parents=True)  # the user's own, so it stays
+    with pytest.raises(AangError):
+        aang.run(task=str(task), out=out, **settings(device="nowhere"))
+    assert list(out.iterdir()) == []
     aang.run(task=str(task), out=out, **settings(method="finetune", training={"max_steps": 1}))
 
 
@@ -203,7 +207,7 @@ def test_an_occupied_directory_is_left_alone(task, finished, tmp_path):
         aang.run(task=str(task), out=finished.directory, **settings())
     assert (finished.directory / "report.json").read_bytes() == before
     (tmp_path / "notes.txt").write_text("mine", "utf-8")
-    with pytest.raises(AangError, match="not an empty folder"):
+    with pytest.raises(AangError, match="not an empty folder; choose another --out$"):
         aang.run(task=str(task), out=tmp_path, **settings())
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -1,0 +1,84 @@
+"""A run's directory: found, taken before the first step, and freed again where nothing came of the run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aang_core.assembly import Ground
+from aang_core.config import RunConfig
+from aang_core.config_file import dump_config, load_config
+from aang_core.errors import AangError, RunError
+from aang_core.processes import Processes
+
+
+def seed_directory(directory: Path, config: RunConfig, seed: int) -> Path:
+    """Where one seed's files lie: the run directory itself, or ``seed-N`` in it where there are several."""
+    return directory if len(config.seeds) == 1 else directory / f"seed-{seed}"
+
+
+def fresh_directory(ground: Ground) -> Path:
+    """``runs/TASK-SPACE-METHOD``, with a number behind it where that is taken."""
+    config = ground.config
+    parts = [ground.task.name, *([ground.space.name] if ground.space else []), config.method]
+    base = Path("runs") / "-".join(parts)
+    taken = (base.with_name(f"{base.name}-{n}") for n in range(2, 100_000))
+    return base if not base.exists() else next(place for place in taken if not place.exists())
+
+
+@contextmanager
+def occupied(
+    directory: Path, config: RunConfig, resume: bool, processes: Processes
+) -> Iterator[None]:
+    """Take a run directory for the block, or refuse: nothing that is there is ever overwritten.
+
+    Where a mendable error comes before the first step there is nothing to resume, and all that the run made is removed
+    again; a folder that was there before stays.
+
+    :raises RunError: where it holds something else, a run already, or with `resume` a run of another configuration.
+    """
+    made = not directory.exists()
+    _take(directory, config, resume, processes)
+    try:
+        yield
+    except AangError:
+        begun = any(directory.rglob("history.jsonl"))
+        if not resume and not begun and processes.first:
+            _free(directory, made)
+        raise
+
+
+def _take(directory: Path, config: RunConfig, resume: bool, processes: Processes) -> None:
+    path = directory / "config.toml"
+    if resume:
+        if not path.exists():
+            raise RunError(f"{directory} holds no run to resume (no config.toml)")
+        if load_config(path) != config:
+            raise RunError(
+                f"{directory} was begun with other settings than these (see its config.toml); "
+                "resume it with the same ones, or begin another with --out"
+            )
+    elif path.exists():
+        raise RunError(
+            f"{directory} holds a run already; go on with --resume, or choose another --out"
+        )
+    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise RunError(f"{directory} exists and is not an empty folder; choose another --out")
+    processes.wait()
+    if processes.first and not resume:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(dump_config(config), encoding="utf-8")
+
+
+def _free(directory: Path, made: bool) -> None:
+    """Remove a run directory, or where the run has not `made` it, what is in it: it was empty before."""
+    if made:
+        shutil.rmtree(directory)
+        return
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
