@@ -59,7 +59,7 @@ class Training:
     max_steps: int = setting(Whole(1), 200)
     eval_every: int = setting(Whole(1), 20)
     patience: int = setting(Whole(1), 20)
-    lr: float = setting(Real(without_least=True), 1e-4)
+    lr: float = setting(Real(without_least=True), 3e-4)
     head_lr: float = setting(Real(without_least=True), 1e-3)
     beta1: float = setting(Real(most=1.0, without_most=True), 0.9)
     beta2: float = setting(Real(most=1.0, without_most=True), 0.98)
