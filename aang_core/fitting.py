@@ -6,7 +6,6 @@ Everything on disk is written here: ``history.jsonl`` (a line a step), ``checkpo
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from aang_core.checkpoint import load_parameters, save_parameters
 from aang_core.errors import RunError
 from aang_core.evaluation import predict, scores
 from aang_core.head_fitting import fit_heads
+from aang_core.history import strict_line
 from aang_core.processes import Processes
 from aang_core.progress import Progress, Watcher
 from aang_core.resuming import restore, snapshot
@@ -68,6 +68,8 @@ class Fitting:
         for index, (phase, total) in enumerate(phases(self.session)):
             if index >= self.progress.phase:
                 self._phase(index, phase, total)
+        if self.progress.best_score is None:
+            raise RunError(self._never_finite())
         self._final_fine_tuning()
         return self.progress
 
@@ -81,6 +83,15 @@ class Fitting:
         """Tell the user, and keep it for the report."""
         self.remarks.append(text)
         self.watcher.on_remark(text)
+
+    def _never_finite(self) -> str:
+        session, count = self.session, len(self.progress.evaluations)
+        return (
+            f"seed {session.seed}: dev {session.task.metric} was not finite (NaN or infinite) in any of {count} "
+            f"evaluations, so there is no best checkpoint in {self.directory}; expected a finite score in at least "
+            f"one. The training diverged: lower training.lr (now {session.config.training.lr:g}), and begin again "
+            "with another --out"
+        )
 
     def _begin(self) -> None:
         session = self.session
@@ -133,7 +144,7 @@ class Fitting:
         if self.session.processes.first:
             line = {**attrs.asdict(record), "step": self.progress.done}
             with self.history.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(strict_line(line))
         self.watcher.on_step(self.session, record, self.progress)
 
     def _evaluate(self) -> None:

@@ -1,6 +1,6 @@
 """``history.jsonl`` as arrays. In: the lines that a run wrote, one a step. Out: `History` and what follows from it.
 
-Fixed letters: S steps, K objectives. What a step did not observe is NaN.
+Fixed letters: S steps, K objectives. What a step did not observe, or observed as not finite (null in the file), is NaN.
 """
 
 from __future__ import annotations
@@ -97,6 +97,17 @@ class Estimate:
     def helpful(self) -> bool:
         """It lies more than two standard errors above 0."""
         return self.count >= ENOUGH and self.mean > 2 * self.error
+
+
+def strict_line(record: Mapping[str, Any]) -> str:
+    """A line of the file: strict JSON, in which a number that is not finite is null."""
+    return json.dumps(_strict(record), allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _strict(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_history(path: Path) -> History:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ class Progress:
     """Replaced after every step and evaluation.
 
     :param phase: index of the phase; `step` counts in it, `done` over all phases.
-    :param best_step: steps done when dev was best, 0 before the first evaluation.
+    :param best_step: steps done when dev was best; 0, and `best_score` None, while it never was finite.
     :param waited: evaluations since then.
     :param evaluations: ``{"step", metric: value, …}`` each.
     :param cost: labelled rows, rows and tokens so far, and the steps that were skipped.
@@ -42,9 +43,12 @@ class Progress:
         return attrs.evolve(self, step=self.step + 1, done=self.done + 1, cost=cost)
 
     def evaluated(self, metrics: dict[str, float], metric: str) -> Progress:
-        """After an evaluation; `waited` is 0 where it is the best so far (an equal one is not)."""
+        """After an evaluation; `waited` is 0 where it is the best so far.
+
+        An equal score is not better, and one that is not finite never is: nothing would ever beat a NaN.
+        """
         value = metrics[metric]
-        better = self.best_score is None or value > self.best_score
+        better = math.isfinite(value) and (self.best_score is None or value > self.best_score)
         return attrs.evolve(
             self,
             evaluations=(*self.evaluations, {"step": self.done, **metrics}),

@@ -17,6 +17,7 @@ from aang_core.history import (
     pooled,
     read_history,
     smoothed,
+    strict_line,
 )
 
 LINES = history_lines(0)
@@ -106,6 +107,19 @@ def test_a_history_without_auxiliaries_has_no_columns():
     plain = history_of([{**line, "weights": {}, "losses": {END_TASK: 1.0}} for line in LINES])
     assert plain.ids == ()
     assert plain.losses.shape == (60, 0)
+
+
+def test_what_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_path):
+    worse = {**LINES[0], "losses": {**LINES[0]["losses"], END_TASK: math.inf}, "lr": math.nan}
+    line = strict_line({**worse, "skipped": ("end-task",)})
+    assert "NaN" not in line
+    assert "Infinity" not in line
+    path = tmp_path / "history.jsonl"
+    path.write_text(line + strict_line(LINES[1]), "utf-8")
+    found = read_history(path)
+    assert np.isnan(found.end_task["losses"]).tolist() == [True, False]
+    assert np.isnan(found.lr).tolist() == [True, False]
+    assert json.loads(strict_line(LINES[1])) == LINES[1]
 
 
 def test_damage_is_named_with_its_line(tmp_path):

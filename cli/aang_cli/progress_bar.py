@@ -83,9 +83,7 @@ class ProgressBar(Watcher):
 
     def on_step(self, session: Session, record: StepRecord, progress: State) -> None:
         self._latest = _losses(record)
-        best = ""
-        if progress.best_score is not None:
-            best = f"  best dev {session.task.metric} {progress.best_score:.4f}"
+        best = f"  best dev {session.task.metric} {_best(progress)}" if progress.evaluations else ""
         self._bar.update(self._task, completed=progress.done, state=self._latest + best)
 
     def on_evaluation(self, session: Session, progress: State) -> None:
@@ -94,7 +92,7 @@ class ProgressBar(Watcher):
         value = progress.evaluations[-1][session.task.metric]
         self._say(
             f"seed {session.seed}  step {progress.done}/{max(self._total, progress.done)}  {self._latest}  "
-            f"dev {session.task.metric} {value:.4f}  best {progress.best_score:.4f}"
+            f"dev {session.task.metric} {value:.4f}  best {_best(progress)}"
         )
 
     def on_remark(self, remark: str) -> None:
@@ -106,6 +104,10 @@ class ProgressBar(Watcher):
             self._console.print(text, markup=False, highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def _best(progress: State) -> str:
+    return "none yet" if progress.best_score is None else f"{progress.best_score:.4f}"
 
 
 def _losses(record: StepRecord) -> str:
