@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from aang_core.errors import TaskError
 
 IGNORED = -100
-"""The label of a position that counts nowhere: special ones, and word pieces after the first."""
+"""The label (or tag) of a position that counts nowhere: special ones, and word pieces after the first.
+
+It stands here, and `rows` takes it from here, because scoring finished runs needs no torch.
+"""
 
 
 def score(kind: str, predictions: Any, labels: Any, classes: int = 0) -> dict[str, float]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from aang_core.errors import TaskError
+from aang_core.metrics import IGNORED as IGNORED
 
 
 @attrs.frozen
@@ -67,10 +68,6 @@ class Row:
 
     def __len__(self) -> int:
         return self.special.shape[0]
-
-
-IGNORED = -100
-"""The label (or tag) of a position that has none."""
 
 
 def lay_on_words(word: Tensor, values: Sequence[int]) -> Tensor:

@@ -1,5 +1,8 @@
 """Scores against definitions written out by hand, and their degenerate cases."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -98,3 +101,12 @@ def test_confusion_has_a_row_for_each_label():
 def test_what_cannot_be_scored_is_refused(kind, predicted, expected, says):
     with pytest.raises(TaskError, match=says):
         score(kind, predicted, expected)
+
+
+def test_scoring_needs_no_torch_and_means_the_same_by_an_ignored_label_as_rows_do():
+    code = "import sys, aang_core.metrics; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    from aang_core import rows
+
+    assert rows.IGNORED is IGNORED
