@@ -24,7 +24,7 @@ from aang_core.degenerate import findings_of, summary
 from aang_core.errors import RunError
 from aang_core.evaluation import predict, scores
 from aang_core.export import export_model, write_predictions
-from aang_core.fitting import Fitting
+from aang_core.fitting import Fitting, phases
 from aang_core.loggers import Logged, chosen_loggers
 from aang_core.processes import Processes, joined
 from aang_core.progress import Watcher
@@ -251,8 +251,8 @@ def _scored(
 
 
 def _weights(session: Session) -> dict[str, Any]:
-    """What the search ended with; equal weights for methods that learn none, empty without auxiliaries."""
-    if not session.factors.ids:
+    """What the last step weighed by; equal weights for ``static``, empty where it was the end-task's alone."""
+    if phases(session)[-1][0] == "end-task":
         return {}
     final = session.weights.weights(session.factors).tolist()
     return {

@@ -27,7 +27,8 @@ class SeedReport:
     :param dev: every metric of the chosen checkpoint on the dev rows that chose it.
     :param test: the same on test, read once; None where test has no labels.
     :param test_deduplicated: the same on the test rows whose text does not stand in train; None where all do not.
-    :param weights: ``objectives``, ``stages`` and ``end_task`` at the last step.
+    :param weights: ``objectives``, ``stages`` and ``end_task`` at the last step; empty for methods that end with
+        the end-task alone (finetune, pretrain-finetune), where nothing is left to weigh.
     :param cost: labelled rows, rows and tokens of training, skipped steps, CPU-seconds.
     """
 
@@ -79,7 +80,7 @@ class RunReport:
 
     @property
     def weights(self) -> dict[str, Any]:
-        """The learned weights, averaged over seeds; empty for methods without auxiliaries."""
+        """The learned weights, averaged over seeds; none, and λ = 1, for methods that end with the end-task alone."""
         learned = [seed.weights for seed in self.seeds if seed.weights]
         if not learned:
             return {"objectives": {}, "stages": {stage: {} for stage in STAGES}, "end_task": 1.0}

@@ -104,6 +104,7 @@ def _cards(story: Story) -> str:
     cards += [(f"{row['metric']} over {name}", f"{row['delta']:+.4f}") for name, row in story.gains]
     if story.searched:
         cards.append(("objectives", str(report["objectives"])))
+    if report["weights"]["objectives"]:
         cards.append(("end-task share λ", f"{report['weights']['end_task']:.3f}"))
     cards += [
         ("tokens a seed", f"{run.cost('tokens'):,.0f}"),

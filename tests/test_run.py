@@ -54,12 +54,17 @@ def test_every_method_trains_and_reports(method, task, tmp_path):
     assert set(SEED_KEYS.split()) <= seed.keys()
     assert written["method"] == method
     assert written["objectives"] == (0 if method == "finetune" else 24)
-    assert len(written["weights"]["objectives"]) == written["objectives"]
+    joint = method in ("aang", "tartan", "static")  # the others end with the end-task alone
+    assert len(written["weights"]["objectives"]) == (24 if joint else 0)
+    assert (written["weights"]["end_task"] == 1.0) is not joint
     assert set(seed["dev"]) == set(seed["test"]) == {"accuracy", "f1"}
     assert 0 < seed["best_step"] <= seed["steps"]
     assert load_config(out / "config.toml").method == method
     steps = history(out)
     assert [line["step"] for line in steps] == list(range(1, len(steps) + 1))
+    shares = {line["end_task_weight"] for line in steps}
+    if not joint:
+        assert shares == ({1.0} if method == "finetune" else {0.0, 1.0})
     learns = method in ("aang", "tartan")
     assert any(line["alignments"] for line in steps) is learns
     assert len(written["weights"]["objectives"].values()) == 0 or learns is (
@@ -207,7 +212,7 @@ def test_an_occupied_directory_is_left_alone(task, finished, tmp_path):
         aang.run(task=str(task), out=finished.directory, **settings())
     assert (finished.directory / "report.json").read_bytes() == before
     (tmp_path / "notes.txt").write_text("mine", "utf-8")
-    with pytest.raises(AangError, match="not an empty folder; choose another --out$"):
+    with pytest.raises(AangError, match=r"not an empty folder; choose another --out$"):
         aang.run(task=str(task), out=tmp_path, **settings())
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
