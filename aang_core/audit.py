@@ -23,6 +23,7 @@ from aang_core.task import Task
 from aang_core.task_files import SUFFIXES, Faults, read_table
 from aang_core.task_sources import HF
 from aang_core.task_spec import LABEL
+from aang_core.task_splits import rows_seen_in, texts_of
 
 UNASKED_BYTES = 64 * 2**20
 """Corpora up to this size are searched for test texts in every run; larger ones only by `aang audit`."""
@@ -40,8 +41,6 @@ def examples_of(task: Task) -> Examples:
 
 def seen_in_training(task: Task) -> list[bool]:
     """For each test row whether its text stands in the training split, labelled or not (`rows_seen_in`)."""
-    from aang_core.task_splits import rows_seen_in
-
     if "test" not in task.splits:
         return []
     train = _inputs(task.splits["train"])
@@ -52,13 +51,8 @@ def seen_in_training(task: Task) -> list[bool]:
 
 def _inputs(split: Any) -> list[Any]:
     names = [name for name in split.column_names if name != LABEL]
-    columns = [_texts_of(split[name][:]) for name in names]
+    columns = [texts_of(split[name][:]) for name in names]
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
-
-
-def _texts_of(values: Sequence[Any]) -> list[str]:
-    """A column as texts; the words of a token task's rows are joined."""
-    return [" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in values]
 
 
 def audit_task(task: Task, thorough: bool = True) -> dict[str, Any]:

@@ -22,7 +22,13 @@ from aang_core.task_spec import (
     did_you_mean,
     read_spec,
 )
-from aang_core.task_splits import draw_train_rows, rows_seen_in, split_rows
+from aang_core.task_splits import (
+    draw_train_rows,
+    labels_together,
+    repeats_together,
+    rows_seen_in,
+    split_rows,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -231,38 +237,51 @@ Rows = dict[str, dict[str, list[Any]]]
 
 
 def _complete(rows: Rows, labels: Labels) -> tuple[Rows, tuple[str, ...]]:
-    """Make the splits that are missing, by class, and say so.
+    """Make the splits that are missing, by class, and say so. Equal texts stay together, so that none leaks.
 
     :raises TaskError: where a class of a single file has fewer than three examples.
     """
     if "dev" in rows:
         return rows, () if "test" in rows else ("there is no test split: scores are those of dev",)
-    answers = labels.splits["train"]
+    train = rows["train"]
+    groups = repeats_together([values for column, values in train.items() if column != LABEL])
+    keys = labels_together(labels.kind, labels.splits["train"], groups)
     new = ("dev",) if "test" in rows else ("dev", "test")
-    least = 2 if labels.kind != "class" else 1
-    if len(new) == 2:
-        least = 3
-        counts = Counter(answers) if labels.kind == "class" else {}
-        small = [f"{labels.names[i]} ({n})" for i, n in sorted(counts.items()) if n < least]
-        if small:
-            raise TaskError(
-                "one single file is split by class into train, dev and test, so every class needs at "
-                f"least {least} examples; too small: {', '.join(small)}. Add examples, or give the "
-                "splits as files"
-            )
-    if len(answers) <= least:
-        raise TaskError(
-            f"{len(answers)} labelled example(s) are too few to make {' and '.join(new)} from"
-        )
-    parts = split_rows(labels.kind, answers, [SHARE] * len(new))
+    _check_enough(labels, keys, new)
+    parts = [
+        sorted(row for group in part for row in groups[group])
+        for part in split_rows(labels.kind, keys, [SHARE] * len(new))
+    ]
     made = {
-        split: {column: [values[i] for i in part] for column, values in rows["train"].items()}
+        split: {column: [values[i] for i in part] for column, values in train.items()}
         for split, part in zip(("train", *new), parts, strict=True)
     }
     sizes = ", ".join(f"{split} {len(part)}" for split, part in zip(made, parts, strict=True))
     how = "by class" if labels.kind == "class" else "at random"
     remark = f"train was split {how}, always in the same way: {sizes}"
+    if repeats := len(labels.splits["train"]) - len(groups):
+        remark += f"; {repeats} repeats of a text were kept in one split with it"
     return {**made, **({"test": rows["test"]} if "test" in rows else {})}, (remark,)
+
+
+def _check_enough(labels: Labels, keys: Sequence[Any], new: Sequence[str]) -> None:
+    """Whether splits can be made: `keys` has a label for each different text."""
+    least = 2 if labels.kind != "class" else 1
+    if len(new) == 2:
+        least = 3
+        counts = Counter(keys) if labels.kind == "class" else Counter()
+        classes = set(labels.splits["train"]) if labels.kind == "class" else ()
+        small = [f"{labels.names[i]} ({counts[i]})" for i in sorted(classes) if counts[i] < least]
+        if small:
+            raise TaskError(
+                "one single file is split by class into train, dev and test, so every class needs at "
+                f"least {least} examples with different texts; too small: {', '.join(small)}. Add examples, or "
+                "give the splits as files"
+            )
+    if len(keys) <= least:
+        raise TaskError(
+            f"{len(keys)} labelled example(s) with different texts are too few to make {' and '.join(new)} from"
+        )
 
 
 def _datasets(rows: Rows) -> dict[str, Dataset]:

@@ -6,6 +6,7 @@ Everything is deterministic: a seed is an argument, and the rows of a draw keep 
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,29 @@ def split_rows(kind: str, labels: Sequence[Any], shares: Sequence[float]) -> lis
     return [rest, *parts]
 
 
+def repeats_together(columns: Sequence[Sequence[Any]]) -> list[list[int]]:
+    """Row numbers, those of equal inputs (by `normalised`) in one list; lists and rows in the order of the rows.
+
+    :param columns: the inputs, a list of rows for each.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for row, example in enumerate(zip(*map(texts_of, columns), strict=True)):
+        groups.setdefault(normalised(example), []).append(row)
+    return list(groups.values())
+
+
+def labels_together(kind: str, labels: Sequence[Any], groups: Sequence[Sequence[int]]) -> list[Any]:
+    """A label to split each group of rows by: where its rows contradict each other, the rarest class, or all labels."""
+    if kind == "class":
+        counts = Counter(labels)
+        return [min((labels[i] for i in g), key=lambda n: (counts[n], n)) for g in groups]
+    if kind == "multilabel":
+        return [[max(on) for on in zip(*(labels[i] for i in g), strict=True)] for g in groups]
+    if kind == "token":
+        return [[tag for i in g for tag in labels[i]] for g in groups]
+    return [labels[g[0]] for g in groups]
+
+
 def _leaving_one(keys: Sequence[Hashable], size: int, generator: np.random.Generator) -> list[int]:
     """Draw by class, but leave at least one row of each class behind."""
     first: dict[Hashable, int] = {}
@@ -162,6 +186,11 @@ def draw_train_rows(task: Task, rows: int, seed: int) -> Task:
         unlabelled = concatenate_datasets(parts)
     splits = {**task.splits, "train": train.select(chosen)}
     return attrs.evolve(task, splits=splits, unlabelled=unlabelled)
+
+
+def texts_of(values: Sequence[Any]) -> list[str]:
+    """A column as texts; the words of a token task's rows are joined."""
+    return [" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in values]
 
 
 def normalised(example: Any) -> Any:

@@ -1,18 +1,22 @@
 """Drawing rows: sizes and proportions for any labels, and the same draw for the same seed."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+from _tasks import write_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aang_core.errors import TaskError
-from aang_core.task import Task
+from aang_core.task import Task, load_task
 from aang_core.task_splits import (
     draw_by_class,
     draw_covering,
     draw_train_rows,
+    labels_together,
+    repeats_together,
     rows_seen_in,
     share_out,
     split_rows,
@@ -85,6 +89,58 @@ def test_training_rows_are_drawn_anew_for_each_seed_and_the_others_stay_as_texts
 def test_impossible_draws_say_what_is_possible(rows):
     with pytest.raises(TaskError, match=f"cannot draw {rows} .* from 3 .* to 40"):
         draw_train_rows(make_task([0] * 30 + [1] * 9 + [2]), rows, seed=0)
+
+
+def test_repeats_are_split_by_the_rarest_class_or_all_labels():
+    groups = repeats_together([["A b", "c", "a  B", "c"], ["x", "y", "x", "z"]])
+    assert groups == [[0, 2], [1], [3]]
+    assert labels_together("class", [0, 0, 1, 0], groups) == [1, 0, 0]
+    flags = [[1, 0, 0], [0, 0, 0], [0, 0, 1], [0, 1, 0]]
+    assert labels_together("multilabel", flags, groups) == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert labels_together("token", [[1], [2], [3], [4]], groups) == [[1, 3], [2], [4]]
+    assert labels_together("regression", [0.5, 1.0, 2.0, 3.0], groups) == [0.5, 1.0, 3.0]
+    assert repeats_together([[["a", "B"], ["A b", "c"], ["a b"]]]) == [[0, 2], [1]]
+
+
+def read(path: Path) -> Task:
+    return load_task(str(path), reads=("text",), registered={}, external={})
+
+
+def repeated(count: int) -> list[dict]:
+    """Every third text stands there again, in capitals and with other blanks; one does so with the other label."""
+    rows = [{"text": f"text {i}", "label": "ab"[i % 4 == 0]} for i in range(count)]
+    again = [{**row, "text": row["text"].upper().replace(" ", "  ")} for row in rows[::3]]
+    return [*rows, *again, *again, {"text": "text 0", "label": "a"}]
+
+
+@pytest.mark.parametrize("given", ["nothing", "test"])
+def test_equal_texts_fall_into_one_split(given, tmp_path):
+    rows = repeated(120)
+    write_split(tmp_path, "train", rows)
+    if given == "test":
+        write_split(tmp_path, "test", rows[:2])
+    task = read(tmp_path)
+    made = {
+        split: task.splits[split] for split in ("train", "dev", "test")[: 2 + (given != "test")]
+    }
+    forms = {n: {" ".join(t.lower().split()) for t in part["text"]} for n, part in made.items()}
+    assert sum(map(len, forms.values())) == len(set().union(*forms.values())) == 120
+    assert sum(map(len, made.values())) == len(rows)
+    assert len(forms["dev"]) == 18
+    for part in made.values():
+        labels = part["label"][:]
+        assert abs(labels.count(1) / len(labels) - 0.25) < 0.1
+    assert "81 repeats of a text were kept" in task.remarks[-1]
+    again = read(tmp_path)
+    assert again.splits["dev"]["text"][:] == task.splits["dev"]["text"][:]
+
+
+def test_repeats_of_one_text_do_not_make_a_class_large_enough(tmp_path):
+    rows = [{"text": f"text {i}", "label": "ab"[i == 4]} for i in range(5)]
+    same = [{"text": text, "label": "b"} for text in ("same", "Same")]
+    write_split(tmp_path, "all", [*rows, *same])
+    with pytest.raises(TaskError, match=r"at least 3 examples with different texts; .*: b \(2\)"):
+        read(tmp_path / "all.jsonl")
 
 
 def test_texts_are_compared_without_case_width_and_blanks():
