@@ -20,14 +20,16 @@ from aang_core.binding import (
 from aang_core.config import RunConfig
 from aang_core.errors import ConfigError
 from aang_core.objectives import (
+    Illegal,
     Legal,
     Objective,
     Verdict,
     enumerate_objectives,
+    judge,
     legal_objectives,
     sources_of,
 )
-from aang_core.primitives import BackboneKind, Primitive, Space, load_factory
+from aang_core.primitives import BackboneKind, Block, Primitive, Space, load_factory
 from aang_core.protocols import Backbone, BackboneSettings, Binding, BoundSource, unheard
 from aang_core.registry import Registry
 from aang_core.space import resolve_space
@@ -167,6 +169,49 @@ def bind_objectives(
     legal_objectives(verdicts, ground.space)
     primitives = _Primitives(ground, options, base, bound)
     return [primitives.of(v.objective) for v in verdicts if isinstance(v, Legal)]
+
+
+def bind_one(
+    config: RunConfig,
+    objective: str,
+    registry: Registry,
+    backbone: Backbone | None = None,
+    progress: Callable[[str, int, int], None] = unheard,
+) -> tuple[BoundObjective, Backbone]:
+    """One objective at work on the task and encoder of a configuration.
+
+    :param objective: ``data/transform/representation/output``, or a name that the literature has for one.
+    :param backbone: the configuration's encoder where it is loaded already.
+    :param progress: as in `Binding`; some data sources have to be made first, which takes minutes.
+    :raises ConfigError: where it is unknown or illegal.
+    :raises AangError: where its task, data or encoder cannot be had.
+    """
+    ground = settle(attrs.evolve(config, method="finetune"), registry)
+    chosen = Objective.parse(_id_of(objective, ground.registry), ground.registry)
+    verdict = judge(chosen, ground.registry, backbone_capabilities=ground.kind.capabilities)
+    if isinstance(verdict, Illegal):
+        raise ConfigError(f"{chosen.id} is not legal: {verdict.reason}")
+    block = Block(**{stage: (name,) for stage, name in attrs.asdict(chosen).items()})
+    space = Space(name="one-objective", summary=chosen.id, blocks=(block,))
+    seed = config.seeds[0]
+    ground = attrs.evolve(ground, space=space)
+    backbone = backbone or load_backbone(ground, seed)
+    task = seed_task(ground, seed)
+    (bound,) = bind_objectives(ground, task, backbone, seed, progress=progress)
+    return bound, backbone
+
+
+def _id_of(text: str, registry: Registry) -> str:
+    """The id that a literature's name stands for; an id as it is.
+
+    :raises ConfigError: where several objectives have the name.
+    """
+    ids = [each for each, names in registry.named.items() if text in names]
+    if len(ids) > 1:
+        raise ConfigError(
+            f"{text!r} is the name of several objectives: {', '.join(ids)}; give one id"
+        )
+    return ids[0] if ids else text
 
 
 class _Primitives:

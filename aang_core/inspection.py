@@ -13,16 +13,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from aang_core.assembly import bind_objectives, load_backbone, seed_task, settle
 from aang_core.batching import BoundObjective, Piece, pack, row_rules
-from aang_core.config import RunConfig
 from aang_core.degenerate import Finding, copied_positions, findings, visible_targets
-from aang_core.errors import ConfigError
-from aang_core.objectives import Illegal, Objective, judge
-from aang_core.primitives import Block, Space
 from aang_core.protocols import Backbone
 from aang_core.randomness import generator
-from aang_core.registry import Registry
 from aang_core.rows import Hidden, Origin, Packed, Row
 
 _PLACE = "inspection:place"
@@ -108,43 +102,6 @@ class Walk:
             "rows": rows,
             "warnings": [attrs.asdict(finding) for finding in self.findings],
         }
-
-
-def bind_one(
-    config: RunConfig, objective: str, registry: Registry, backbone: Backbone | None = None
-) -> tuple[BoundObjective, Backbone]:
-    """One objective at work on the task and encoder of a configuration.
-
-    :param objective: ``data/transform/representation/output``, or a name that the literature has for one.
-    :param backbone: the configuration's encoder where it is loaded already.
-    :raises ConfigError: where it is unknown or illegal.
-    :raises AangError: where its task, data or encoder cannot be had.
-    """
-    ground = settle(attrs.evolve(config, method="finetune"), registry)
-    chosen = Objective.parse(_id_of(objective, ground.registry), ground.registry)
-    verdict = judge(chosen, ground.registry, backbone_capabilities=ground.kind.capabilities)
-    if isinstance(verdict, Illegal):
-        raise ConfigError(f"{chosen.id} is not legal: {verdict.reason}")
-    block = Block(**{stage: (name,) for stage, name in attrs.asdict(chosen).items()})
-    space = Space(name="one-objective", summary=chosen.id, blocks=(block,))
-    seed = config.seeds[0]
-    ground = attrs.evolve(ground, space=space)
-    backbone = backbone or load_backbone(ground, seed)
-    (bound,) = bind_objectives(ground, seed_task(ground, seed), backbone, seed)
-    return bound, backbone
-
-
-def _id_of(text: str, registry: Registry) -> str:
-    """The id that a literature's name stands for; an id as it is.
-
-    :raises ConfigError: where several objectives have the name.
-    """
-    ids = [each for each, names in registry.named.items() if text in names]
-    if len(ids) > 1:
-        raise ConfigError(
-            f"{text!r} is the name of several objectives: {', '.join(ids)}; give one id"
-        )
-    return ids[0] if ids else text
 
 
 def walk(objective: BoundObjective, backbone: Backbone, rows: int = 1, seed: int = 0) -> Walk:

@@ -21,11 +21,11 @@ import attrs
 from aang_cli import walk_view
 from rich.console import Console
 
-from aang_core.assembly import load_backbone, settle
+from aang_core.assembly import bind_one, load_backbone, settle
 from aang_core.batching import BoundObjective
 from aang_core.config import RunConfig
 from aang_core.errors import AangError
-from aang_core.inspection import Walk, bind_one, walk
+from aang_core.inspection import Walk, walk
 from aang_core.objectives import Legal, Objective, judge
 from aang_core.primitives import STAGES, Primitive
 from aang_core.protocols import Backbone

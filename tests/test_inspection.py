@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from aang_core.assembly import bind_one
 from aang_core.config import RunConfig
 from aang_core.errors import ConfigError, TaskError
-from aang_core.inspection import bind_one, pieces, walk
+from aang_core.inspection import pieces, walk
 from aang_core.registry import load_registry
 from aang_core.testing import tiny_backbone
 

@@ -57,6 +57,18 @@ def test_json_has_everything_and_nothing_else_is_on_stdout():
     assert all(len(row["allowed"]) == len(row["shown"]) for row in walk["rows"])
 
 
+def test_data_that_have_to_be_made_first_are_told_of(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    objective = "neural-lm/replace/bidirectional/real-synthetic"
+    few = ("--set", "primitives.neural-lm.fit_steps=2")
+    done = aang("show", objective, *TINY, *few, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["objective"] == objective
+    assert "neural-lm: fitting a denoise head …" in done.stderr
+    assert "neural-lm: sampling proposals …" in done.stderr
+    assert "neural-lm" not in aang("show", objective, *TINY, *few).stderr  # kept
+
+
 def test_options_of_primitives_take_effect():
     half = ("--set", "primitives.mask.rate=0.5")
     done = aang("show", "task/mask/bidirectional/denoise", *TINY, *half, "--json")

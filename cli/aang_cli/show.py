@@ -78,14 +78,19 @@ def _walk(objective: str, config: RunConfig, registry: Registry, rows: int) -> W
     """
     import attrs
 
+    from aang_cli.progress_bar import ProgressBar
+    from aang_core.assembly import bind_one
     from aang_core.errors import ModelError
-    from aang_core.inspection import bind_one, walk
+    from aang_core.inspection import walk
 
-    try:
-        bound, backbone = bind_one(config, objective, registry)
-    except ModelError as cause:
-        if config.model:
-            raise
-        render.remark(f"{cause}\nshown with {SMALLEST} instead; name an encoder with --model")
-        bound, backbone = bind_one(attrs.evolve(config, model=SMALLEST), objective, registry)
+    with ProgressBar(1) as bar:
+        told = bar.on_preparation
+        try:
+            bound, backbone = bind_one(config, objective, registry, progress=told)
+        except ModelError as cause:
+            if config.model:
+                raise
+            bar.on_remark(f"{cause}\nshown with {SMALLEST} instead; name an encoder with --model")
+            config = attrs.evolve(config, model=SMALLEST)
+            bound, backbone = bind_one(config, objective, registry, progress=told)
     return walk(bound, backbone, rows, config.seeds[0])
