@@ -19,7 +19,7 @@ from aang_core.evaluation import predict, scores
 from aang_core.head_fitting import fit_heads
 from aang_core.history import strict_line
 from aang_core.processes import Processes
-from aang_core.progress import Progress, Watcher
+from aang_core.progress import Progress, Spent, Watcher
 from aang_core.resuming import restore, snapshot
 from aang_core.session import Session, optimizer_for
 from aang_core.trainer import Preparation, StepRecord, dropout, train_step, training
@@ -36,12 +36,26 @@ def phases(session: Session) -> list[tuple[str, int]]:
 
 
 class Fitting:
-    """Trains one session in one directory."""
+    """Trains one session in one directory.
 
-    def __init__(self, session: Session, directory: Path, watcher: Watcher) -> None:
+    :param started: the clocks when the seed began, before its session was built; by default now.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        directory: Path,
+        watcher: Watcher,
+        started: Spent | None = None,
+    ) -> None:
         self.session, self.directory, self.watcher = session, directory, watcher
         self.progress = Progress()
         self.remarks: list[str] = []
+        self.earlier, self.started = Spent(), started or Spent.now()
+
+    def spent(self) -> Spent:
+        """The seed's time so far, with that of the interrupted runs before this one."""
+        return self.earlier.plus(Spent.now().since(self.started))
 
     @property
     def history(self) -> Path:
@@ -163,7 +177,8 @@ class Fitting:
         session = self.session
         if not session.processes.first:
             return
-        kept = {"remarks": self.remarks, "engine": session.engine.kind}
+        spent = attrs.asdict(self.spent())
+        kept = {"remarks": self.remarks, "engine": session.engine.kind, "spent": spent}
         saved = snapshot(session, self.progress, self.history.stat().st_size, kept)
         checkpoint.write(self.directory / "checkpoint", self.progress.done, saved)
 
@@ -183,6 +198,7 @@ class Fitting:
         kept = saved.facts["kept"]
         self.remarks = [*kept["remarks"], *remarks]
         self.session.engine.kind = kept["engine"]
+        self.earlier = Spent(**kept["spent"])
         size = saved.facts["history_bytes"]
         if self.history.stat().st_size < size:
             raise RunError(f"{self.history} is shorter than its checkpoint says; it was changed")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -27,7 +26,7 @@ from aang_core.export import export_model, write_predictions
 from aang_core.fitting import Fitting, phases
 from aang_core.loggers import Logged, chosen_loggers
 from aang_core.processes import Processes, joined
-from aang_core.progress import Watcher
+from aang_core.progress import Spent, Watcher
 from aang_core.protocols import Backbone
 from aang_core.recipe import check_recipe
 from aang_core.registry import Registry, load_registry
@@ -132,10 +131,10 @@ def _one_seed(
     finished = directory / "seed.json"
     if resume and finished.exists():
         return seed_report(_read(finished))
-    started, cpu = time.perf_counter(), time.process_time()
+    started = Spent.now()
     session, objectives, said = _ready(ground, seed, watcher, processes)
     watcher.on_seed(session)
-    fitting = Fitting(session, directory, watcher)
+    fitting = Fitting(session, directory, watcher, started)
     for remark in said:
         fitting.remark(remark)
     fitting.run(resume)
@@ -143,11 +142,7 @@ def _one_seed(
     test = _test_scores(ground, session, answers)
     if processes.first:
         _leave(session, objectives, directory, answers)
-    report = attrs.evolve(
-        _seed_report(fitting, test),
-        seconds=time.perf_counter() - started,
-        cost={**fitting.progress.cost, "cpu_seconds": time.process_time() - cpu},
-    )
+    report = _seed_report(fitting, test)
     if processes.first:
         write_json(finished, attrs.asdict(report))
         fitting.discard()
@@ -155,20 +150,20 @@ def _one_seed(
 
 
 def _seed_report(fitting: Fitting, test: tuple[Scores | None, Scores | None]) -> SeedReport:
-    """What a finished seed ended with; its time is still to come."""
-    session, progress = fitting.session, fitting.progress
+    """What a finished seed ended with."""
+    session, progress, spent = fitting.session, fitting.progress, fitting.spent()
     return SeedReport(
         seed=session.seed,
         steps=progress.done,
         best_step=progress.best_step,
         dev=_scored(session, session.stopping, _answers(session, session.stopping)) or {},
         test=test[0],
-        seconds=0.0,
+        seconds=spent.seconds,
         peak_memory_mib=_peak_memory(session),
         engine=session.engine.kind if session.dev else "plain",
         objectives=len(session.factors.ids),
         weights=_weights(session),
-        cost=progress.cost,
+        cost={**progress.cost, "cpu_seconds": spent.cpu_seconds},
         evaluations=progress.evaluations,
         remarks=tuple(fitting.remarks),
         test_deduplicated=test[1],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,27 @@ class Progress:
             best_score=value if better else self.best_score,
             best_step=self.done if better else self.best_step,
         )
+
+
+@attrs.frozen
+class Spent:
+    """Time that a seed has taken, in wall and CPU seconds of this process, over all its interruptions."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    @classmethod
+    def now(cls) -> Spent:
+        """The clocks as they stand; differences mean something, values do not."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, start: Spent) -> Spent:
+        """From `start` to here."""
+        return Spent(self.seconds - start.seconds, self.cpu_seconds - start.cpu_seconds)
+
+    def plus(self, other: Spent) -> Spent:
+        """Both together."""
+        return Spent(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
 
 
 class Watcher:

@@ -45,7 +45,9 @@ def restore(session: Session, saved: Checkpoint) -> Progress:
     restore_optimizer(session.optimizer, session.parameters, saved.tensors)
     session.weights = weight_state(saved.tensors, "weights")
     session.planned = weight_state(saved.tensors, "planned")
-    dev = {n[4:]: v.to(session.device) for n, v in saved.tensors.items() if n.startswith("dev.")}
+    # In the encoder's own order, as it was made: the order of a sum shows in its last bit.
+    names = [name for name in session.model.body() if f"dev.{name}" in saved.tensors]
+    dev = {name: saved.tensors[f"dev.{name}"].to(session.device) for name in names}
     session.dev_gradient = dev or None
     facts = dict(saved.facts["progress"])
     return Progress(**{**facts, "evaluations": tuple(facts["evaluations"])})

@@ -9,7 +9,7 @@ from aang_cli.progress_bar import ProgressBar
 
 import aang_core as aang
 from aang_core.errors import RunError
-from aang_core.progress import Progress
+from aang_core.progress import Progress, Spent
 
 
 def after(*scores: float) -> Progress:
@@ -49,3 +49,9 @@ def test_a_run_whose_dev_is_never_finite_says_so_and_its_history_is_strict_json(
     losses = [json.loads(line, parse_constant=refuse)["losses"]["end-task"] for line in lines]
     assert len(losses) == 3
     assert None in losses
+
+
+def test_time_adds_up_over_interruptions():
+    first = Spent(100.0, 40.0).since(Spent(90.0, 38.0))
+    assert first == Spent(10.0, 2.0)
+    assert first.plus(Spent(7.0, 5.0).since(Spent(4.0, 4.0))) == Spent(13.0, 3.0)
