@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -29,11 +31,17 @@ if TYPE_CHECKING:
 class ProgressBar(Watcher):
     """A `Watcher` and a context manager; the bar is drawn inside the block.
 
+    Ctrl-C lets the step under way end and is raised behind it, where nothing can swallow it (Python drops an exception
+    that a signal raises inside a destructor or a callback); before the first step, or a second time, it
+    is raised at once.
+
     :ivar directory: the run directory, once it is settled.
     """
 
     def __init__(self, seeds: int) -> None:
         self.seeds = seeds
+        self._stepping = self._interrupted = False
+        self._former: Any = None
         self.directory: Path | None = None
         self._console = Console(stderr=True)
         self._live = self._console.is_terminal
@@ -50,8 +58,19 @@ class ProgressBar(Watcher):
         self._prepared: dict[str, TaskID] = {}
 
     def __enter__(self) -> ProgressBar:
+        if threading.current_thread() is threading.main_thread():
+            self._former = signal.signal(signal.SIGINT, self._interrupt)
         self._bar.start()
         return self
+
+    def _interrupt(self, *_: object) -> None:
+        if not self._stepping or self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    def _stop_if_interrupted(self) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def __exit__(
         self,
@@ -60,6 +79,8 @@ class ProgressBar(Watcher):
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+        if self._former is not None:
+            signal.signal(signal.SIGINT, self._former)
 
     def on_begin(self, directory: Path) -> None:
         self.directory = directory
@@ -75,6 +96,8 @@ class ProgressBar(Watcher):
             del self._prepared[what]
 
     def on_seed(self, session: Session) -> None:
+        self._stop_if_interrupted()
+        self._stepping = False
         total = sum(steps for _, steps in phases(session))
         self._task = self._bar.add_task("", total=total, name=f"seed {session.seed}", state="")
         self._total = total
@@ -82,11 +105,14 @@ class ProgressBar(Watcher):
             self._say(f"seed {session.seed}: at most {total} steps")
 
     def on_step(self, session: Session, record: StepRecord, progress: State) -> None:
+        self._stepping = True
+        self._stop_if_interrupted()
         self._latest = _losses(record)
         best = f"  best dev {session.task.metric} {_best(progress)}" if progress.evaluations else ""
         self._bar.update(self._task, completed=progress.done, state=self._latest + best)
 
     def on_evaluation(self, session: Session, progress: State) -> None:
+        self._stop_if_interrupted()
         if self._live:
             return
         value = progress.evaluations[-1][session.task.metric]
