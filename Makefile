@@ -15,7 +15,7 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 demo: $(READY)
-	$(BIN)/aang run --space td+ed --task sample --model bundled:minilm --max-steps 80 \
+	$(BIN)/aang run --space td+ed --task sample --model bundled:minilm --max-steps 60 \
 		--out "runs/demo-$$(date +%Y%m%d-%H%M%S)"
 
 # pytest comes last, so that its closing line is the last thing shown.
