@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,12 +18,12 @@ from aang_core.errors import ConfigError, did_you_mean
 
 
 @attrs.frozen
-class Rule:
+class Rule(ABC):
     """Base of the rules. An instance is an attrs validator."""
 
+    @abstractmethod
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value, as ``must be … (got …)``; None where it is right."""
-        raise NotImplementedError
 
     def settle(self, value: Any) -> Any:
         """The value as the record keeps it, where that differs from what TOML gives."""

@@ -33,12 +33,15 @@ class RunError(AangError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: ``; did you mean 'td+ed'?``, or what is known."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
     if not names:
         return "; there are none"
-    return "; known: " + ", ".join(names)
+    return nearest(name, names) or "; known: " + ", ".join(names)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'td+ed'?`` for the nearest known name, or nothing."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def one_message(faults: Iterable[str], summary: str) -> str:

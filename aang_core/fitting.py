@@ -113,13 +113,13 @@ class Fitting:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.history.write_text("", encoding="utf-8")
         fit_heads(session, session.config.training.fit_heads_steps)
-        if session.dev is not None and (reason := self._engine_fault()):
+        if reason := self._engine_fault():
             self.remark(f"the fused engine is not used: {reason}")
 
     def _engine_fault(self) -> str:
         session = self.session
-        if session.dev is None:
-            return ""
+        if session.dev is None or session.engine.kind == "looped":
+            return ""  # nothing to compare
         plan = session.planner.plan(0, session.weights)
         _, batch = session.planner.batch(plan, Processes())
         if batch is None:

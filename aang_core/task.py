@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from aang_core.errors import TaskError
+from aang_core.errors import TaskError, nearest
 from aang_core.task_files import SUFFIXES, Faults, Table
 from aang_core.task_labels import Labels, encode_labels, raw_labels
 from aang_core.task_sources import HF, check_columns, read_splits
@@ -19,7 +19,6 @@ from aang_core.task_spec import (
     LABEL,
     METRICS,
     TaskSpec,
-    did_you_mean,
     read_spec,
 )
 from aang_core.task_splits import (
@@ -118,7 +117,7 @@ def _find(name: str, reads: Sequence[str], registered: Mapping[str, Any]) -> Tas
         "is no task file" if path.exists() else "is neither a folder, a file nor a registered task"
     )
     raise TaskError(
-        f"task {name!r} {what}{did_you_mean(name, registered) or '.'} Expected a folder with train, dev and "
+        f"task {name!r} {what}{nearest(name, registered) or '.'} Expected a folder with train, dev and "
         f"test, a task.toml, a data file ({', '.join(SUFFIXES)}), hf:NAME[:CONFIG], or one of: "
         + (", ".join(sorted(registered)) or "(no task is registered)")
     )

@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 
-from aang_core.errors import TaskError
+from aang_core.errors import TaskError, nearest
 from aang_core.task_files import Faults, Table
-from aang_core.task_spec import CORRELATIONS, TaskSpec, did_you_mean
+from aang_core.task_spec import CORRELATIONS, TaskSpec
 
 SHOWN_NAMES = 20
 
@@ -200,7 +200,7 @@ def _named(
     present = {key for rows in keys.values() for row in rows if row is not None for key in row}
     for key in spec.label_names:
         if key not in present:
-            hint = did_you_mean(key, present)
+            hint = nearest(key, present)
             raise TaskError(f"{spec.path}: label_names maps {key!r}, which no split holds{hint}")
     given = {str(i): name for i, name in enumerate(declared)} | dict(spec.label_names)
     names = tuple(given.get(key, key) for key in order)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from aang_core.errors import TaskError
+from aang_core.errors import TaskError, nearest
 
 KINDS = ("class", "regression", "multilabel", "token")
 METRICS = ("accuracy", "f1", "pearson", "spearman")
@@ -40,15 +39,9 @@ class TaskSpec:
     external: Mapping[str, str] = attrs.field(factory=dict)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the nearest known word, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def unknown(what: str, word: str, known: Sequence[str]) -> str:
     """A sentence about a word that is not among the known ones."""
-    return f"unknown {what} {word!r}{did_you_mean(word, known)} (expected: {', '.join(known)})"
+    return f"unknown {what} {word!r}{nearest(word, known)} (expected: {', '.join(known)})"
 
 
 def read_spec(path: Path, reads: Sequence[str]) -> TaskSpec:

@@ -7,6 +7,7 @@ right as well, is left out of the sum. R rows of a step, C candidates.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ class Projection(nn.Module):
         return torch.tanh(self.dense(states))
 
 
-class InBatch:
+class InBatch(ABC):
     """What the three share: each target is a row and its partner (index [M, 2]), chosen among candidates.
 
     The candidates of a target are the partners of all targets; ``extra["allowed"]`` [M, M] says which of them take
@@ -60,12 +61,12 @@ class InBatch:
         """[M, 2]: rows, and their partners; by default the even rows with the odd ones."""
         return torch.arange(rows).reshape(-1, 2)
 
+    @abstractmethod
     def excluded(self, one: Tensor, other: Tensor) -> Tensor:
         """[M, M] bool: whether the text at `other` [1, M, 2], not the partner, is no wrong answer for `one` [M, 1, 2].
 
         A text stands at (document, place in it).
         """
-        raise NotImplementedError
 
     def targets(self, packed: Packed) -> Targets:
         """One target for each pair; `value` is its own number among the candidates."""
@@ -87,9 +88,9 @@ class InBatch:
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
         return F.cross_entropy(scores, targets.value.to(scores.device), reduction="none")
 
+    @abstractmethod
     def scores(self, head: nn.Module, hidden: Hidden, index: Tensor) -> Tensor:
         """[M, M]: how well each candidate (column) answers each row."""
-        raise NotImplementedError
 
     def state(self) -> Mapping[str, Tensor]:
         """Nothing is fitted."""
