@@ -1,0 +1,58 @@
+"""``aang select --experiment``: a whole study of selected data, from its file to its tables."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aang_cli import render
+from aang_cli.interruption import Interruption
+from aang_cli.progress_bar import ProgressBar
+from aang_core.progress import Stopped
+from aang_core.registry import Registry
+from aang_core.selection_experiment import Overseer, run_experiment
+from aang_core.selection_tables import score_cells
+
+
+class ExperimentBar(ProgressBar, Overseer):
+    """The bars of the run under way, under one for the whole experiment."""
+
+    def on_part(self, number: int, total: int, what: str) -> None:
+        for task in self._bar.task_ids[1:]:  # those of the run before
+            self._bar.remove_task(task)
+        if not self._bar.task_ids:
+            self._bar.add_task("", total=total, name="runs", state="")
+        self._bar.update(self._bar.task_ids[0], completed=number - 1, state=what)
+        if not self._live:
+            self._say(f"run {number}/{total}: {what}")
+
+
+def carry_out(spec: Path, out: Path, resume: bool, as_json: bool, registry: Registry) -> None:
+    """Run an experiment and print its results."""
+    interruption = Interruption()
+    bar = ExperimentBar(1, interruption)
+    try:
+        with interruption, bar:
+            results = run_experiment(spec, out, registry, resume, bar)
+    except (KeyboardInterrupt, Stopped):
+        again = shlex.join(["aang", "select", "--experiment", str(spec), "--out", str(out)])
+        click.echo(f"interrupted; go on with\n  {again} --resume", err=True)
+        raise click.exceptions.Exit(interruption.exit_code) from None
+    if as_json:
+        render.document(results)
+    else:
+        _show(results)
+        render.remark(f"everything is in {out / 'results.md'} and results.json")
+
+
+def _show(results: Mapping[str, Any]) -> None:
+    for name in results["targets"]:
+        rows = [row for row in results["rows"] if row["target"] == name]
+        cells = [score_cells(row) for row in rows]
+        render.table(cells, columns=list(cells[0]), title=f"{name}, {rows[0]['metric']}")
+    for remark in results["remarks"]:
+        render.remark(f"note: {remark}")
