@@ -12,7 +12,7 @@ from torch import Generator
 from aang_core._tiny import TinyBackbone
 from aang_core.batching import pack
 from aang_core.primitives import DataSource, Primitive
-from aang_core.protocols import Backbone, Binding
+from aang_core.protocols import Backbone, Binding, BoundSource
 from aang_core.rows import SINGLE, Layout, Origin, Packed, Row
 from aang_core.task import Task
 
@@ -141,8 +141,15 @@ def tiny_source(task: Task | None = None, backbone: Backbone | None = None) -> T
     return TinySource(task or tiny_task(), backbone or tiny_backbone())
 
 
+def source_of(binding: Binding) -> BoundSource:
+    """Rows to check a primitive on: the binding's own source, or the tiny one."""
+    if binding.source is not None:
+        return binding.source
+    return tiny_source(binding.task, binding.backbone)
+
+
 def tiny_packed(
-    source: TinySource, layout: Layout = SINGLE, rows: int = 12, seed: int = 0
+    source: BoundSource, layout: Layout = SINGLE, rows: int = 12, seed: int = 0
 ) -> Packed:
     """Some rows of a source, untransformed."""
     return pack(source.draw(layout, rows, torch.Generator().manual_seed(seed)))

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from aang_core._contract_data import TinySource, tiny_packed
+from aang_core._contract_data import source_of, tiny_packed
 from aang_core._contract_tools import expect, expect_same, frozen_copy, made, quiet, seeded
 from aang_core.primitives import Primitive
 from aang_core.protocols import Binding, BoundOutput
@@ -21,7 +21,7 @@ _STEP = 1e-6
 def check_output(record: Primitive, binding: Binding) -> None:
     """Targets lie in the stream, losses are one per target and finite, their gradients are right.
 
-    :param binding: with a `tiny_source` and an encoder in float64, as `tiny_binding` makes it.
+    :param binding: with an encoder in float64 and a data source, as `tiny_binding` makes it.
     :raises AssertionError: where a contract is broken.
     """
     output: BoundOutput = made(record, binding)
@@ -51,20 +51,20 @@ def _check_facts(record: Primitive, output: BoundOutput) -> None:
 
 
 def _sample(output: BoundOutput, binding: Binding, tag: str) -> Packed:
-    """Rows in the output's layout, a third of their positions selected and half of those masked."""
-    source = binding.source
-    if not isinstance(source, TinySource):
-        raise ValueError("an output is checked on a `tiny_source`; make one with `tiny_binding`")
+    """Rows in the output's layout, a third of their positions selected and half of those shown as their neighbour."""
     rows = max(12, output.min_rows)
     rows += -rows % output.row_multiple
-    packed = tiny_packed(source, output.layout, rows)
+    packed = tiny_packed(source_of(binding), output.layout, rows)
     draw = torch.rand(len(packed.special), generator=seeded(5))
     selected = (draw < 1 / 3) & ~packed.special
-    ids = packed.inputs["input_ids"]
+    changed = (selected & (draw < 1 / 6)).nonzero().squeeze(1)
     order = torch.cat([torch.randperm(n, generator=seeded(n)) for n in packed.lengths.tolist()])
     return attrs.evolve(
         packed,
-        inputs={"input_ids": torch.where(selected & (draw < 1 / 6), 3, ids)},
+        inputs={
+            name: value.index_copy(0, changed, value.roll(1, 0)[changed])
+            for name, value in packed.inputs.items()
+        },
         selected=selected,
         order=order if tag == "order" else None,
         tag=tag,

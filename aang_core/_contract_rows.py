@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from aang_core._contract_data import tiny_packed, tiny_source
+from aang_core._contract_data import source_of, tiny_packed
 from aang_core._contract_tools import expect, expect_same, frozen_copy, made, quiet, seeded
 from aang_core.primitives import DataSource, Primitive
 from aang_core.protocols import Binding, BoundSource, BoundTransform
@@ -58,12 +58,13 @@ def _check_row(record: Primitive, row: Row) -> None:
 def check_transform(record: Primitive, binding: Binding) -> None:
     """A transform changes nothing in place, is repeatable, and keeps what it declares.
 
+    :param binding: with a data source of one's own where the encoder reads no texts, as `tiny_source` has them.
     :raises AssertionError: where a contract is broken.
     """
     if binding.backbone is None:
         raise ValueError("a transform is checked on an encoder; the binding has none")
     transform: BoundTransform = made(record, binding)
-    packed = tiny_packed(tiny_source(binding.task, binding.backbone))
+    packed = tiny_packed(source_of(binding))
     before = frozen_copy(packed)
     with quiet(record, "apply"):
         after = transform.apply(packed, seeded(0))

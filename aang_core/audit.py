@@ -168,9 +168,19 @@ def _external(
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     if sum(file.stat().st_size for file in files) > most_bytes:
         return None
+    if any(_is_binary(file) for file in files):
+        return None
     flat = [example for rows in examples.values() for example in rows]
     marks = iter(passages_in(flat, _texts(files)))
     return {split: sum(next(marks) for _ in rows) for split, rows in examples.items()}
+
+
+def _is_binary(file: Path) -> bool:
+    """Whether a file of no table format holds zero bytes, as no text does: its examples cannot be told from here."""
+    if file.suffix.lower() in SUFFIXES:
+        return False
+    with file.open("rb") as stream:
+        return b"\0" in stream.read(4096)
 
 
 def _texts(files: Sequence[Path]) -> Iterator[str]:

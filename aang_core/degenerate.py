@@ -114,10 +114,10 @@ def copied_positions(output: BoundOutput, packed: Packed) -> Tensor:
     """
     targets = output.targets(packed)
     found = torch.full((len(targets),), -1)
-    if targets.value.ndim != 1 or targets.value.is_floating_point() or not len(targets):
+    if not len(targets):
         return found
     for name, value in packed.original.items():
-        if value.ndim == 1 and not value.is_floating_point():
+        if _alike(value, targets.value):
             copies = _copies_of(name, output, packed, targets)
             found = torch.where(found < 0, copies, found)
     return found
@@ -137,8 +137,8 @@ def visible_targets(output: BoundOutput, piece: Piece) -> Tensor:
         return shown
     place = copied.clamp(min=0)
     for value in packed.inputs.values():
-        if value.ndim == 1:
-            shown |= known & (value[place] == targets.value)
+        if _alike(value, targets.value):
+            shown |= known & _equal(value[place], targets.value)
     if packed.noise is not None:
         shown &= ~(packed.noise[place] != 0).any(-1)
     if targets.level != "position":
@@ -168,7 +168,7 @@ def reachable(rule: RowRule, length: int) -> Tensor:
 def _copies_of(name: str, output: BoundOutput, packed: Packed, targets: Targets) -> Tensor:
     """[M] the positions that targets repeat of one input, as in `copied_positions`."""
     none = torch.full((len(targets),), -1)
-    values = packed.original[name].unique()
+    values = packed.original[name].unique(dim=0)
     longest, base = int(packed.lengths.max()), len(values)
     if base < 2:
         return none
@@ -182,8 +182,9 @@ def _copies_of(name: str, output: BoundOutput, packed: Packed, targets: Targets)
         answer = output.targets(_renamed(packed, name, codes))
         if len(answer) != len(targets):
             return none
-        digit = torch.searchsorted(values, answer.value.to(values.dtype)).clamp(max=base - 1)
-        possible &= values[digit] == answer.value
+        digit = _numbers_of(answer.value, values)
+        possible &= digit >= 0
+        digit = digit.clamp(min=0)
         if turn < digits:
             place += digit * power
         else:
@@ -191,9 +192,31 @@ def _copies_of(name: str, output: BoundOutput, packed: Packed, targets: Targets)
     possible &= place < packed.lengths[row]
     found = packed.offsets[row] + place
     held = found.clamp(max=len(packed.special) - 1)
-    same = packed.original[name][held] == targets.value
-    same |= packed.inputs[name][held] == targets.value
+    same = _equal(packed.original[name][held], targets.value)
+    same |= _equal(packed.inputs[name][held], targets.value)
     return torch.where(possible & same, found, none)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether the entries of both, [N, …] and [M, …], are of one shape and kind, so that one may copy the other."""
+    return one.shape[1:] == other.shape[1:] and one.is_floating_point() == other.is_floating_point()
+
+
+def _equal(one: Tensor, other: Tensor) -> Tensor:
+    """[M] whether the entries of [M, …] and [M, …] are equal."""
+    same = one == other
+    return same if same.ndim == 1 else same.flatten(1).all(-1)
+
+
+def _numbers_of(answers: Tensor, values: Tensor) -> Tensor:
+    """[M] which of the distinct values [V, …] each answer [M, …] is; −1 where it is none."""
+    if not _alike(answers, values):
+        return torch.full((len(answers),), -1)
+    joined = torch.cat([values, answers.to(values.dtype)])
+    inverse = joined.unique(dim=0, return_inverse=True)[1]
+    number = torch.full((len(joined),), -1)
+    number[inverse[: len(values)]] = torch.arange(len(values))
+    return number[inverse[len(values) :]]
 
 
 def _renamed(packed: Packed, name: str, codes: Tensor) -> Packed:

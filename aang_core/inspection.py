@@ -51,6 +51,8 @@ class WalkedRow:
     :param changed: [T] whether another token is shown than the original; `noisy`: whether noise covers it.
     :param allowed: [T, T] bool, row i: what position i attends to.
     :param read: the positions whose states the loss really depends on.
+    :param drawn, drawn_shown: lines of a picture of the row as it was drawn and as it is shown, where the encoder has
+        pictures of its inputs (`picture`); else none.
     """
 
     origin: Origin
@@ -65,6 +67,8 @@ class WalkedRow:
     allowed: Tensor
     targets: tuple[WalkedTarget, ...]
     read: tuple[int, ...]
+    drawn: tuple[str, ...] = ()
+    drawn_shown: tuple[str, ...] = ()
 
     @property
     def removed(self) -> tuple[int, ...]:
@@ -135,6 +139,12 @@ def pieces(backbone: Backbone, inputs: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(map(str, first.tolist()))
 
 
+def picture(backbone: Backbone, inputs: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The lines of the encoder's own picture of a row's first input (`picture`), where it has one."""
+    draw = getattr(backbone, "picture", None)
+    return () if draw is None else tuple(draw(next(iter(inputs.values()))))
+
+
 def _walked(
     objective: BoundObjective, backbone: Backbone, drawn: Sequence[Row], seed: int
 ) -> tuple[WalkedRow, ...]:
@@ -180,6 +190,8 @@ def _row(
         allowed=piece.rules[number].matrix(length),
         targets=targets,
         read=tuple(read[own].nonzero().flatten().tolist()),
+        drawn=picture(backbone, row.inputs),
+        drawn_shown=picture(backbone, inputs),
     )
 
 

@@ -77,11 +77,16 @@ Examples = tuple[Table, list[dict[str, Any]]]
 
 
 def read_examples(run: FinishedRun, path: Path) -> Examples:
-    """The examples in a file with the columns of the run's task, or with one text a line.
+    """The examples in a file with the columns of the run's task, in one that its encoder reads, or one text a line.
 
     :raises TaskError: where the file is missing, malformed, empty, or lacks a column.
     """
     faults = Faults()
+    if reader := run.kind.readers.get(path.suffix.lower()):
+        columns = load_factory(reader)(path)
+        numbers = range(1, 1 + max(map(len, columns.values()), default=0))
+        table = Table(where=str(path), columns=columns, numbers=numbers, by_line=False)
+        return _examples(run, table, TaskSpec(folder=Path()), faults)
     if path.suffix.lower() not in SUFFIXES:
         return _from_lines(run, read_lines(path, faults), str(path), faults)
     spec = _spec(run)

@@ -193,6 +193,7 @@ class BackboneKind(Record):
     :param capabilities: what the kind's encoders can usually do; a loaded encoder says for itself.
     :param predictor: ``predictor(directory, settings)`` loads an exported model as a `prediction.Predictor`; empty
         where the kind exports none that can be asked.
+    :param readers: further kinds of files with examples: suffix → ``reader(path)``, which returns the input columns.
     """
 
     prefixes: tuple[str, ...] = ()
@@ -200,6 +201,7 @@ class BackboneKind(Record):
     default_model: str = ""
     reads: tuple[str, ...] = ("text",)
     predictor: str = ""
+    readers: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
 
 

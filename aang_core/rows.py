@@ -49,7 +49,7 @@ class Origin:
 class Row:
     """One example, ready for the encoder.
 
-    :param inputs: encoder inputs by name, each [T] (``input_ids``, …); all of one length.
+    :param inputs: encoder inputs by name, each [T] or [T, …] (``input_ids``, ``patches``, …); all of one length.
     :param special: [T] bool, positions that no transform selects.
     :param marks: facts about positions, each [T] (``word``: index of the word a position belongs to, or −1;
         ``cased``, ``sentence``, …).

@@ -14,7 +14,13 @@ from aang_core.registry import load_registry
 from aang_core.rows import SINGLE, Hidden, Layout, Targets
 from aang_core.testing import check_primitive, tiny_backbone, tiny_binding, tiny_task
 
-PRIMITIVES = [entry.record for entry in load_registry().primitives.values()]
+ABLE = tiny_backbone(dropout=0.1).capabilities
+PRIMITIVES = [
+    entry.record
+    for entry in load_registry().primitives.values()
+    # the others are of another domain, and their plugin checks them on an encoder of its own
+    if {need for need in entry.record.requires if need.startswith("backbone:")} <= ABLE
+]
 
 
 @pytest.mark.parametrize("record", PRIMITIVES, ids=lambda r: f"{r.stage}-{r.name}")

@@ -12,6 +12,7 @@ import pytest
 CORE = sorted((Path(__file__).resolve().parent.parent / "aang_core").rglob("*.py"))
 FORBIDDEN = {
     "aang_text",
+    "aang_vision",
     "aang_cli",
     "click",
     "rich",

@@ -38,8 +38,8 @@ def command(
 ) -> None:
     """Label the texts in FILE with the model of RUN.
 
-    FILE holds one text a line, or is jsonl, csv, tsv or parquet with the columns of the run's task; - reads lines
-    from standard input.
+    FILE holds one text a line, or is jsonl, csv, tsv or parquet with the columns of the run's task, or of a kind that
+    its encoder reads (.npy for images); - reads lines from standard input.
 
     \b
     Example:
@@ -69,21 +69,22 @@ def command(
     elif as_json:
         render.document(rows)
     else:
-        _table(rows, [str(example[found.reads[0]]) for example in examples])
+        column = found.reads[0]
+        _table(rows, column, [str(example[column]) for example in examples])
 
 
-def _table(rows: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> None:
-    """Answers beside the beginning of their texts."""
+def _table(rows: Sequence[Mapping[str, Any]], column: str, texts: Sequence[str]) -> None:
+    """Answers beside the beginning of their texts (images, …), under the name of their column."""
     shown = [
         {
             "line": row["line"],
             "answer": _answer(row),
             "probability": _chance(row),
-            "text": _short(text),
+            column: _short(text),
         }
         for row, text in zip(rows, texts, strict=True)
     ]
-    render.table(shown, columns=("line", "answer", "probability", "text"), title="Answers")
+    render.table(shown, columns=("line", "answer", "probability", column), title="Answers")
 
 
 def _answer(row: Mapping[str, Any]) -> str:

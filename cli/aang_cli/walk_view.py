@@ -68,15 +68,22 @@ def _heading(number: int, stage: str, name: str, registry: Registry) -> Text:
 
 
 def _data(row: WalkedRow) -> Iterator[Text]:
-    """The tokens that were drawn, and where they stand."""
-    yield _joined(Text(token, "dim" if token.startswith("[") else "") for token in row.before)
+    """What was drawn, and where it stands."""
+    if row.drawn:
+        yield from map(Text, row.drawn)
+    else:
+        yield _joined(Text(token, "dim" if token.startswith("[") else "") for token in row.before)
     answer = f", which says: {row.answer}" if row.answer else ""
     yield Text(f"from document {row.origin.document}, text {row.origin.index}{answer}", "dim")
 
 
 def _transform(row: WalkedRow) -> Iterator[Text]:
-    """The tokens that the encoder is shown, with what became of the others."""
-    yield _joined(_tokens(row))
+    """What the encoder is shown, with what became of the rest."""
+    if row.drawn and row.drawn_shown:
+        pairs = zip(row.drawn, row.drawn_shown, strict=True)
+        yield from (Text.assemble(old, ("  →  ", "dim"), (new, "bold")) for old, new in pairs)
+    else:
+        yield _joined(_tokens(row))
     counts = [
         (sum(row.selected), "selected"),
         (sum(row.changed), "changed"),
