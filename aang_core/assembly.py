@@ -17,6 +17,7 @@ from aang_core.binding import (
     registered_tasks,
     settings_of,
 )
+from aang_core.blame import blamed
 from aang_core.config import RunConfig
 from aang_core.errors import ConfigError
 from aang_core.objectives import (
@@ -30,9 +31,12 @@ from aang_core.objectives import (
     sources_of,
 )
 from aang_core.primitives import BackboneKind, Block, Primitive, Space, load_factory
+from aang_core.proportions import proportioned
 from aang_core.protocols import Backbone, BackboneSettings, Binding, BoundSource, unheard
 from aang_core.registry import Registry
+from aang_core.selected_rows import check_selection, load_selected
 from aang_core.space import resolve_space
+from aang_core.split_anew import split_anew
 from aang_core.task import Task, load_task
 from aang_core.task_splits import draw_train_rows
 
@@ -60,7 +64,11 @@ def settle(config: RunConfig, registry: Registry) -> Ground:
     """
     model = config.model or _usual_model(config.task, registry)
     kind = registry.backbone_for(model)
-    auxiliary = load_auxiliary(config.aux_tasks, kind.reads, registry)
+    check_selection(config)
+    if config.selection:
+        auxiliary = load_selected(config, kind.reads, registry)
+    else:
+        auxiliary = load_auxiliary(config.aux_tasks, kind.reads, registry)
     registry = with_sources(registry, auxiliary)
     space = None
     if config.method != "finetune":
@@ -75,10 +83,14 @@ def settle(config: RunConfig, registry: Registry) -> Ground:
         external=config.external,
     )
     task = joined_to(task, auxiliary)
-    if config.train_rows:
-        for seed in config.seeds:  # a subset that cannot be drawn is found before any training
-            draw_train_rows(task, config.train_rows, seed)
-    return Ground(config=config, registry=registry, task=task, kind=kind, model=model, space=space)
+    ground = Ground(
+        config=config, registry=registry, task=task, kind=kind, model=model, space=space
+    )
+    for seed in config.seeds:  # rows that cannot be drawn are found before any training
+        drawn = seed_task(ground, seed)
+        labelled = len(drawn.splits["train"])
+        ground = attrs.evolve(ground, config=proportioned(config, labelled, auxiliary))
+    return ground
 
 
 def _usual_model(task: str, registry: Registry) -> str:
@@ -92,9 +104,12 @@ def _usual_model(task: str, registry: Registry) -> str:
 
 
 def seed_task(ground: Ground, seed: int) -> Task:
-    """The task with this seed's labelled training rows."""
-    rows = ground.config.train_rows
-    return draw_train_rows(ground.task, rows, seed) if rows else ground.task
+    """The task with this seed's splits and labelled training rows."""
+    task, config = ground.task, ground.config
+    if config.split_anew:
+        dev, test = config.split_anew
+        task = split_anew(task, dev, test, seed)
+    return draw_train_rows(task, config.train_rows, seed)
 
 
 def load_backbone(ground: Ground, seed: int) -> Backbone:
@@ -233,7 +248,8 @@ class _Primitives:
             record = self.ground.registry.primitive(name)
             settings = settings_of(record, self.options)
             binding = attrs.evolve(self.base, options=settings, source=self.bound[source])
-            self._made[name, source] = load_factory(record.factory)(binding)
+            with blamed(self.ground.registry.maker(name), "its factory"):
+                self._made[name, source] = load_factory(record.factory)(binding)
         return self._made[name, source]
 
     def of(self, objective: Objective) -> BoundObjective:
@@ -245,6 +261,7 @@ class _Primitives:
             transform=self.one(objective.transform, source),
             representation=self.one(objective.representation, source),
             output=self.one(objective.output, source),
+            makers={n: self.ground.registry.maker(p) for n, p in attrs.asdict(objective).items()},
         )
 
 

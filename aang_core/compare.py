@@ -6,113 +6,20 @@ Scores are fractions. The first run is the baseline, and a difference is always 
 from __future__ import annotations
 
 import statistics as stats
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import numpy as np
 
-from aang_core.config import RunConfig
-from aang_core.config_file import load_config
 from aang_core.errors import RunError, one_message
-from aang_core.report import read_report
+from aang_core.finished_runs import FinishedRun
 from aang_core.statistics import bootstrap_interval, paired_t_test
 
 COST_GAP = 0.1
 """Runs whose tokens differ by more than this share are not compared at equal cost, and a remark says so."""
 
 _BOOTSTRAP_SEED = 0  # the same intervals whenever the same runs are compared
-
-
-@attrs.frozen(eq=False, kw_only=True)
-class FinishedRun:
-    """A run directory that holds a whole run.
-
-    :param name: the directory's name, or as much of its path as tells runs apart.
-    :param report: ``report.json``; :param config: ``config.toml``.
-    """
-
-    path: Path
-    name: str
-    report: Mapping[str, Any]
-    config: RunConfig
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """In the order in which they ran."""
-        return tuple(seed["seed"] for seed in self.report["seeds"])
-
-    @property
-    def split(self) -> str:
-        """``test``, or ``dev`` where the test split has no labels or there is none."""
-        return "test" if all(seed["test"] for seed in self.report["seeds"]) else "dev"
-
-    def scores(self, split: str, metric: str) -> dict[int, float]:
-        """Seed → score; empty where one of the seeds has none."""
-        found = {s["seed"]: s.get(split) for s in self.report["seeds"]}
-        if any(score is None or metric not in score for score in found.values()):
-            return {}
-        return {seed: score[metric] for seed, score in found.items() if score}
-
-    def cost(self, name: str) -> float:
-        """Mean over seeds of an entry of ``cost``, or of ``seconds``."""
-        return stats.fmean(
-            s["seconds"] if name == "seconds" else s["cost"][name] for s in self.report["seeds"]
-        )
-
-    def seed_directory(self, seed: int) -> Path:
-        """Where one seed's files lie."""
-        return self.path if len(self.seeds) == 1 else self.path / f"seed-{seed}"
-
-
-def read_run(path: Path) -> FinishedRun:
-    """A finished run.
-
-    :raises RunError: where there is no run, an unfinished or a damaged one, or one of another version.
-    """
-    if not path.is_dir():
-        raise RunError(
-            f"{path} is no run directory; expected a folder that `aang run --out` has made"
-        )
-    report = read_report(path)
-    wanted = {"seed", "dev", "test", "seconds", "cost", "weights", "evaluations", "best_step"}
-    seeds = report.get("seeds")
-    whole = isinstance(seeds, list) and all(
-        isinstance(s, dict) and wanted <= s.keys() for s in seeds
-    )
-    missing = {"task", "space", "method", "model", "metric", "summary"} - report.keys()
-    if not whole or not seeds or missing:
-        what = f"it lacks {', '.join(sorted(missing))}" if missing else "its seeds are not complete"
-        raise RunError(
-            f"{path / 'report.json'} is damaged: {what}; run it again into another folder"
-        )
-    config = path / "config.toml"
-    if not config.is_file():
-        raise RunError(f"{path} is damaged: it has no config.toml, so its settings are unknown")
-    return FinishedRun(path=path, name=path.name, report=report, config=load_config(config))
-
-
-def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
-    """Finished runs with names that tell them apart; the faults of all are named at once.
-
-    :raises RunError: as in `read_run`, or where a directory is given twice.
-    """
-    faults, runs = [], []
-    for path in paths:
-        try:
-            runs.append(read_run(path))
-        except RunError as fault:
-            faults.append(str(fault))
-    if faults:
-        raise RunError(one_message(faults, "runs that cannot be compared"))
-    if len({run.path.resolve() for run in runs}) < len(runs):
-        raise RunError(
-            "the same run directory is given twice; a run cannot be compared with itself"
-        )
-    if len({run.name for run in runs}) < len(runs):
-        runs = [attrs.evolve(run, name=str(run.path)) for run in runs]
-    return runs
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -160,6 +67,10 @@ def _differences(baseline: FinishedRun, run: FinishedRun) -> list[str]:
         "labelled training rows (train_rows)": (
             baseline.config.train_rows,
             run.config.train_rows,
+        ),
+        "shares of splits drawn anew (split_anew)": (
+            baseline.config.split_anew,
+            run.config.split_anew,
         ),
         "rows of the splits": (audits[0].get("splits"), audits[1].get("splits")),
         "the texts or labels of dev and test (fingerprint)": (

@@ -158,6 +158,25 @@ class Several(Rule):
 
 
 @attrs.frozen
+class Shares(Rule):
+    """Nothing, or `count` parts of a whole: numbers above 0 whose sum is below 1."""
+
+    count: int
+
+    def fault(self, value: Any) -> str | None:
+        if not isinstance(value, (list, tuple)):
+            return f"must be a list (got {value!r})"
+        numbers = [v for v in value if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        whole = len(numbers) == len(value) in (0, self.count)
+        if whole and all(v > 0 for v in numbers) and sum(numbers) < 1:
+            return None
+        return f"must be empty, or {self.count} numbers above 0 with a sum below 1 (got {list(value)!r})"
+
+    def settle(self, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+@attrs.frozen
 class Texts(Rule):
     """A table of texts, each obeying `entry`."""
 

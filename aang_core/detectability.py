@@ -18,7 +18,7 @@ from aang_core.errors import RunError
 from aang_core.statistics import macro_f1_standard_error, smallest_detectable_difference
 
 if TYPE_CHECKING:
-    from aang_core.compare import FinishedRun
+    from aang_core.finished_runs import FinishedRun
 
 _BOTH_QUANTILES = 1.959964 + 0.841621  # of the normal: 5 % two-sided, and power 80 %
 

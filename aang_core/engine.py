@@ -5,8 +5,8 @@ Cuts the step into micro-batches, and compares ``fused`` with ``looped`` once be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -38,17 +38,17 @@ class Engine:
     :param kind: ``fused`` or ``looped``; `check` may change it to ``looped``.
     :param budget: most positions in one forward pass, 0 for no bound.
     :param precision: ``fp32``, or ``bf16`` for autocast in the passes.
+    :ivar gap: what `check` found between the engines (`fused.disagreement`); None where it has not compared them.
     """
 
     def __init__(self, model: Model, kind: str, budget: int, precision: str) -> None:
         self.model, self.kind, self.budget, self.precision = model, kind, budget, precision
         self.device = next(model.backbone.body.parameters()).device
+        self.gap: float | None = None
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The precision of forward passes."""
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        """The precision of passes."""
+        return nullcontext() if self.precision == "fp32" else _bf16(self.device)
 
     def plain(self, batch: FusedBatch, coefficients: Tensor) -> Tensor:
         """The losses [S]; ``Σ c_k g_k`` into ``.grad``, no alignments."""
@@ -116,10 +116,10 @@ class Engine:
                 reason = str(cause)
             else:
                 oracle = looped(self.model, batch, coefficients, dev_gradient)
-                gap = disagreement(one_pass, oracle)
-                if not gap <= TOLERANCE:
+                self.gap = disagreement(one_pass, oracle)
+                if not self.gap <= TOLERANCE:
                     reason = (
-                        f"the first batch's alignments differ from the loop's by {gap:.1e} "
+                        f"the first batch's alignments differ from the loop's by {self.gap:.1e} "
                         f"(at most {TOLERANCE:.0e} is allowed)"
                     )
         for parameter in (*self.model.backbone.body.parameters(), *self.model.heads.parameters()):
@@ -139,6 +139,22 @@ class Engine:
 
     def _too_large(self, batch: FusedBatch) -> bool:
         return 0 < self.budget < batch.tokens
+
+
+@contextmanager
+def _bf16(device: torch.device) -> Iterator[None]:
+    """Autocast, and for the products that stay in fp32 (segment gradients) the device's fast kernels of near precision.
+
+    Those are TF32 on GPUs, bf16 units with fp32 sums on some CPUs, and elsewhere plain fp32. Casts of weights are not
+    cached: weights change inside (the dev head is fitted), and a cast made without gradients would be used with them.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _in_pieces(

@@ -36,6 +36,12 @@ class Progress:
         factory=lambda: {"labelled_rows": 0, "rows": 0, "tokens": 0, "skipped_steps": 0}
     )
 
+    @property
+    def best_metrics(self) -> dict[str, float]:
+        """Every metric of the evaluation that is the best so far; empty while there is none."""
+        best = (e for e in self.evaluations if e["step"] == self.best_step and self.best_step)
+        return {name: v for name, v in next(best, {}).items() if name != "step"}
+
     def charged(self, *, labelled_rows: int, rows: int, tokens: int, skipped: bool) -> Progress:
         """One step further, with its cost."""
         added = {"labelled_rows": labelled_rows, "rows": rows, "tokens": tokens}
@@ -80,8 +86,27 @@ class Spent:
         return Spent(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
 
 
+class Stopped(Exception):  # noqa: N818  nothing went wrong
+    """A run ended between two steps because its watcher asked for it; ``resume`` goes on from there.
+
+    :ivar step: the steps that are done.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)  # alone, so that it survives the way from another process
+        self.step = step
+
+    def __str__(self) -> str:
+        return f"stopped after step {self.step}, as it was asked to"
+
+
 class Watcher:
     """What a run tells while it goes on; override what you want to hear."""
+
+    @property
+    def stopping(self) -> bool:
+        """Asked after every step: where it is true, the run writes a checkpoint and raises `Stopped`."""
+        return False
 
     def on_begin(self, directory: Path) -> None:
         """When the run directory is settled and taken."""
@@ -97,6 +122,9 @@ class Watcher:
 
     def on_evaluation(self, session: Session, progress: Progress) -> None:
         """After every evaluation on dev."""
+
+    def on_trained(self, session: Session, progress: Progress) -> None:
+        """After the last step of a training, when its best parameters are loaded and not written yet."""
 
     def on_remark(self, remark: str) -> None:
         """When something happened that the user should know."""

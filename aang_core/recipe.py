@@ -21,8 +21,8 @@ from aang_core.primitives import STAGES
 from aang_core.report import write_json
 
 if TYPE_CHECKING:
-    from aang_core.compare import FinishedRun
     from aang_core.config import RunConfig
+    from aang_core.finished_runs import FinishedRun
     from aang_core.weighting import Factors, WeightState
 
 SCHEMA = 1
@@ -114,6 +114,10 @@ def check_recipe(config: RunConfig) -> None:
     """
     if not config.weights:
         return
+    if config.training.task_weights == "size":
+        raise ConfigError(
+            'weights and `training.task_weights = "size"` both say what to begin with; give one of them'
+        )
     if config.method == "finetune":
         raise ConfigError(
             "weights: the method finetune has no auxiliary objectives to weigh; expected aang, tartan, static or "

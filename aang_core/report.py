@@ -30,6 +30,9 @@ class SeedReport:
     :param weights: ``objectives``, ``stages`` and ``end_task`` at the last step; empty for methods that end with
         the end-task alone (finetune, pretrain-finetune), where nothing is left to weigh.
     :param cost: labelled rows, rows and tokens of training, skipped steps, CPU-seconds.
+    :param engine_check: ``disagreement`` of the one-backward engine with the loop on the first batch, and what is
+        ``allowed``; None where nothing was compared.
+    :param guard: what `guard.verdict` says, where the run was guarded; scores are those of the model that was kept.
     """
 
     seed: int
@@ -46,6 +49,8 @@ class SeedReport:
     evaluations: Sequence[Mapping[str, float]]
     remarks: Sequence[str] = ()
     test_deduplicated: Mapping[str, float] | None = None
+    engine_check: Mapping[str, float] | None = None
+    guard: Mapping[str, Any] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -71,24 +76,13 @@ class RunReport:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Mean and sample standard deviation over seeds, of the task's metric and of every other one."""
-        return {
-            split: _spread([getattr(s, split) for s in self.seeds], self.metric)
-            for split in ("dev", "test", "test_deduplicated")
-            if split != "test_deduplicated" or any(s.test_deduplicated for s in self.seeds)
-        }
+        """Those of `summary_of`."""
+        return summary_of(self.seeds, self.metric)
 
     @property
     def weights(self) -> dict[str, Any]:
-        """The learned weights, averaged over seeds; none, and λ = 1, for methods that end with the end-task alone."""
-        learned = [seed.weights for seed in self.seeds if seed.weights]
-        if not learned:
-            return {"objectives": {}, "stages": {stage: {} for stage in STAGES}, "end_task": 1.0}
-        return {
-            "objectives": _mean([w["objectives"] for w in learned]),
-            "stages": {stage: _mean([w["stages"][stage] for w in learned]) for stage in STAGES},
-            "end_task": statistics.fmean(w["end_task"] for w in learned),
-        }
+        """Those of `mean_weights`."""
+        return mean_weights(self.seeds)
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain values, in the order in which people read them."""
@@ -110,6 +104,27 @@ class RunReport:
             "versions": versions(),
             "plugins": dict(self.plugins),
         }
+
+
+def summary_of(seeds: Sequence[SeedReport], metric: str) -> dict[str, Any]:
+    """Mean and sample standard deviation over seeds, of the task's metric and of every other one, by split."""
+    return {
+        split: _spread([getattr(s, split) for s in seeds], metric)
+        for split in ("dev", "test", "test_deduplicated")
+        if split != "test_deduplicated" or any(s.test_deduplicated for s in seeds)
+    }
+
+
+def mean_weights(seeds: Sequence[SeedReport]) -> dict[str, Any]:
+    """The learned weights, averaged over seeds; none, and λ = 1, for methods that end with the end-task alone."""
+    learned = [seed.weights for seed in seeds if seed.weights]
+    if not learned:
+        return {"objectives": {}, "stages": {stage: {} for stage in STAGES}, "end_task": 1.0}
+    return {
+        "objectives": _mean([w["objectives"] for w in learned]),
+        "stages": {stage: _mean([w["stages"][stage] for w in learned]) for stage in STAGES},
+        "end_task": statistics.fmean(w["end_task"] for w in learned),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -11,9 +11,11 @@ from typing import Any
 
 from aang_core.audit import findings
 from aang_core.changed_predictions import changed, mistakes
-from aang_core.compare import FinishedRun, compare_runs, read_run
+from aang_core.compare import compare_runs
+from aang_core.config_file import dump_config
 from aang_core.errors import RunError
 from aang_core.figures import figures
+from aang_core.finished_runs import FinishedRun, read_run
 from aang_core.history import Estimate
 from aang_core.plots import Plot, available, inline_svg
 from aang_core.story import Story, read_story
@@ -228,13 +230,18 @@ def _predictions(story: Story, others: Sequence[Story]) -> str:
     ]
     if others:
         title = f"Most changed predictions, against {others[0].run.name}"
-        head = ["text", "true", "before", "now", "change of its probability"]
+        head = [_input(rows), "true", "before", "now", "change of its probability"]
     else:
         title, head = (
             "Most certain mistakes",
-            ["text", "true", "predicted", "probability of the true one"],
+            [_input(rows), "true", "predicted", "probability of the true one"],
         )
     return f"<h2>{escape(title)}</h2>" + _table(head, cells, texts=[0])
+
+
+def _input(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The name of what was judged: ``text``, ``image``, …"""
+    return str(next(iter(rows[0]["inputs"]), "input"))
 
 
 def _shown(inputs: Mapping[str, Any]) -> str:
@@ -256,13 +263,22 @@ def _provenance(run: FinishedRun) -> str:
     plugins = [f"{name} ({origin})" for name, origin in report.get("plugins", {}).items()]
     rows = [
         ["model", report["model"]],
-        ["engine", report.get("engine", "")],
+        ["engine", report.get("engine", "") + _checked(report)],
         ["versions", ", ".join(versions)],
         ["plugins", ", ".join(plugins)],
     ]
-    config = (run.path / "config.toml").read_text("utf-8")
     return (
         "<h2>Where this comes from</h2>"
         + _table(["what", "value"], rows, texts=[1])
-        + f"<details><summary>config.toml</summary><pre>{escape(config)}</pre></details>"
+        + f"<details><summary>config.toml</summary><pre>{escape(dump_config(run.config))}</pre></details>"
     )
+
+
+def _checked(report: Mapping[str, Any]) -> str:
+    """What the comparison of the engines on the first batch found, where there was one."""
+    gaps = [seed["engine_check"] for seed in report["seeds"] if seed.get("engine_check")]
+    if not gaps:
+        return ""
+    worst = max(gap["disagreement"] for gap in gaps)
+    held = "held" if worst <= gaps[0]["allowed"] else "did not hold"
+    return f"; the check against the loop on the first batch {held} (differs by {worst:.0e}, {gaps[0]['allowed']:.0e} allowed)"

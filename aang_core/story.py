@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from aang_core.compare import FinishedRun
 from aang_core.detectability import read_predictions
+from aang_core.finished_runs import FinishedRun
 from aang_core.history import (
     Estimate,
     History,

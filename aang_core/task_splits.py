@@ -97,13 +97,19 @@ def draw_labels(
     return draw_covering(labels, size, generator)
 
 
-def split_rows(kind: str, labels: Sequence[Any], shares: Sequence[float]) -> list[list[int]]:
-    """Divide rows into parts: the first keeps what the others, of the given shares, leave.
+def split_rows(
+    kind: str,
+    labels: Sequence[Any],
+    shares: Sequence[float],
+    generator: np.random.Generator | None = None,
+) -> list[list[int]]:
+    """Divide rows into parts: the first keeps what the others, of the given shares of all rows, leave.
 
+    :param generator: by default one that is the same in every run.
     :returns: ``1 + len(shares)`` lists of row numbers; by class, each part has at least one row of each
         class that is large enough.
     """
-    generator = np.random.default_rng(SPLIT_SEED)
+    generator = generator or np.random.default_rng(SPLIT_SEED)
     rest = list(range(len(labels)))
     parts = []
     for share in shares:

@@ -11,7 +11,7 @@ import threading
 import pytest
 from _runs import write_run
 
-from aang_core.compare import read_run
+from aang_core.finished_runs import read_run
 from aang_core.report_page import build_story, page
 from aang_core.story import read_story
 

@@ -12,8 +12,9 @@ from aang_cli.main import main
 from click.testing import CliRunner
 from scipy.stats import ttest_rel
 
-from aang_core.compare import compare_runs, read_runs
+from aang_core.compare import compare_runs
 from aang_core.errors import RunError
+from aang_core.finished_runs import read_run, read_runs
 from aang_core.metrics import confusion
 from aang_core.statistics import macro_f1_standard_error, smallest_detectable_difference
 
@@ -171,3 +172,26 @@ def test_a_mendable_error_is_one_message(runs, tmp_path):
     result = CliRunner().invoke(main, ["compare", str(runs[0]), str(tmp_path)])
     assert result.exit_code == 1
     assert "no finished run" in result.stderr
+
+
+def test_runs_of_single_seeds_are_put_together(runs, tmp_path):
+    apart = tmp_path / "apart"
+    for seed, right in BETTER.items():
+        write_run(apart / f"seed-{seed}", {seed: right})
+    whole, joined = compared(*runs).rows[1], compared(runs[0], apart).rows[1]
+    assert {**joined, "run": "aang"} == whole
+    assert read_run(apart).report["summary"] == read_run(runs[1]).report["summary"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "config", "message"),
+    [
+        (0, {}, "holds seed 0 twice"),
+        (5, {"train_rows": 9}, r"other settings than seed-one \(seed-two\)"),
+    ],
+)
+def test_runs_that_are_not_one_are_refused(seed, config, message, tmp_path):
+    write_run(tmp_path / "apart" / "seed-one", {0: 20})
+    write_run(tmp_path / "apart" / "seed-two", {seed: 20}, config=config)
+    with pytest.raises(RunError, match=message):
+        read_run(tmp_path / "apart")

@@ -6,8 +6,9 @@ import attrs
 import pytest
 
 import aang_core
-from aang_core.compare import compare_runs, read_runs
+from aang_core.compare import compare_runs
 from aang_core.errors import ConfigError
+from aang_core.finished_runs import read_runs
 from aang_core.loggers import chosen_loggers
 from aang_core.primitives import Logger
 from aang_core.registry import load_registry

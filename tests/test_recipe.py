@@ -8,9 +8,9 @@ from _runs import IDS, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aang_core.compare import read_run
 from aang_core.config import RunConfig
 from aang_core.errors import ConfigError
+from aang_core.finished_runs import read_run
 from aang_core.recipe import (
     Recipe,
     check_recipe,

@@ -11,10 +11,10 @@ from aang_cli.main import main
 from click.testing import CliRunner
 
 from aang_core.changed_predictions import changed, mistakes
-from aang_core.compare import read_run
 from aang_core.detectability import confusion_of
 from aang_core.errors import RunError
 from aang_core.figures import figures
+from aang_core.finished_runs import read_run
 from aang_core.plots import write_plots
 from aang_core.report_page import build_story, page, write_run_page
 from aang_core.story import read_story

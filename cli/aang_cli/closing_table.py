@@ -10,7 +10,7 @@ import click
 from aang_cli import render
 
 if TYPE_CHECKING:
-    from aang_core.report import RunReport
+    from aang_core.report import RunReport, SeedReport
 
 HEAVIEST = 10
 
@@ -31,6 +31,11 @@ def show(report: RunReport) -> None:
         ]
         render.table(stages, columns=("stage", "weights"), title="Weights of each stage")
         click.echo(f"end-task weight λ {weights['end_task']:.4f}")
+    for line in dict.fromkeys(_engine(seed) for seed in report.seeds):
+        click.echo(line)
+    for seed in report.seeds:
+        if seed.guard:
+            click.echo(f"seed {seed.seed}: {seed.guard['said']}")
     for seed in report.seeds:
         where = (
             report.directory if len(report.seeds) == 1 else report.directory / f"seed-{seed.seed}"
@@ -69,3 +74,12 @@ def _shares(table: Mapping[str, float]) -> str:
     """``mask 0.31, no-op 0.24``, the heaviest first."""
     ordered = sorted(table.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {weight:.3f}" for name, weight in ordered)
+
+
+def _engine(seed: SeedReport) -> str:
+    """Which engine ran, and what its check on the first batch found."""
+    if seed.engine_check is None:
+        return f"engine {seed.engine}"
+    gap, allowed = seed.engine_check["disagreement"], seed.engine_check["allowed"]
+    held = "agrees with the loop" if gap <= allowed else "disagreed with the loop"
+    return f"engine {seed.engine}; first batch: one backward pass {held} to {gap:.0e} ({allowed:.0e} allowed)"

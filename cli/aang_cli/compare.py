@@ -33,7 +33,8 @@ def command(runs: tuple[Path, ...], as_json: bool, markdown: bool, csv_file: Pat
     """
     if as_json and markdown:
         raise click.UsageError("--json and --markdown exclude each other")
-    from aang_core.compare import compare_runs, read_runs
+    from aang_core.compare import compare_runs
+    from aang_core.finished_runs import read_runs
 
     found = compare_runs(read_runs(runs))
     if csv_file is not None:

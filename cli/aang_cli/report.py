@@ -35,7 +35,7 @@ def command(
       aang report runs/aang --compare runs/finetune --compare runs/static
       aang report runs/aang --weights weights.json --theory
     """
-    from aang_core.compare import read_runs
+    from aang_core.finished_runs import read_runs
     from aang_core.plots import write_plots
     from aang_core.recipe import export_recipe
     from aang_core.report_page import PAGE, build_story, page, write_page
