@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aang_cli import options, render
+from aang_cli import options, plugins_new, render
 
 if TYPE_CHECKING:
     from aang_core.discovery import FailedPlugin, Plugin
@@ -52,3 +52,6 @@ def _row(plugin: Plugin | FailedPlugin, registry: Registry) -> dict[str, Any]:
         "spaces": [s for s, entry in registry.spaces.items() if entry.plugin == name],
         "error": cause,
     }
+
+
+command.add_command(plugins_new.command)
