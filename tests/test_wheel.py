@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"aang_core", "aang_loggers", "aang_text", "aang_cli"}
+PACKAGES = {"aang_core", "aang_loggers", "aang_selectors", "aang_text", "aang_cli"}
 
 
 def run(*command: object, cwd: Path, **environment: str) -> str:
@@ -71,6 +71,7 @@ def test_every_module_of_the_checkout_is_in_the_wheel(root, names):
         for parent, package in (
             (root, "aang_core"),
             (root / "plugins", "aang_loggers"),
+            (root / "plugins", "aang_selectors"),
             (root / "plugins", "aang_text"),
             (root / "cli", "aang_cli"),
         )
@@ -86,7 +87,7 @@ def test_the_wheel_is_typed_licensed_and_names_its_entry_points(wheel, names):
     entries = zipfile.ZipFile(wheel).read(path).decode().split()
     assert "".join(entries) == (
         "[console_scripts]aang=aang_cli.main:main"
-        "[aang]loggers=aang_loggers.hookstext=aang_text.hooks"
+        "[aang]loggers=aang_loggers.hooksselectors=aang_selectors.hookstext=aang_text.hooks"
     )
 
 

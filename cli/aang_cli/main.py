@@ -17,15 +17,21 @@ from aang_core.errors import AangError
 
 COMMANDS: Mapping[str, str] = {
     "run": "aang_cli.run:command",
+    "sweep": "aang_cli.sweep:command",
     "predict": "aang_cli.predict:command",
+    "submission": "aang_cli.submission:command",
     "audit": "aang_cli.audit:command",
     "compare": "aang_cli.compare:command",
     "report": "aang_cli.report:command",
+    "select": "aang_cli.select:command",
     "list-objectives": "aang_cli.list_objectives:command",
     "list-primitives": "aang_cli.list_primitives:command",
     "list-spaces": "aang_cli.list_spaces:command",
+    "list-selectors": "aang_cli.list_selectors:command",
     "plugins": "aang_cli.plugins:command",
     "show": "aang_cli.show:command",
+    "doctor": "aang_cli.doctor:command",
+    "completion": "aang_cli.completion:command",
 }
 """Subcommand → ``module:command``, in the order of ``aang --help``. The modules import no more than click."""
 

@@ -1,0 +1,220 @@
+"""``aang select``: rank the examples of other tasks by their worth for a target."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aang_cli import options, render
+
+if TYPE_CHECKING:
+    from aang_core.selection_config import SelectionConfig
+    from aang_core.selection_files import Selection
+
+_FLAGS: Mapping[str, str] = {
+    "target": "--target",
+    "from": "--from",
+    "selector": "--selector",
+    "model": "--model",
+    "seed": "--seed",
+    "train_rows": "--train-rows",
+    "examples_per_task": "--examples-per-task",
+    "exclude_leaks": "--exclude-leaks",
+    "top": "--top",
+    "max_length": "--max-length",
+    "device": "--device",
+    "plugins": "--plugins",
+    "options.epochs": "--epochs",
+    "options.like": "--like",
+}
+"""Key of the settings → the flag that sets it. Click's names are the last parts."""
+
+
+@click.command("select")
+@click.option("--target", help="The task to choose for: as --task of aang run.  [default: sample]")
+@click.option(
+    "--from",
+    multiple=True,
+    metavar="TASK|FILE",
+    help="A labelled task, or a text file with a text a line; repeatable.",
+)
+@click.option(
+    "--selector",
+    metavar="NAME",
+    help="See aang list-selectors.  [default: discriminator-bce]",
+)
+@click.option("--model", help="The encoder.  [default: the target's]")
+@click.option("--seed", type=int, help="[default: 0]")
+@click.option(
+    "--train-rows", type=int, help="Labelled training rows of the target.  [default: all]"
+)
+@click.option(
+    "--examples-per-task",
+    type=int,
+    help="Rows of each task to train on; they are not ranked.  [default: 500]",
+)
+@click.option("--epochs", type=int, help="Of a discriminator's training.  [default: 5]")
+@click.option("--max-length", type=int, help="Longest row, in positions.  [default: 128]")
+@click.option(
+    "--exclude-leaks",
+    is_flag=True,
+    default=None,
+    help="Leave out rows that share a text with the target's dev or test.",
+)
+@click.option("--like", help="The selection whose tasks random-matched takes.")
+@click.option("--top", type=int, help="How many of the best to sum up.  [default: 1000]")
+@click.option(
+    "--set",
+    "assignments",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Any setting, such as options.lr=5e-5; repeatable.",
+)
+@click.option("--device", help="auto, cpu or cuda.  [default: auto]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The directory.  [default: a new one under selections/]",
+)
+@click.option(
+    "--experiment",
+    type=click.Path(path_type=Path),
+    metavar="SPEC",
+    help="Carry out the whole study in this TOML file, controls and training included.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the interrupted selection in --out.")
+@options.as_json
+@options.plugins
+def command(
+    assignments: tuple[str, ...],
+    out: Path | None,
+    experiment: Path | None,
+    resume: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Rank the examples of other tasks, and lines of text files, by their worth for a target.
+
+    Writes selection.jsonl (every row with score and rank, the best first), summary.json and a picture.
+
+    \b
+    Example:
+      aang select --target my_task/ --from other_task/ --from texts.txt --out chosen
+      aang select --target my_task/ --from other_task/ --selector gradient --top 500
+      aang select --resume --out chosen
+      aang select --experiment study.toml --out runs/study
+    """
+    if experiment is not None:
+        _study(experiment, out, resume, as_json, given, assignments)
+        return
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out, the directory of the interrupted selection")
+    flags = _flags(given)
+    config = _resumed(out, flags, assignments) if resume and out else _config(flags, assignments)
+    selection = _selected(config, out, resume)
+    if as_json:
+        render.document(selection.summary)
+    else:
+        _print(selection)
+
+
+def _study(
+    spec: Path,
+    out: Path | None,
+    resume: bool,
+    as_json: bool,
+    given: Mapping[str, Any],
+    assignments: tuple[str, ...],
+) -> None:
+    """A whole experiment; its file says everything else."""
+    others = [flag for key, (_, flag) in _flags(given).items() if key != "plugins"]
+    others += ["--set"] if assignments else []
+    if others:
+        raise click.UsageError(
+            f"--experiment takes its settings from its file; leave out {', '.join(others)}"
+        )
+    if out is None:
+        raise click.UsageError("--experiment needs --out, the directory of its runs and results")
+    from aang_cli.experiment import carry_out
+
+    carry_out(spec, out, resume, as_json, options.registry_of(given["plugins"]))
+
+
+def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    """The flags that were given, by dotted key of the settings."""
+    values = {
+        **given,
+        "from": list(given["from"]),
+        "plugins": [n.strip() for n in given["plugins"].split(",") if n.strip()],
+    }
+    found = {key: (values[key.rsplit(".", 1)[-1]], flag) for key, flag in _FLAGS.items()}
+    return {key: pair for key, pair in found.items() if pair[0] not in (None, [])}
+
+
+def _config(flags: Mapping[str, tuple[Any, str]], assignments: tuple[str, ...]) -> SelectionConfig:
+    from aang_core.config_file import overlaid, parse_settings
+    from aang_core.selection_config import SelectionConfig
+
+    merged = overlaid({}, {}, {**flags, **parse_settings(assignments)})
+    return SelectionConfig.from_mapping(*merged)
+
+
+def _resumed(
+    out: Path, flags: Mapping[str, tuple[Any, str]], assignments: tuple[str, ...]
+) -> SelectionConfig:
+    """The settings that the selection in `out` was begun with, flags over them; what differs is refused later on."""
+    from aang_core.config_file import overlaid, parse_settings
+    from aang_core.selection_config import SelectionConfig, plain_settings
+    from aang_core.selection_directory import begun_with
+
+    begun = plain_settings(begun_with(out))
+    return SelectionConfig.from_mapping(
+        *overlaid(begun, {}, {**flags, **parse_settings(assignments)})
+    )
+
+
+def _selected(config: SelectionConfig, out: Path | None, resume: bool) -> Selection:
+    from aang_cli.progress_bar import ProgressBar
+    from aang_core.selection_job import select
+
+    registry = options.registry_of(",".join(config.plugins))
+    bar = ProgressBar(1)
+    try:
+        with bar:
+            return select(
+                config,
+                out=out,
+                resume=resume,
+                progress=bar.on_preparation,
+                remark=bar.on_remark,
+                begun=bar.on_begin,
+                registry=registry,
+            )
+    except KeyboardInterrupt:
+        message = "interrupted"
+        if bar.directory is not None:
+            again = f"aang select --resume --out {shlex.quote(str(bar.directory))}"
+            message += f"; go on with\n  {again}"
+        click.echo(message, err=True)
+        raise click.exceptions.Exit(130) from None
+
+
+def _print(selection: Selection) -> None:
+    summary = selection.summary
+    rows = [
+        {**row, "share_of_top": f"{row['share_of_top']:.1%}", "leaks": len(row["leaks"])}
+        for row in summary["tasks"]
+    ]
+    render.table(
+        rows,
+        columns=("task", "rows", "trained_on", "leaks", "ranked", "in_top", "share_of_top"),
+        title=f"The {summary['top']} best of {summary['ranked']} rows for {summary['target']} ({summary['selector']})",
+    )
+    render.remark(f"every row with its rank: {selection.directory / 'selection.jsonl'}")
+    picture = selection.directory / "tsne.svg"
+    if picture.is_file():
+        render.remark(f"the tasks in a picture: {picture}")

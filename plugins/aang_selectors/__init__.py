@@ -1,0 +1,1 @@
+"""Selectors: ways to choose auxiliary examples for a target task."""

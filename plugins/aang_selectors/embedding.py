@@ -1,0 +1,48 @@
+"""``embedding``: how near an example lies to the target's training examples, in the pretrained encoder's space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from aang_core.errors import ConfigError
+from aang_core.selectors import SelectionGround, Window
+
+
+class Embedding:
+    """The mean of the `neighbours` greatest cosines to the target's examples; nothing is trained.
+
+    The target's examples are the `target_sample` (T of them, at most ``examples_per_task``), vectors are the pooled
+    states of the last layer, as they are: neither centred nor whitened.
+    """
+
+    def __init__(self, ground: SelectionGround) -> None:
+        self.ground, self.pooling = ground, ground.pooling()
+        self.neighbours = int(ground.options["neighbours"])
+        if not 1 <= self.neighbours <= len(ground.target_sample):
+            raise ConfigError(
+                f"option neighbours: expected from 1 to {len(ground.target_sample)} (the target's examples), "
+                f"found {self.neighbours}"
+            )
+        self.near = torch.zeros(0)
+
+    def prepare(self) -> dict[str, Tensor]:
+        """The target's vectors [T, H], of length 1."""
+        ground = self.ground
+        rows = ground.examples.rows(ground.backbone, ground.target_sample)
+        self.near = F.normalize(ground.vectors(rows, self.pooling).double(), dim=1)
+        return {"target": self.near}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """The same vectors."""
+        self.near = state["target"]
+
+    def scores(self, window: Window) -> Tensor:
+        """[B] in [−1, 1]."""
+        ground = self.ground
+        rows = window.pool.rows(ground.backbone, window.numbers)
+        vectors = F.normalize(ground.vectors(rows, self.pooling).double(), dim=1)
+        return (vectors @ self.near.t()).topk(self.neighbours, dim=1).values.mean(1)
