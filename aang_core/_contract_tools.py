@@ -36,9 +36,9 @@ def seeded(seed: int) -> torch.Generator:
 @contextmanager
 def quiet(record: Primitive, what: str) -> Iterator[None]:
     """Nothing inside may touch the global random states of torch, numpy or Python."""
-    before = _global_states()
+    before = global_states()
     yield
-    changed = [name for name, state in _global_states().items() if state != before[name]]
+    changed = [name for name, state in global_states().items() if state != before[name]]
     expect(
         not changed,
         record,
@@ -47,7 +47,7 @@ def quiet(record: Primitive, what: str) -> Iterator[None]:
     )
 
 
-def _global_states() -> dict[str, object]:
+def global_states() -> dict[str, object]:
     return {
         "torch": torch.random.get_rng_state().numpy().tobytes(),
         "numpy": repr(np.random.get_state(legacy=False)),

@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Generator, Tensor
 
-from aang_core.errors import AangError
+from aang_core.blame import blamed, check_packed, check_rows, check_rule, check_targets
 from aang_core.protocols import BoundOutput, BoundRepresentation, BoundSource, BoundTransform
 from aang_core.row_shares import RowNeed
 from aang_core.rows import Packed, Row, Targets
@@ -41,13 +41,21 @@ FULL = RowRule()
 
 @attrs.frozen(eq=False)
 class BoundObjective:
-    """An objective with its four primitives at work."""
+    """An objective with its four primitives at work.
+
+    :param makers: by stage, the primitive's name with its plugin and distribution, for messages.
+    """
 
     id: str
     source: BoundSource
     transform: BoundTransform
     representation: BoundRepresentation
     output: BoundOutput
+    makers: Mapping[str, str] = attrs.field(factory=dict)
+
+    def who(self, stage: str) -> str:
+        """What messages call the primitive of a stage."""
+        return self.makers.get(stage, f"the {stage} of {self.id}")
 
     @property
     def need(self) -> RowNeed:
@@ -204,28 +212,41 @@ def row_rules(
     """Draw each row's attention rule; an order is also recorded in `Packed.order` ([N]) for outputs to read."""
     packed = attrs.evolve(packed, tag=representation.tag)
     lengths = packed.lengths.tolist()
-    if representation.tag == "matrix":
-        return packed, tuple(
-            RowRule("matrix", representation.allowed(n, generator)) for n in lengths
-        )
-    if representation.tag == "order":
+    tag = representation.tag
+    if tag == "matrix":
+        matrices = [representation.allowed(n, generator) for n in lengths]
+        for matrix, n in zip(matrices, lengths, strict=True):
+            check_rule(tag, matrix, n)
+        return packed, tuple(RowRule("matrix", matrix) for matrix in matrices)
+    if tag == "order":
         ranks = [representation.order(n, generator) for n in lengths]
+        for rank, n in zip(ranks, lengths, strict=True):
+            check_rule(tag, rank, n)
         rules = tuple(RowRule("matrix", rank[None, :] <= rank[:, None]) for rank in ranks)
         return attrs.evolve(packed, order=torch.cat(ranks)), rules
-    return packed, (RowRule(representation.tag),) * len(lengths)
+    check_rule(tag, None, 0)
+    return packed, (RowRule(tag),) * len(lengths)
 
 
 def prepare(objective: BoundObjective, rows: int, generator: Generator) -> Piece:
     """Draw `rows` rows of one objective and take them through its stages.
 
-    :raises AangError: where the source gives another number of rows than it was asked for.
+    :raises PluginError: where a primitive fails or breaks its contract; it is named, with its distribution.
     """
-    drawn = objective.source.draw(objective.output.layout, rows, generator)
-    if len(drawn) != rows:
-        raise AangError(f"{objective.id}: asked its source for {rows} rows, got {len(drawn)}")
-    packed = objective.transform.apply(pack(drawn), generator)
-    packed, rules = row_rules(objective.representation, packed, generator)
-    return Piece(packed=packed, rules=rules, targets=objective.output.targets(packed))
+    of = f"for {objective.id}"
+    with blamed(objective.who("data"), f"draw {of}"):
+        drawn = objective.source.draw(objective.output.layout, rows, generator)
+        check_rows(drawn, rows)
+        packed = pack(drawn)
+    with blamed(objective.who("transform"), f"apply {of}"):
+        packed = objective.transform.apply(packed, generator)
+        check_packed(packed, rows)
+    with blamed(objective.who("representation"), f"its rule {of}"):
+        packed, rules = row_rules(objective.representation, packed, generator)
+    with blamed(objective.who("output"), f"targets {of}"):
+        targets = objective.output.targets(packed)
+        check_targets(targets, packed)
+    return Piece(packed=packed, rules=rules, targets=targets)
 
 
 def fuse(pieces: Sequence[tuple[int, Piece]]) -> FusedBatch:

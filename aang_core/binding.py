@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aang_core.blame import blamed
 from aang_core.errors import ConfigError, TaskError, did_you_mean, one_message
 from aang_core.primitives import Primitive, TaskKind, load_factory
 from aang_core.protocols import Backbone, Binding, BoundSource, unheard
@@ -48,9 +49,9 @@ def bind_sources(
             remark=remark,
             progress=progress,
         )
-        factory = load_factory(record.factory)
         try:
-            bound[name] = factory(binding)
+            with blamed(registry.maker(name), "its factory"):
+                bound[name] = load_factory(record.factory)(binding)
         except TaskError as cause:
             unavailable[name] = str(cause)
     return bound, unavailable

@@ -1,14 +1,13 @@
 """Checkpoints: what a run needs to go on as if it had never stopped, and the best model so far.
 
 Tensors are safetensors, the rest is JSON; no pickle. A checkpoint is written beside its place and renamed into it
-when it is complete, so that a crash leaves the previous one; its checksum is verified before it is used.
+when it is complete, so that a crash leaves the previous one; every file's checksum is verified before it is used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,16 +15,17 @@ from typing import Any
 
 import attrs
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from aang_core.durable import flush, load_tensors, save_tensors, write_text
 from aang_core.errors import RunError
 from aang_core.primitives import STAGES
 from aang_core.weighting import WeightState
 
 KEPT = 2
 """Checkpoints kept in a run: the newest, and one to fall back on."""
+
+_TENSORS, _STATE = "tensors.safetensors", "state.json"
 
 
 def named_parameters(body: nn.Module, heads: nn.Module) -> dict[str, nn.Parameter]:
@@ -40,36 +40,35 @@ def named_parameters(body: nn.Module, heads: nn.Module) -> dict[str, nn.Paramete
     return found
 
 
-def save_parameters(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Write the values of parameters to a safetensors file, completely or not at all."""
-    tensors = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
-    temporary = path.with_suffix(".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, temporary)
-    _flush(temporary)
-    temporary.replace(path)
+def named_buffers(body: nn.Module, heads: nn.Module) -> dict[str, Tensor]:
+    """What modules keep beside parameters and save with them, such as the running means of batch normalisation."""
+    found: dict[str, Tensor] = {}
+    for prefix, module in (("body.", body), ("heads.", heads)):
+        saved = module.state_dict(keep_vars=True)
+        found |= {prefix + n: buffer for n, buffer in module.named_buffers() if n in saved}
+    return found
 
 
-def load_parameters(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Put saved values back into parameters.
+def load_into(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put saved values back into parameters and buffers.
 
-    :raises RunError: where the file is missing or damaged, or holds other parameters.
+    :raises RunError: where the file is missing or damaged, or holds others.
     """
-    tensors = _read_tensors(path)
-    if tensors.keys() != parameters.keys():
-        odd = sorted(tensors.keys() ^ parameters.keys())
+    saved = load_tensors(path)
+    if saved.keys() != tensors.keys():
+        odd = sorted(saved.keys() ^ tensors.keys())
         raise RunError(f"{path} does not fit this model: {odd[0]} and {len(odd) - 1} more differ")
     with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+        for name, tensor in tensors.items():
+            tensor.copy_(saved[name])
 
 
 @attrs.frozen(eq=False)
 class Checkpoint:
     """A run between two steps.
 
-    :param tensors: parameters, optimiser moments, weights and the dev gradient, by prefixed name.
-    :param facts: the step, what dev said so far, the length of the history; plain JSON.
+    :param tensors: parameters, buffers, optimiser moments, weights and the dev gradient, by prefixed name.
+    :param facts: the step, what dev said so far, length and checksum of the history; plain JSON.
     """
 
     tensors: Mapping[str, Tensor]
@@ -77,66 +76,58 @@ class Checkpoint:
 
 
 def write(directory: Path, step: int, checkpoint: Checkpoint) -> None:
-    """Write ``step-NNNNNN`` in `directory`, then remove all but the newest `KEPT`."""
+    """Write ``step-NNNNNN`` in `directory`, then remove all but the newest `KEPT`.
+
+    What an earlier attempt left unfinished goes first, so that the folder never holds more than one checkpoint beyond
+    those that are kept.
+    """
+    for unfinished in directory.glob(".partial-*"):
+        shutil.rmtree(unfinished)
     place = directory / f"step-{step:06d}"
     temporary = directory / f".partial-{step:06d}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    tensors = {n: t.detach().cpu().contiguous() for n, t in checkpoint.tensors.items()}
-    save_file(tensors, temporary / "tensors.safetensors")
-    digest = _digest(temporary / "tensors.safetensors")
-    text = json.dumps({"sha256": digest, **checkpoint.facts}, indent=1)
-    (temporary / "state.json").write_text(text, encoding="utf-8")
-    for path in (*temporary.iterdir(), temporary):
-        _flush(path)
-    shutil.rmtree(place, ignore_errors=True)
+    try:
+        digest = save_tensors(temporary / _TENSORS, checkpoint.tensors)
+        facts = {"tensors": digest, **checkpoint.facts}
+        text = json.dumps({"sha256": _digest(facts), "facts": facts}, indent=1)
+        write_text(temporary / _STATE, text)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # what could not be finished takes no room
+        raise
+    if place.exists():
+        shutil.rmtree(place)
     temporary.replace(place)
-    for old in sorted(directory.glob("step-*"))[:-KEPT]:
+    flush(directory)
+    for old in places(directory)[KEPT:]:
         shutil.rmtree(old)
 
 
-def read_newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a remark on each newer one that is damaged."""
-    remarks: list[str] = []
-    for place in sorted(directory.glob("step-*"), reverse=True):
-        try:
-            return _read(place), remarks
-        except RunError as cause:
-            remarks.append(f"{cause}; the one before it is used")
-    return None, remarks
+def places(directory: Path) -> list[Path]:
+    """The checkpoints in a folder, the newest first."""
+    found = directory.glob("step-*")
+    return sorted(found, key=lambda place: (len(place.name), place.name), reverse=True)
 
 
-def _read(place: Path) -> Checkpoint:
-    path = place / "tensors.safetensors"
+def read(place: Path) -> Checkpoint:
+    """One checkpoint.
+
+    :raises RunError: where anything in it is not as it was written.
+    """
     try:
-        facts = json.loads((place / "state.json").read_text(encoding="utf-8"))
-        expected = facts.pop("sha256")
-        found = _digest(path)
-    except (OSError, ValueError, KeyError, AttributeError) as cause:
+        state = json.loads((place / _STATE).read_text(encoding="utf-8"))
+        facts, expected = state["facts"], state["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as cause:
         raise RunError(f"checkpoint {place.name} is damaged ({cause})") from cause
-    if found != expected:
-        raise RunError(f"checkpoint {place.name} is damaged (its checksum does not match)")
-    return Checkpoint(tensors=_read_tensors(path), facts=facts)
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if _digest(facts) != expected:
+        raise RunError(f"checkpoint {place.name} is damaged ({_STATE}: wrong checksum)")
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as cause:
-        raise RunError(f"{path} cannot be read ({cause})") from cause
+        tensors = load_tensors(place / _TENSORS, facts["tensors"])
+    except (RunError, KeyError, TypeError) as cause:
+        raise RunError(f"checkpoint {place.name} is damaged ({cause})") from cause
+    return Checkpoint(tensors=tensors, facts=facts)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _digest(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def weight_tensors(state: WeightState, prefix: str) -> dict[str, Tensor]:

@@ -85,8 +85,9 @@ class DevGradient:
         targets = self.end_task.targets(pack(rows)).to(self.device)
         loss = self.end_task.losses(head, hidden, targets).mean()
         grads = torch.autograd.grad(loss, list(body.values()), allow_unused=True)
+        # contiguous, as a checkpoint gives it back: the layout decides the order of a sum, and so its last bit
         return {
-            name: torch.zeros_like(parameter) if grad is None else grad
+            name: torch.zeros_like(parameter) if grad is None else grad.contiguous()
             for (name, parameter), grad in zip(body.items(), grads, strict=True)
         }
 

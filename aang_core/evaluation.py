@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -49,8 +50,11 @@ def by_length(lengths: Sequence[int], tokens: int = _BATCH_TOKENS) -> Iterator[l
 
 
 def scores(task: Task, logits: Sequence[Tensor], rows: Sequence[Row]) -> dict[str, float]:
-    """Every metric that the task's kind has, as fractions."""
+    """Every metric that the task's kind has, as fractions; NaN where a logit is not finite, for it ranks nothing."""
     classes = len(task.label_names)
+    if not all(bool(each.isfinite().all()) for each in logits):
+        usable = scores(task, [each.nan_to_num() for each in logits], rows)
+        return dict.fromkeys(usable, math.nan)
     if task.kind == "token":
         labels = torch.cat([torch.as_tensor(row.label) for row in rows])
         return score(task.kind, torch.cat(list(logits)).numpy(), labels.numpy(), classes)

@@ -6,21 +6,31 @@ Everything on disk is written here: ``history.jsonl`` (a line a step), ``checkpo
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
 
 from aang_core import checkpoint
-from aang_core.checkpoint import load_parameters, save_parameters
+from aang_core.checkpoint import load_into
+from aang_core.durable import save_tensors, write_text
 from aang_core.errors import RunError
 from aang_core.evaluation import predict, scores
 from aang_core.head_fitting import fit_heads
 from aang_core.history import strict_line
 from aang_core.processes import Processes
-from aang_core.progress import Progress, Spent, Watcher
-from aang_core.resuming import restore, snapshot
+from aang_core.progress import Progress, Spent, Stopped, Watcher
+from aang_core.resuming import (
+    BEST,
+    SEARCHED,
+    discard,
+    newest,
+    remove,
+    restore,
+    snapshot,
+    trained_tensors,
+)
 from aang_core.session import Session, optimizer_for
 from aang_core.trainer import Preparation, StepRecord, dropout, train_step, training
 
@@ -65,17 +75,18 @@ class Fitting:
     @property
     def best(self) -> Path:
         """The parameters that dev chose."""
-        return self.directory / "checkpoint" / "best.safetensors"
+        return self.directory / "checkpoint" / BEST
 
     @property
     def _searched(self) -> Path:
         """The parameters that the final fine-tuning begins with, which may replace `best`."""
-        return self.best.with_name("searched.safetensors")
+        return self.best.with_name(SEARCHED)
 
     def run(self, resume: bool) -> Progress:
         """All phases from the start, or from the newest checkpoint; ends with the best parameters loaded.
 
         :raises RunError: where dev was never finite and there is no best checkpoint.
+        :raises Stopped: where the watcher asks for it, after a step and its checkpoint.
         """
         if not (resume and self._restored()):
             self._begin()
@@ -85,13 +96,12 @@ class Fitting:
         if self.progress.best_score is None:
             raise RunError(self._never_finite())
         self._final_fine_tuning()
+        self.watcher.on_trained(self.session, self.progress)
         return self.progress
 
     def discard(self) -> None:
         """Remove what only an unfinished run needs."""
-        for spent in self.best.parent.glob("step-*"):
-            shutil.rmtree(spent)
-        self._searched.unlink(missing_ok=True)
+        discard(self.directory)
 
     def remark(self, text: str) -> None:
         """Tell the user, and keep it for the report."""
@@ -110,8 +120,7 @@ class Fitting:
     def _begin(self) -> None:
         session = self.session
         if session.processes.first:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self.history.write_text("", encoding="utf-8")
+            write_text(self.history, "")
         fit_heads(session, session.config.training.fit_heads_steps)
         if reason := self._engine_fault():
             self.remark(f"the fused engine is not used: {reason}")
@@ -138,12 +147,21 @@ class Fitting:
         try:
             while self.progress.step < total and self.progress.waited < patience:
                 self._note(train_step(session, preparation, self.progress.step, total))
-                if self.progress.step == total or self.progress.step % every == 0:
-                    if phase != "auxiliary":
-                        self._evaluate()
+                due = self.progress.step == total or self.progress.step % every == 0
+                if due and phase != "auxiliary":
+                    self._evaluate()
+                stops = self._asked_to_stop()
+                if due or stops:
                     self._save()
+                if stops:
+                    raise Stopped(self.progress.done)
         finally:
             preparation.close()
+
+    def _asked_to_stop(self) -> bool:
+        """Whether the watcher of the first process, for all of them, wants the run to end here."""
+        asked = torch.tensor(int(self.watcher.stopping), device=self.session.device)
+        return bool(self.session.processes.sum(asked))
 
     def _note(self, record: StepRecord) -> None:
         self.progress = self.progress.charged(
@@ -165,12 +183,12 @@ class Fitting:
         """Score dev; keep the parameters where it is the best so far."""
         session = self.session
         head, rows = session.end_task_head, session.stopping
-        metrics = scores(
-            session.task, predict(session.model.backbone, head, session.task, rows), rows
-        )
+        with session.engine.autocast():
+            logits = predict(session.model.backbone, head, session.task, rows)
+        metrics = scores(session.task, logits, rows)
         self.progress = self.progress.evaluated(metrics, session.task.metric)
         if self.progress.waited == 0 and session.processes.first:
-            save_parameters(self.best, session.parameters)
+            save_tensors(self.best, trained_tensors(session))
         self.watcher.on_evaluation(session, self.progress)
 
     def _save(self) -> None:
@@ -178,15 +196,20 @@ class Fitting:
         if not session.processes.first:
             return
         spent = attrs.asdict(self.spent())
-        kept = {"remarks": self.remarks, "engine": session.engine.kind, "spent": spent}
-        saved = snapshot(session, self.progress, self.history.stat().st_size, kept)
+        kept: dict[str, Any] = {"remarks": self.remarks, "spent": spent}
+        kept |= {"engine": session.engine.kind, "engine_gap": session.engine.gap}
+        saved = snapshot(session, self.progress, self.history, kept)
         checkpoint.write(self.directory / "checkpoint", self.progress.done, saved)
 
     def _restored(self) -> bool:
         """Go on from the newest whole checkpoint; False where there is none."""
-        saved, remarks = checkpoint.read_newest(self.directory / "checkpoint")
-        for text in remarks:
+        found = newest(self.directory)
+        for text in found.remarks:
             self.remark(text)
+        self.session.processes.wait()  # until all have looked
+        if self.session.processes.first:
+            remove(found.spoilt)
+        saved = found.saved
         if saved is None:
             return False
         index = saved.facts["progress"]["phase"]
@@ -196,32 +219,31 @@ class Fitting:
             )
         self.progress = restore(self.session, saved)
         kept = saved.facts["kept"]
-        self.remarks = [*kept["remarks"], *remarks]
+        self.remarks = [*kept["remarks"], *found.remarks]
         self.session.engine.kind = kept["engine"]
+        self.session.engine.gap = kept["engine_gap"]
         self.earlier = Spent(**kept["spent"])
-        size = saved.facts["history_bytes"]
-        if self.history.stat().st_size < size:
-            raise RunError(f"{self.history} is shorter than its checkpoint says; it was changed")
         if self.session.processes.first:
             with self.history.open("r+b") as file:
-                file.truncate(size)
+                file.truncate(saved.facts["history"]["bytes"])
         return True
 
     def _final_fine_tuning(self) -> None:
         """Epochs on the end-task alone from the best parameters, kept only where dev improves (paper's code).
 
-        Never more steps than the run itself was allowed.
+        Never more steps than `max_steps`, unless passes are counted in place of steps (`epochs`).
         """
         session, settings = self.session, self.session.config.training
         session.processes.wait()  # for the one that writes
         begun = self._searched.exists()  # resumed: `best` may be from an unfinished fine-tuning
-        load_parameters(self._searched if begun else self.best, session.parameters)
+        load_into(trained_tensors(session), self._searched if begun else self.best)
         session.processes.wait()
         if session.processes.first and not begun:
-            save_parameters(self._searched, session.parameters)
+            save_tensors(self._searched, trained_tensors(session))
         size = len(session.planner.labelled.rows)
         epoch_steps = -(-size // settings.end_task_rows)
-        epochs = min(settings.final_epochs, settings.max_steps // epoch_steps)
+        bound = settings.final_epochs if settings.epochs else settings.max_steps // epoch_steps
+        epochs = min(settings.final_epochs, bound)
         optimizer = optimizer_for(session.parameters, settings, settings.final_lr)
         waited = 0
         for _ in range(epochs):
@@ -232,7 +254,7 @@ class Fitting:
             if waited >= settings.final_patience:
                 break
         session.processes.wait()
-        load_parameters(self.best, session.parameters)
+        load_into(trained_tensors(session), self.best)
 
     def _final_step(self, optimizer: torch.optim.Optimizer) -> None:
         session, step = self.session, self.progress.done
@@ -242,12 +264,21 @@ class Fitting:
             if batch is not None:
                 session.engine.plain(batch.to(session.device), plan.coefficients)
             session.processes.sum_gradients(session.parameters.values())
-        optimizer.step()
+        given = [p.grad for p in session.parameters.values() if p.grad is not None]
+        finite = all(bool(gradient.isfinite().all()) for gradient in given)
+        if finite:
+            optimizer.step()
+        else:
+            self.remark(
+                f"final fine-tuning: step {step + 1} was skipped: its gradient is not finite"
+            )
         optimizer.zero_grad(set_to_none=True)
         tokens = session.processes.sum(torch.tensor(batch.tokens if batch else 0))
         self.progress = self.progress.charged(
             labelled_rows=plan.end_task_rows,
             rows=plan.end_task_rows,
             tokens=int(tokens),
-            skipped=False,
+            skipped=not finite,
         )
+        if self._asked_to_stop():  # what is behind the last checkpoint is only this fine-tuning
+            raise Stopped(self.progress.done)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aang_core.batching import BoundObjective, FusedBatch, Segment
+from aang_core.blame import blamed, check_losses
 from aang_core.protocols import BoundOutput
 from aang_core.rows import Hidden, Targets
 
@@ -33,14 +34,16 @@ class Heads(nn.Module):
     ) -> None:
         super().__init__()
         self.outputs: list[BoundOutput] = [end_task, *(o.output for o in objectives)]
-        self.names = ["end-task"]
+        self.names, self.makers = ["end-task"], ["the end-task"]
         modules = {"end-task": end_task.head()}
         for objective in objectives:
             output_name = getattr(objective.output, "head_name", objective.id.rsplit("/", 1)[-1])
             name = objective.id if policy == "per-objective" else output_name
             if name not in modules:
-                modules[name] = objective.output.head()
+                with blamed(objective.who("output"), "head"):
+                    modules[name] = objective.output.head()
             self.names.append(name)
+            self.makers.append(objective.who("output"))
         self.heads = nn.ModuleDict({_key(name): module for name, module in modules.items()})
 
     def head(self, objective: int) -> nn.Module:
@@ -79,9 +82,13 @@ class Heads(nn.Module):
         owner = torch.repeat_interleave(torch.tensor(members), sizes)
         chosen = [batch.segments[i].objective for i in members]
         output = self.outputs[chosen[0]]
-        if isinstance(output, SharedDecoderOutput):
-            return owner, self._decoded(hidden, chosen, targets)
-        return owner, output.losses(self.head(chosen[0]), hidden, _joined(targets))
+        with blamed(self.makers[chosen[0]], "losses"):
+            if isinstance(output, SharedDecoderOutput):
+                return owner, self._decoded(hidden, chosen, targets)
+            joined = _joined(targets)
+            values = output.losses(self.head(chosen[0]), hidden, joined)
+            check_losses(values, joined)
+        return owner, values
 
     def _decoded(
         self, hidden: Hidden, objectives: Sequence[int], targets: Sequence[Targets]

@@ -102,6 +102,13 @@ class Logged(Watcher):
         self._log(session, newest, progress.done)
         self.inner.on_evaluation(session, progress)
 
+    @property
+    def stopping(self) -> bool:
+        return self.inner.stopping
+
+    def on_trained(self, session: Session, progress: Progress) -> None:
+        self.inner.on_trained(session, progress)
+
     def on_remark(self, remark: str) -> None:
         self.inner.on_remark(remark)
 

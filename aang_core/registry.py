@@ -111,6 +111,11 @@ class Registry:
             raise ConfigError(self.unknown("primitive", name, self.primitives))
         return self.primitives[name].record
 
+    def maker(self, name: str) -> str:
+        """A primitive as messages about its code call it, with whose it is."""
+        entry = self.primitives[name]
+        return f"the {entry.stage} {name!r} of plugin {entry.provenance}"
+
     def at_stage(self, stage: str) -> tuple[str, ...]:
         """The names of one stage's primitives, sorted."""
         return tuple(name for name, entry in self.primitives.items() if entry.stage == stage)

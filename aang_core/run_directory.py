@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,9 @@ from pathlib import Path
 from aang_core.assembly import Ground
 from aang_core.config import RunConfig
 from aang_core.config_file import dump_config, load_config
+from aang_core.durable import write_text
 from aang_core.errors import AangError, RunError
+from aang_core.exhaustion import begun
 from aang_core.processes import Processes
 
 
@@ -37,17 +41,35 @@ def occupied(
     Where a mendable error comes before the first step there is nothing to resume, and all that the run made is removed
     again; a folder that was there before stays.
 
-    :raises RunError: where it holds something else, a run already, or with `resume` a run of another configuration.
+    :raises RunError: where it holds something else, a run already, one that another process is at work on, or with
+        `resume` a run of another configuration.
     """
     made = not directory.exists()
     _take(directory, config, resume, processes)
     try:
-        yield
+        with _alone(directory, processes):
+            yield
     except AangError:
-        begun = any(directory.rglob("history.jsonl"))
-        if not resume and not begun and processes.first:
+        if not resume and not begun(directory) and processes.first:
             _free(directory, made)
         raise
+
+
+@contextmanager
+def _alone(directory: Path, processes: Processes) -> Iterator[None]:
+    """Hold the directory against a second run in it; the system lets go when this process ends, however it ends."""
+    if not processes.first:
+        yield
+        return
+    with (directory / "config.toml").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as cause:
+            if cause.errno == errno.EWOULDBLOCK:  # other reasons: a file system without locks
+                raise RunError(
+                    f"another process is at work on {directory}; wait for it, or stop it first"
+                ) from cause
+        yield
 
 
 def _take(directory: Path, config: RunConfig, resume: bool, processes: Processes) -> None:
@@ -64,12 +86,23 @@ def _take(directory: Path, config: RunConfig, resume: bool, processes: Processes
         raise RunError(
             f"{directory} holds a run already; go on with --resume, or choose another --out"
         )
-    elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    elif directory.exists() and not _is_empty(directory):
         raise RunError(f"{directory} exists and is not an empty folder; choose another --out")
     processes.wait()
     if processes.first and not resume:
-        directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(dump_config(config), encoding="utf-8")
+        try:
+            write_text(path, dump_config(config))
+        except OSError as cause:
+            raise RunError(
+                f"cannot write {path}: {cause.strerror}; choose another --out"
+            ) from cause
+
+
+def _is_empty(directory: Path) -> bool:
+    """Whether a folder holds nothing but what a run that was killed at once may have left."""
+    if not directory.is_dir():
+        return False
+    return all(entry.name == ".config.toml.partial" for entry in directory.iterdir())
 
 
 def _free(directory: Path, made: bool) -> None:

@@ -23,6 +23,9 @@ from aang_core.schedule import linear_warmup_decay
 from aang_core.session import Session
 from aang_core.weighting import WeightState, observe, updated
 
+DEV_GRADIENT = "dev gradient"
+"""What a record names in place of objectives where the direction of the search itself is not finite."""
+
 Prepared = tuple[StepPlan, list[int], FusedBatch | None]
 
 
@@ -91,6 +94,8 @@ def train_step(session: Session, preparation: Preparation, step: int, total: int
             meta = session.config.meta
             seen = observe(session.weights, alignment, plan.sampled, plan.weights, meta)
             session.weights = updated(seen, session.factors, meta)
+    elif DEV_GRADIENT in skipped:
+        session.dev_gradient = None  # a running mean would never be rid of it
     session.optimizer.zero_grad(set_to_none=True)
     tokens = int(session.processes.sum(torch.tensor(batch.tokens if batch else 0)))
     record = _record(session, plan, losses, alignment)
@@ -117,7 +122,8 @@ def _refresh_dev_gradient(session: Session, step: int) -> None:
     """A new dev gradient where the method has one and it is due."""
     every = session.config.meta.dev_gradient_every
     if session.dev is not None and (step % every == 0 or session.dev_gradient is None):
-        session.dev_gradient = session.dev.at(step, session.dev_gradient)
+        with session.engine.autocast():
+            session.dev_gradient = session.dev.at(step, session.dev_gradient)
 
 
 def _gradients(
@@ -158,16 +164,19 @@ def _set_learning_rates(session: Session, step: int, total: int) -> float:
 def _not_finite(
     session: Session, plan: StepPlan, losses: Tensor, alignment: Alignment | None
 ) -> tuple[str, ...]:
-    """Clip the gradient; the objectives that made it or a loss infinite or NaN (``gradient`` if none can be named)."""
+    """Clip the gradient; what is infinite or NaN: objectives, or `DEV_GRADIENT`, or ``gradient`` if none can be named."""
     bound = session.config.training.clip or math.inf
     norm = torch.nn.utils.clip_grad_norm_(session.parameters.values(), bound)
-    if bool(torch.isfinite(losses).all() & torch.isfinite(norm)):
-        return ()
-    suspect = ~torch.isfinite(losses)
+    suspect, lost = ~torch.isfinite(losses), False
     if alignment is not None:
-        suspect |= ~torch.isfinite(alignment.squared_norms) | ~torch.isfinite(alignment.dots)
-    names = _names(session, plan)
-    return tuple(n for n, bad in zip(names, suspect.tolist(), strict=True) if bad) or ("gradient",)
+        lost = not bool(torch.isfinite(alignment.dev_norm))
+        if not lost:  # else every product with it would be suspect
+            suspect |= ~torch.isfinite(alignment.squared_norms) | ~torch.isfinite(alignment.dots)
+    if not lost and not bool(suspect.any()) and bool(torch.isfinite(norm)):
+        return ()
+    names = zip(_names(session, plan), suspect.tolist(), strict=True)
+    found = ((DEV_GRADIENT,) if lost else ()) + tuple(name for name, bad in names if bad)
+    return found or ("gradient",)
 
 
 def _names(session: Session, plan: StepPlan) -> list[str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from aang_cli.interruption import Interruption
 from aang_core.fitting import phases
 from aang_core.progress import Watcher
 
@@ -31,17 +30,12 @@ if TYPE_CHECKING:
 class ProgressBar(Watcher):
     """A `Watcher` and a context manager; the bar is drawn inside the block.
 
-    Ctrl-C lets the step under way end and is raised behind it, where nothing can swallow it (Python drops an exception
-    that a signal raises inside a destructor or a callback); before the first step, or a second time, it
-    is raised at once.
-
+    :param interruption: what it hears of signals; the bar says when a step is under way that should end first.
     :ivar directory: the run directory, once it is settled.
     """
 
-    def __init__(self, seeds: int) -> None:
-        self.seeds = seeds
-        self._stepping = self._interrupted = False
-        self._former: Any = None
+    def __init__(self, seeds: int, interruption: Interruption | None = None) -> None:
+        self.seeds, self.interruption = seeds, interruption or Interruption()
         self.directory: Path | None = None
         self._console = Console(stderr=True)
         self._live = self._console.is_terminal
@@ -58,19 +52,12 @@ class ProgressBar(Watcher):
         self._prepared: dict[str, TaskID] = {}
 
     def __enter__(self) -> ProgressBar:
-        if threading.current_thread() is threading.main_thread():
-            self._former = signal.signal(signal.SIGINT, self._interrupt)
         self._bar.start()
         return self
 
-    def _interrupt(self, *_: object) -> None:
-        if not self._stepping or self._interrupted:
-            raise KeyboardInterrupt
-        self._interrupted = True
-
-    def _stop_if_interrupted(self) -> None:
-        if self._interrupted:
-            raise KeyboardInterrupt
+    @property
+    def stopping(self) -> bool:
+        return self.interruption.number != 0
 
     def __exit__(
         self,
@@ -79,8 +66,6 @@ class ProgressBar(Watcher):
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
-        if self._former is not None:
-            signal.signal(signal.SIGINT, self._former)
 
     def on_begin(self, directory: Path) -> None:
         self.directory = directory
@@ -96,8 +81,6 @@ class ProgressBar(Watcher):
             del self._prepared[what]
 
     def on_seed(self, session: Session) -> None:
-        self._stop_if_interrupted()
-        self._stepping = False
         total = sum(steps for _, steps in phases(session))
         self._task = self._bar.add_task("", total=total, name=f"seed {session.seed}", state="")
         self._total = total
@@ -105,14 +88,12 @@ class ProgressBar(Watcher):
             self._say(f"seed {session.seed}: at most {total} steps")
 
     def on_step(self, session: Session, record: StepRecord, progress: State) -> None:
-        self._stepping = True
-        self._stop_if_interrupted()
+        self.interruption.held = True
         self._latest = _losses(record)
         best = f"  best dev {session.task.metric} {_best(progress)}" if progress.evaluations else ""
         self._bar.update(self._task, completed=progress.done, state=self._latest + best)
 
     def on_evaluation(self, session: Session, progress: State) -> None:
-        self._stop_if_interrupted()
         if self._live:
             return
         value = progress.evaluations[-1][session.task.metric]
@@ -120,6 +101,11 @@ class ProgressBar(Watcher):
             f"seed {session.seed}  step {progress.done}/{max(self._total, progress.done)}  {self._latest}  "
             f"dev {session.task.metric} {value:.4f}  best {_best(progress)}"
         )
+
+    def on_trained(self, session: Session, progress: State) -> None:
+        self.interruption.held = False
+        if self.stopping:
+            raise KeyboardInterrupt
 
     def on_remark(self, remark: str) -> None:
         self._say(remark)

@@ -27,8 +27,10 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "aux_tasks": ("aux_tasks", "--aux-task"),
     "seeds": ("seeds", "--seed"),
     "train_rows": ("train_rows", "--train-rows"),
+    "split_anew": ("split_anew", "--split-anew"),
     "max_steps": ("training.max_steps", "--max-steps"),
     "weights": ("weights", "--weights"),
+    "guard": ("guard", "--guard"),
     "log": ("log", "--log"),
     "device": ("device", "--device"),
     "plugins": ("plugins", "--plugins"),
@@ -54,6 +56,13 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
 @click.option(
     "--train-rows", type=int, help="Keep this many labelled training rows.  [default: all]"
 )
+@click.option(
+    "--split-anew",
+    type=float,
+    nargs=2,
+    metavar="DEV TEST",
+    help="Pool all labelled texts, drop repeats, and split anew for each seed, with these shares.",
+)
 @click.option("--max-steps", type=int, help="Most optimiser steps.  [default: 200]")
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file of settings.")
 @click.option(
@@ -78,6 +87,19 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     show_default=True,
     help="Share each step among this many processes of this machine.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Run this many seeds beside each other, each in a process of its own.",
+)
+@click.option(
+    "--guard",
+    is_flag=True,
+    default=None,
+    help="Fine-tune plainly as well, and keep that model where dev prefers it.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and train nothing.")
 @options.as_json
@@ -87,6 +109,7 @@ def command(
     assignments: tuple[str, ...],
     out: Path | None,
     processes: int,
+    jobs: int,
     resume: bool,
     dry_run: bool,
     as_json: bool,
@@ -116,7 +139,7 @@ def command(
     if dry_run:
         _plan(chosen, as_json)
     else:
-        _train(chosen, out, resume, as_json)
+        _train(chosen, out, resume, jobs, as_json)
 
 
 def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
@@ -124,7 +147,8 @@ def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     values = dict(given)
     values["external"] = options.corpora(given["external"])
     values["plugins"] = [n.strip() for n in given["plugins"].split(",") if n.strip()]
-    values |= {name: list(given[name]) for name in ("seeds", "with_", "aux_tasks", "log")}
+    several = ("seeds", "with_", "aux_tasks", "log", "split_anew")
+    values |= {name: list(given[name] or ()) for name in several}
     return {
         key: (values[name], flag)
         for name, (key, flag) in _FLAGS.items()
@@ -183,24 +207,24 @@ def _plan(config: RunConfig, as_json: bool) -> None:
     render.remark("minutes are an estimate from timed steps, and assume no early stop")
 
 
-def _train(config: RunConfig, out: Path | None, resume: bool, as_json: bool) -> None:
+def _train(config: RunConfig, out: Path | None, resume: bool, jobs: int, as_json: bool) -> None:
     from aang_cli.closing_table import show
+    from aang_cli.interruption import Interruption
     from aang_cli.progress_bar import ProgressBar
     from aang_core.job import run
     from aang_core.processes import left
+    from aang_core.progress import Stopped
 
     registry = options.registry_of(",".join(config.plugins))
-    bar = ProgressBar(len(config.seeds))
+    interruption = Interruption()
+    interruption.held = os.environ.get("RANK", "0") != "0"  # the first process decides for all
+    bar = ProgressBar(len(config.seeds), interruption)
     try:
-        with bar:
-            report = run(config, out=out, resume=resume, watcher=bar, registry=registry)
-    except KeyboardInterrupt:
-        message = "interrupted"
-        if bar.directory is not None:
-            command = f"aang run --resume --out {shlex.quote(str(bar.directory))}"
-            message += f"; go on with\n  {command}"
-        click.echo(message, err=True)
-        raise click.exceptions.Exit(130) from None
+        with interruption, bar:
+            report = run(config, out=out, resume=resume, jobs=jobs, watcher=bar, registry=registry)
+    except (KeyboardInterrupt, Stopped) as cause:
+        click.echo(_goodbye(bar.directory, cause), err=True)
+        raise click.exceptions.Exit(interruption.exit_code) from None
     finally:
         left()
     if os.environ.get("RANK", "0") != "0":
@@ -209,3 +233,12 @@ def _train(config: RunConfig, out: Path | None, resume: bool, as_json: bool) -> 
         render.document(report.as_mapping())
     else:
         show(report)
+
+
+def _goodbye(directory: Path | None, cause: BaseException) -> str:
+    """What an interrupted run says last: what is kept, and how to go on."""
+    if directory is None:
+        return "interrupted; nothing had begun"
+    step = getattr(cause, "step", None)
+    kept = f" after step {step}, which is kept" if step is not None else ""
+    return f"interrupted{kept}; go on with\n  aang run --resume --out {shlex.quote(str(directory))}"

@@ -1,0 +1,92 @@
+"""Files that are whole or not there: written beside their place, flushed, and renamed into it.
+
+A crash, a kill or a full disk at any moment leaves what was there before. Tensors carry a checksum in the header of
+their safetensors file, so that one file proves itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, uint8
+
+from aang_core.errors import RunError
+
+CHECKSUM = "sha256"
+"""The key of the checksum in a file's own metadata."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place to write to, which becomes `path` when the block ends, and is removed where the block fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file completely or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors completely or not at all.
+
+    :returns: their checksum, which is also in the file.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    digest = digest_of(plain)
+    with replacing(path) as temporary:
+        save_file(plain, temporary, metadata={CHECKSUM: digest})
+    return digest
+
+
+def load_tensors(path: Path, digest: str = "") -> dict[str, Tensor]:
+    """What `save_tensors` has written, on the CPU.
+
+    :param digest: what `save_tensors` gave back, where that is known.
+    :raises RunError: where the file is missing, cut short, or differs from its checksum in a single bit.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            expected = (file.metadata() or {}).get(CHECKSUM)
+            # copies, in memory that is aligned as any other tensor's: products of others differ in their last bit
+            tensors = {n: file.get_tensor(n).clone() for n in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as cause:
+        raise RunError(f"{path} cannot be read ({cause})") from cause
+    if digest_of(tensors) != expected or digest not in ("", expected):
+        raise RunError(f"{path} is damaged (its checksum does not match)")
+    return tensors
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 of names, types, shapes and values; the order does not matter."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(uint8).numpy())
+    return found.hexdigest()
