@@ -50,3 +50,11 @@ def one_message(faults: Iterable[str], summary: str) -> str:
     if len(lines) == 1:
         return lines[0]
     return f"{summary}: {len(lines)} faults\n" + "\n".join(f"  - {line}" for line in lines)
+
+
+def faults_in(message: str) -> list[str]:
+    """Each fault of a message that `one_message` made."""
+    _, *lines = message.split("\n")
+    if lines and all(line.startswith("  - ") for line in lines):
+        return [line.removeprefix("  - ") for line in lines]
+    return [message]

