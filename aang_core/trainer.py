@@ -164,7 +164,7 @@ def _set_learning_rates(session: Session, step: int, total: int) -> float:
 def _not_finite(
     session: Session, plan: StepPlan, losses: Tensor, alignment: Alignment | None
 ) -> tuple[str, ...]:
-    """Clip the gradient; what is infinite or NaN: objectives, or `DEV_GRADIENT`, or ``gradient`` if none can be named."""
+    """Clip the gradient; what is infinite or NaN: objectives, `DEV_GRADIENT`, or ``gradient`` if none can be named."""
     bound = session.config.training.clip or math.inf
     norm = torch.nn.utils.clip_grad_norm_(session.parameters.values(), bound)
     suspect, lost = ~torch.isfinite(losses), False

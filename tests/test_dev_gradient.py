@@ -6,7 +6,8 @@ from _steps import make_step
 from aang_core.config import Meta
 from aang_core.dev_gradient import DevGradient
 from aang_core.end_task import EndTask
-from aang_core.metagrad import looped
+from aang_core.engine import Engine
+from aang_core.metagrad import dot, looped
 from aang_core.protocols import Binding
 from aang_core.rows import Origin
 from aang_core.testing import tiny_backbone, tiny_task
@@ -14,8 +15,8 @@ from aang_core.testing import tiny_backbone, tiny_task
 IDS = ("task/mask/bidirectional/denoise", "task/replace/left-to-right/next-token")
 
 
-def source_of(meta, seed=0):
-    step = make_step((3, 2, 2), ids=IDS)
+def source_of(meta, seed=0, dtype=torch.float64):
+    step = make_step((3, 2, 2), ids=IDS, dtype=dtype)
     backbone, task = step.model.backbone, tiny_task()
     examples = list(task.splits["train"])
     rows = backbone.rows(examples, [Origin("train", i, 0) for i in range(len(examples))])
@@ -47,6 +48,20 @@ def test_the_running_mean():
     mean = source.at(1, old)
     for name in fresh:
         torch.testing.assert_close(mean[name], 0.75 + 0.25 * fresh[name])
+
+
+def test_in_bf16_it_points_the_same_way():
+    """With cached casts it would be zero: those of the fitting pass carry no gradient (see `engine._bf16`)."""
+    meta = Meta(dev_rows=8, dev_head_rows=8)
+    source = source_of(meta, dtype=torch.float32)
+    exact = source.at(2, None)
+    precision = torch.get_float32_matmul_precision()
+    with Engine(source.model, "fused", 0, "bf16").autocast():
+        rough = source.at(2, None)
+    assert torch.get_float32_matmul_precision() == precision
+    assert all(value.dtype == torch.float32 for value in rough.values())
+    cosine = dot(exact, rough) / (dot(exact, exact) * dot(rough, rough)).sqrt()
+    assert 0.97 < float(cosine) < 1
 
 
 def test_the_dev_head_is_fitted():
@@ -88,7 +103,7 @@ def test_the_alignment_is_the_meta_gradient_of_one_sgd_step():
             hidden = model.backbone.encode(step.batch.select([0]))
             loss = model.heads.losses(hidden, step.batch.select([0]))[0]
             grads = torch.autograd.grad(loss, list(body.values()), allow_unused=True)
-            return float(loss), {
+            return float(loss.detach()), {
                 n: torch.zeros_like(p) if g is None else g
                 for (n, p), g in zip(body.items(), grads, strict=True)
             }
