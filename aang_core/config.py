@@ -16,6 +16,7 @@ from aang_core.config_rules import (
     Flag,
     Real,
     Several,
+    Shares,
     Tables,
     Text,
     Texts,
@@ -33,7 +34,8 @@ class Training:
     """Rows, learning rates and stopping, shared by every method.
 
     :param end_task_rows: end-task rows of each step.
-    :param auxiliary_rows: auxiliary rows of each step, shared among the sampled objectives.
+    :param auxiliary_rows: auxiliary rows of each step, shared among the sampled objectives; 0, ``proportional`` in the
+        file: as many as pass the further tasks' rows as often as the end-task's.
     :param row_budget: where the auxiliary rows' budget goes in ``finetune``: ``none``, or ``end-task`` (equal tokens).
     :param max_length: longest row, in positions; longer ones are cut.
     :param max_steps: upper bound on optimiser steps.
@@ -44,16 +46,20 @@ class Training:
     :param fit_heads_steps: steps in which new auxiliary heads are fitted first, encoder frozen.
     :param final_epochs: epochs of end-task fine-tuning of the best checkpoint at `final_lr`.
     :param micro_batch_tokens: most positions in one forward pass; 0 for no bound.
-    :param precision: ``fp32`` or ``bf16`` (autocast; alignments stay in fp32).
+    :param precision: ``fp32`` or ``bf16`` (autocast in training and in evaluations on dev; alignments and weights stay
+        in fp32, and so do test scores and the exported model).
     :param pretrain_steps: steps on the auxiliary objectives alone that ``pretrain-finetune`` begins with.
     :param activation_checkpointing: recompute activations in the backward pass: less memory, a third more time.
     :param frozen_layers: embeddings and this many of the encoder's lowest layers do not train; 0 freezes nothing.
     :param lora_rank: train low-rank adapters of this rank in place of the encoder's weights; 0 for none.
     :param class_weights: ``none``, or ``balanced``: end-task losses by inverse class frequency.
+    :param epochs: passes over the end-task's labelled rows, in place of `max_steps`; 0 for none.
+    :param task_weights: the weights that training begins with: ``equal``, or ``size``: by the texts of each objective's
+        data source, and λ by the end-task's rows (`proportions.sized_state`).
     """
 
     end_task_rows: int = setting(Whole(1), 32)
-    auxiliary_rows: int = setting(Whole(1), 64)
+    auxiliary_rows: int = setting(Whole(0, word="proportional"), 64)
     row_budget: str = setting(Choice(("none", "end-task")), "none")
     max_length: int = setting(Whole(2), 128)
     max_steps: int = setting(Whole(1), 200)
@@ -78,6 +84,8 @@ class Training:
     frozen_layers: int = setting(Whole(0), 0)
     lora_rank: int = setting(Whole(0), 0)
     class_weights: str = setting(Choice(("none", "balanced")), "none")
+    epochs: int = setting(Whole(0), 0)
+    task_weights: str = setting(Choice(("equal", "size")), "equal")
 
 
 @attrs.frozen(kw_only=True)
@@ -140,10 +148,16 @@ class RunConfig:
 
     :param space: a registered name or a TOML file of blocks.
     :param with_: primitives added to their stage in every block (``with`` in TOML, ``--with``).
+    :param split_anew: pool the task's labelled rows without repeats and split them anew for each seed: the shares of
+        dev and test; empty for the task's own splits.
     :param external: corpora by data source, over those of the task.
     :param aux_tasks: further labelled tasks; each is the data source ``aux:NAME``.
+    :param selection: a directory that ``aang select`` has written; the tasks of its best examples are the further
+        tasks, each with these examples alone. What `TARGET_ORIENTED` sets is then the default.
+    :param top: N, how many examples of the selection; 0 where there is none.
     :param weights: a finished run, or a file of exported weights, to begin with: kept by ``static``, a warm start of
         the search for ``aang`` and ``tartan``; empty for equal weights.
+    :param guard: also fine-tune plainly at equal tokens, and keep that model where it is better on dev.
     :param log: loggers that receive the history beside ``history.jsonl``, such as ``tensorboard``.
     :param plugins: allow-list; empty for all that are installed.
     :param primitives: options of primitives by name.
@@ -156,9 +170,13 @@ class RunConfig:
     method: str = setting(Choice(METHODS), "aang")
     seeds: tuple[int, ...] = setting(Several(Whole(0), least=1), (0,))
     train_rows: int = setting(Whole(0), 0)
+    split_anew: tuple[float, ...] = setting(Shares(2), ())
     external: Mapping[str, str] = attrs.field(factory=dict, validator=Texts())
     aux_tasks: tuple[str, ...] = setting(Several(Text()), ())
+    selection: str = setting(Text(empty=True), "")
+    top: int = setting(Whole(0), 0)
     weights: str = setting(Text(empty=True), "")
+    guard: bool = setting(Flag(), False)
     log: tuple[str, ...] = setting(Several(Text()), ())
     plugins: tuple[str, ...] = setting(Several(Text()), ())
     device: str = setting(Text(), "auto")
@@ -177,27 +195,54 @@ class RunConfig:
         :param origins: dotted key → where it was set (``run.toml:12``, ``--max-steps``), for messages.
         :raises ConfigError: names every unknown key and every value that breaks its rule, each with its origin.
         """
+        if raw.get("selection"):
+            raw = laid_over(TARGET_ORIENTED, raw)
         faults: list[str] = []
         where = origins or {}
-        settled = _settled(cls, raw, "", where, faults)
+        arguments = settled(cls, raw, "", where, faults)
         for table, record in SECTIONS.items():
             given = raw.get(table, {})
             if isinstance(given, record):
-                settled[table] = given
+                arguments[table] = given
             elif isinstance(given, Mapping):
-                inner = _settled(record, given, f"{table}.", where, faults)
-                settled[table] = inner if faults else record(**inner)
+                inner = settled(record, given, f"{table}.", where, faults)
+                arguments[table] = inner if faults else record(**inner)
             else:
                 faults.append(_said(where, table, f"must be a table (got {given!r})"))
         if faults:
             raise ConfigError(one_message(faults, "the configuration"))
-        return cls(**settled)
+        return cls(**arguments)
 
 
 SECTIONS: Mapping[str, type] = {"training": Training, "meta": Meta, "heads": Heads}
 
+TARGET_ORIENTED: Mapping[str, Any] = {
+    "space": "supervised",
+    "method": "static",
+    "training": {
+        "epochs": 3,
+        "auxiliary_rows": 0,
+        "task_weights": "size",
+        "final_epochs": 5,
+        "final_lr": 1e-4,
+        "final_patience": 5,
+    },
+    "meta": {"objectives_per_step": 0},
+}
+"""The defaults of training with selected data (TO-MTDNN: Kung et al., EMNLP 2021): every task by its size, three epochs
+together, then five on the target alone at a learning rate that is constant, so it is lower."""
 
-def _settled(
+
+def laid_over(base: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """`raw` over `base`, tables entry by entry."""
+    merged = {**base, **raw}
+    for key, table in base.items():
+        if isinstance(table, Mapping) and isinstance(raw.get(key), Mapping):
+            merged[key] = {**table, **raw[key]}
+    return merged
+
+
+def settled(
     record: type,
     raw: Mapping[str, Any],
     prefix: str,
@@ -213,11 +258,11 @@ def _settled(
             hint = did_you_mean(key, names)
             faults.append(_said(origins, prefix + key, f"is no setting{hint}"))
         elif key in rules:
-            settled = rules[key].settle(value)
-            fault = rules[key].fault(settled)
+            kept = rules[key].settle(value)
+            fault = rules[key].fault(kept)
             if fault:
                 faults.append(_said(origins, prefix + key, fault))
-            arguments[names[key]] = settled
+            arguments[names[key]] = kept
     return arguments
 
 

@@ -89,6 +89,7 @@ def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
     :raises AangError: as `job.run` does before its first step.
     """
     ground = settle(config, registry)
+    config = ground.config  # numbers in place of passes and proportions
     seed = config.seeds[0]
     task = seed_task(ground, seed)
     backbone = load_backbone(ground, seed)

@@ -19,6 +19,7 @@ from aang_core.heads import Heads
 from aang_core.metagrad import Gradient, Model
 from aang_core.planning import Planner
 from aang_core.processes import Processes
+from aang_core.proportions import sized_state
 from aang_core.protocols import Backbone, Binding
 from aang_core.randomness import generator, seeded
 from aang_core.recipe import starting_state
@@ -106,7 +107,7 @@ def build_session(
     dev = None
     if config.method in META_METHODS:
         dev = DevGradient(model, end_task, steering, train, config.meta, seed)
-    weights = starting_state(config.weights, factors)
+    weights = _starting_weights(config, objectives, len(train), factors)
     return Session(
         config=config,
         seed=seed,
@@ -130,6 +131,15 @@ def build_session(
         weights=weights,
         planned=weights,
     )
+
+
+def _starting_weights(
+    config: RunConfig, objectives: Sequence[BoundObjective], rows: int, factors: Factors
+) -> WeightState:
+    """Equal weights, those of a recipe, or by size, with `rows` of the end-task."""
+    if config.training.task_weights == "size" and objectives:
+        return sized_state(objectives, rows, factors)
+    return starting_state(config.weights, factors)
 
 
 def _split_dev(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aang_cli import options, render
+from aang_cli import options, render, selected_runs
 from aang_cli.launch import launch
 from aang_core.config import METHODS
 
@@ -29,6 +29,8 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "train_rows": ("train_rows", "--train-rows"),
     "split_anew": ("split_anew", "--split-anew"),
     "max_steps": ("training.max_steps", "--max-steps"),
+    "selection": ("selection", "--selection"),
+    "top": ("top", "--top"),
     "weights": ("weights", "--weights"),
     "guard": ("guard", "--guard"),
     "log": ("log", "--log"),
@@ -49,6 +51,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
 @options.with_
 @options.external
 @options.aux_tasks
+@selected_runs.flags
 @click.option(
     "--method", type=click.Choice(METHODS), help="How objectives are used.  [default: aang]"
 )
@@ -122,6 +125,7 @@ def command(
       aang run --task my_task/ --model roberta-base --space td+ed --seed 0 --seed 1
       aang run --method finetune --max-steps 100 --out runs/plain
       aang run --resume --out runs/plain
+      aang run --task my_task/ --selection chosen --top 100 --top 500 --control none --out runs/chosen
       aang run --set meta.alignment=dot --set training.lr=3e-5 --dry-run
     """
     if resume and dry_run:
@@ -130,7 +134,13 @@ def command(
         launch(processes)
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the directory of the interrupted run")
-    flags = _flags(given)
+    tops, controls = given.pop("tops"), given.pop("controls")
+    flags = _flags({**given, "top": tops[0] if tops else None})
+    if len(tops) > 1 or controls:
+        whole = not (dry_run or processes > 1)
+        chosen = selected_runs.configured(config, flags, assignments, controls, out, whole)
+        selected_runs.carry_out(chosen, tops, controls, out or Path(), resume, jobs, as_json)
+        return
     chosen = _resumed(out, config, flags, assignments) if resume and out else None
     if chosen is None:
         from aang_core.config_file import build_config
