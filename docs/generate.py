@@ -1,6 +1,6 @@
-"""Write the generated documents: a reference page a stage, and the examples of ``aang show``.
+"""Write the generated documents: a reference page a stage, ``aang show``'s examples, and the way of one batch.
 
-    python docs/generate.py            # writes docs/reference/*.md and docs/show.md
+    python docs/generate.py            # writes docs/reference/*.md, docs/show.md and docs/one-batch.md
     python docs/generate.py --check    # says which of them are out of date, and exits with 1
 
 Everything on the pages comes from the records and from running the primitives on the small task in
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import attrs
 from aang_cli import walk_view
+from generators import one_batch
 from rich.console import Console
 
 from aang_core.assembly import bind_one, load_backbone, settle
@@ -62,6 +63,7 @@ def pages() -> dict[Path, str]:
         for stage in STAGES
     }
     found[DOCS / "show.md"] = "\n".join(_shown(registry)) + "\n"
+    found[DOCS / "one-batch.md"] = one_batch.page(registry)
     return found
 
 

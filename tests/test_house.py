@@ -196,6 +196,7 @@ def test_every_requirement_of_the_project_is_pinned_for_the_gate(root):
         *data["project"]["dependencies"],
         *data["project"]["optional-dependencies"]["quickstart"],
         *data["dependency-groups"]["dev"],
+        *data["dependency-groups"]["docs"],
     ]
     lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
