@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import attrs
 from aang_core.config import SECTIONS, RunConfig
 from aang_core.config_rules import Rule, Texts, rules_of, toml_value
 from aang_core.errors import ConfigError
+from aang_core.parsing import toml_of
 
 _HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([\w\-.\"' ]+?)\s*=")
@@ -55,8 +55,8 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except UnicodeDecodeError as cause:
         raise ConfigError(f"{path} is not UTF-8: {cause}") from cause
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as cause:
+        raw = toml_of(text)
+    except ValueError as cause:
         raise ConfigError(f"{path} is not valid TOML: {cause}") from cause
     return raw, {key: f"{path}:{line}" for key, line in key_lines(text).items()}
 
@@ -81,8 +81,8 @@ def key_lines(text: str) -> dict[str, int]:
 def _split(key: str) -> tuple[str, ...]:
     """The parts of a dotted, perhaps quoted TOML key; none where a line only looked like one."""
     try:
-        nested: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+        nested: Any = toml_of(f"{key} = 0")
+    except ValueError:
         return ()
     parts = []
     while isinstance(nested, dict):
@@ -155,6 +155,8 @@ def dump_config(config: RunConfig) -> str:
     plain = {key.rstrip("_"): value for key, value in attrs.asdict(config).items()}
     if config.meta.objectives_per_step == 0:
         plain["meta"]["objectives_per_step"] = "all"
+    if config.training.auxiliary_rows == 0:
+        plain["training"]["auxiliary_rows"] = "proportional"
     return tomli_w.dumps(plain)
 
 

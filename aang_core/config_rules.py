@@ -7,7 +7,7 @@ A rule says what is wrong (`Rule.fault`), brings a value from TOML into the form
 from __future__ import annotations
 
 import math
-import tomllib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +15,10 @@ from typing import Any
 import attrs
 
 from aang_core.errors import ConfigError, did_you_mean
+from aang_core.parsing import toml_of
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a pair of characters; Python has them for names of files that are not UTF-8."""
 
 
 @attrs.frozen
@@ -102,6 +106,10 @@ class Text(Rule):
 
     def fault(self, value: Any) -> str | None:
         if isinstance(value, str) and (value or self.empty):
+            if (
+                _HALF.search(value) or "\0" in value
+            ):  # no file can be named so, and none can hold it
+                return f"must be a text without null characters, all of it UTF-8 (got {value!r})"
             return None
         return f"must be a text{'' if self.empty else ' that is not empty'} (got {value!r})"
 
@@ -208,8 +216,8 @@ class Tables(Rule):
 def toml_value(text: str) -> Any:
     """A flag's text as a TOML value (``0.1``, ``true``, ``["a"]``), or as itself where it is none."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return toml_of(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 

@@ -6,7 +6,6 @@ about which texts the test split happens to hold.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aang_core.errors import RunError
+from aang_core.parsing import json_lines
 from aang_core.statistics import macro_f1_standard_error, smallest_detectable_difference
 
 if TYPE_CHECKING:
@@ -89,13 +89,8 @@ def read_predictions(directory: Path) -> list[dict[str, Any]]:
     path = directory / "predictions.jsonl"
     if not path.is_file():
         return []
-    rows = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as cause:
-            raise RunError(f"{path}:{number} is damaged: {cause}") from cause
+    rows = json_lines(path)
+    for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise RunError(f"{path}:{number} is damaged: expected an object, found {line[:40]}")
-        rows.append(row)
+            raise RunError(f"{path}:{number} is damaged: expected an object, found {str(row)[:40]}")
     return rows

@@ -91,7 +91,10 @@ def discover(
         origin = _provenance(point)
         try:
             module = point.load()
-        except Exception as cause:  # whatever a stranger's module raises must not stop the others
+        except (
+            Exception,
+            SystemExit,
+        ) as cause:  # whatever a stranger's module raises must not stop the others
             failed.append(FailedPlugin(provenance=origin, cause=f"{type(cause).__name__}: {cause}"))
             continue
         plugins.append(_registered(manager, module, origin))

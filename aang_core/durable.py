@@ -11,12 +11,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, uint8
+from typing import TYPE_CHECKING
 
 from aang_core.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHECKSUM = "sha256"
 """The key of the checksum in a file's own metadata."""
@@ -57,6 +57,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
     :returns: their checksum, which is also in the file.
     """
+    from safetensors.torch import save_file  # here, for reports are written and read without torch
+
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digest = digest_of(plain)
     with replacing(path) as temporary:
@@ -70,6 +72,8 @@ def load_tensors(path: Path, digest: str = "") -> dict[str, Tensor]:
     :param digest: what `save_tensors` gave back, where that is known.
     :raises RunError: where the file is missing, cut short, or differs from its checksum in a single bit.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="pt") as file:
             expected = (file.metadata() or {}).get(CHECKSUM)
@@ -84,6 +88,8 @@ def load_tensors(path: Path, digest: str = "") -> dict[str, Tensor]:
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
     """The sha256 of names, types, shapes and values; the order does not matter."""
+    from torch import uint8
+
     found = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -14,7 +14,7 @@ import torch
 
 from aang_core._contract_tools import differences, frozen_copy, global_states
 from aang_core.batching import BoundObjective, pack, row_rules
-from aang_core.blame import blamed
+from aang_core.blame import blamed, check_losses, check_packed, check_rows, check_targets
 from aang_core.dev_gradient import evaluating
 from aang_core.errors import PluginError, one_message
 from aang_core.heads import Heads
@@ -58,11 +58,17 @@ class _Trial:
             "data",
             "draw",
             (),
-            lambda g: objective.source.draw(objective.output.layout, rows, g),
+            lambda g: _checked(
+                objective.source.draw(objective.output.layout, rows, g), check_rows, rows
+            ),
         )
         packed = pack(drawn)
         packed = self._call(
-            objective, "transform", "apply", packed, lambda g: objective.transform.apply(packed, g)
+            objective,
+            "transform",
+            "apply",
+            packed,
+            lambda g: _checked(objective.transform.apply(packed, g), check_packed, rows),
         )
         packed, _ = self._call(
             objective,
@@ -72,7 +78,11 @@ class _Trial:
             lambda g: row_rules(objective.representation, packed, g),
         )
         targets = self._call(
-            objective, "output", "targets", packed, lambda _: objective.output.targets(packed)
+            objective,
+            "output",
+            "targets",
+            packed,
+            lambda _: _checked(objective.output.targets(packed), check_targets, packed),
         )
         if len(targets):
             self._losses(number, objective, packed, targets)
@@ -91,7 +101,9 @@ class _Trial:
             "output",
             "losses",
             (hidden, there),
-            lambda _: objective.output.losses(heads.head(number), hidden, there),
+            lambda _: _checked(
+                objective.output.losses(heads.head(number), hidden, there), check_losses, there
+            ),
         )
 
     def _call(
@@ -135,3 +147,9 @@ class _Trial:
     def _fault(self, text: str) -> None:
         if text not in self.faults:
             self.faults.append(text)
+
+
+def _checked(answer: R, check: Callable[..., None], *given: object) -> R:
+    """The answer, after a check of its shapes."""
+    check(answer, *given)
+    return answer

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aang_core.errors import RunError
+from aang_core.parsing import json_lines
 from aang_core.primitives import STAGES
+from aang_core.report import strict
 
 END_TASK = "end-task"
 EARLY, LATE = 0.1, 0.5
@@ -101,13 +103,7 @@ class Estimate:
 
 def strict_line(record: Mapping[str, Any]) -> str:
     """A line of the file: strict JSON, in which a number that is not finite is null."""
-    return json.dumps(_strict(record), allow_nan=False) + "\n"
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _strict(part) for name, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(strict(record), allow_nan=False) + "\n"
 
 
 def read_history(path: Path) -> History:
@@ -115,27 +111,23 @@ def read_history(path: Path) -> History:
 
     :raises RunError: where the file is missing, or a line is damaged (it is named).
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as cause:
-        raise RunError(f"cannot read {path}: {cause.strerror}; the run is damaged") from cause
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as cause:
-            raise RunError(f"{path}:{number} is damaged: {cause}") from cause
+    records = json_lines(path)
     try:
         return history_of(records)
-    except (KeyError, TypeError, AttributeError) as cause:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as cause:
         raise RunError(f"{path} is damaged: a line has no {cause}") from cause
 
 
 def history_of(records: Sequence[Mapping[str, Any]]) -> History:
-    """The steps of a seed, from the fields of `trainer.StepRecord`."""
+    """The steps of a seed, from the fields of `trainer.StepRecord`.
+
+    :raises ValueError: where an id is none.
+    """
     ids = tuple(
         sorted({name for r in records for name in (*r["weights"], *r["losses"])} - {END_TASK})
     )
+    if strangers := [id_ for id_ in ids if id_.count("/") != len(STAGES) - 1]:
+        raise ValueError(f"id of {len(STAGES)} stages, but {strangers[0][:80]!r}")
 
     def table(name: str) -> Series:
         rows = [[_number(r[name].get(id_)) for id_ in ids] for r in records]

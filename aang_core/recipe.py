@@ -8,7 +8,6 @@ exactly these weights.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from aang_core.errors import ConfigError, one_message
+from aang_core.parsing import json_of
 from aang_core.primitives import STAGES
 from aang_core.report import write_json
 
@@ -67,7 +67,7 @@ def read_recipe(where: str | Path) -> Recipe:
     path = Path(where).expanduser()
     path = path / "report.json" if path.is_dir() else path
     try:
-        raw: Any = json.loads(path.read_text("utf-8"))
+        raw: Any = json_of(path.read_text("utf-8"))
     except OSError as cause:
         raise ConfigError(
             f"weights = {str(where)!r}: cannot read {path}: {cause.strerror}; expected a finished run or a file "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,11 @@ from typing import Any
 import attrs
 
 from aang_core import __version__
+from aang_core.durable import write_text
 from aang_core.errors import RunError
+from aang_core.parsing import json_of
 from aang_core.primitives import STAGES
+from aang_core.report_shape import REPORT, shape_faults
 
 SCHEMA = 1
 _LIBRARIES = ("torch", "transformers", "datasets")
@@ -160,10 +164,17 @@ def seed_report(raw: Mapping[str, Any]) -> SeedReport:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON document completely or not at all."""
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write a JSON document completely or not at all; a number that is not finite becomes null."""
+    write_text(path, json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
+
+
+def strict(value: Any) -> Any:
+    """Plain values with null for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {name: strict(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_report(run: Path) -> dict[str, Any]:
@@ -173,7 +184,7 @@ def read_report(run: Path) -> dict[str, Any]:
     """
     path = run / "report.json"
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        report: dict[str, Any] = json_of(path.read_text(encoding="utf-8"))
         schema = report["schema"]
     except FileNotFoundError as cause:
         raise RunError(
@@ -182,5 +193,7 @@ def read_report(run: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise RunError(f"{path} is damaged: {cause}") from cause
     if schema != SCHEMA:
-        raise RunError(f"{path} has the schema {schema}; this version of aang reads {SCHEMA}")
+        raise RunError(f"{path} has the schema {schema!r}; this version of aang reads {SCHEMA}")
+    if faults := shape_faults(report, REPORT):
+        raise RunError(f"{path} is damaged: {'; '.join(faults[:5])}")
     return report

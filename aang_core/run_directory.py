@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from aang_core.errors import AangError, RunError
 from aang_core.exhaustion import begun
 from aang_core.processes import Processes
 
+_LONGEST_NAME = 100
+
 
 def seed_directory(directory: Path, config: RunConfig, seed: int) -> Path:
     """Where one seed's files lie: the run directory itself, or ``seed-N`` in it where there are several."""
@@ -27,7 +30,9 @@ def fresh_directory(ground: Ground) -> Path:
     """``runs/TASK-SPACE-METHOD``, with a number behind it where that is taken."""
     config = ground.config
     parts = [ground.task.name, *([ground.space.name] if ground.space else []), config.method]
-    base = Path("runs") / "-".join(parts)
+    # a task's name is anything that its file says: a path, line ends, a thousand letters
+    name = re.sub(r"[^\w.+-]+", "-", "-".join(parts)).lstrip(".-")[-_LONGEST_NAME:]
+    base = Path("runs") / name
     taken = (base.with_name(f"{base.name}-{n}") for n in range(2, 100_000))
     return base if not base.exists() else next(place for place in taken if not place.exists())
 

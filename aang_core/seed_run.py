@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import resource
 import sys
@@ -27,6 +26,7 @@ from aang_core.first_batch import check_first_batch
 from aang_core.fitting import Fitting, phases
 from aang_core.guard import PLAIN, plain_ground, verdict
 from aang_core.loggers import Logged
+from aang_core.parsing import json_of
 from aang_core.processes import Processes
 from aang_core.progress import Spent, Watcher
 from aang_core.protocols import Backbone
@@ -193,7 +193,7 @@ def _truncated(backbone: Backbone) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json_of(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as cause:
         raise RunError(f"{path} is damaged ({cause}); delete it and resume again") from cause
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import attrs
 
 from aang_core.errors import ConfigError, PluginError, did_you_mean, one_message
+from aang_core.parsing import toml_of
 from aang_core.primitives import STAGES, Block, Space
 from aang_core.registry import Registry
 
@@ -77,10 +77,10 @@ def read_space(path: Path) -> Space:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return toml_of(path.read_text("utf-8"))
     except OSError as cause:
         raise ConfigError(f"cannot read the space file {path}: {cause.strerror}") from cause
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+    except ValueError as cause:
         raise ConfigError(f"{path} is not valid TOML: {cause}") from cause
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from aang_core.errors import TaskError
+from aang_core.parsing import json_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -144,9 +145,9 @@ def _read_jsonl(path: Path, faults: Faults) -> Table:
             blank += 1
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as cause:
-            faults.add(f"{path}:{number}", f"not JSON ({cause.msg}, column {cause.colno})")
+            record = json_of(line)
+        except ValueError as cause:
+            faults.add(f"{path}:{number}", f"not JSON ({cause})")
             continue
         if not isinstance(record, dict):
             faults.add(f"{path}:{number}", f"expected a JSON object, found {line.strip()[:40]!r}")

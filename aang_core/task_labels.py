@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import attrs
 
 from aang_core.errors import TaskError, nearest
+from aang_core.parsing import json_of
 from aang_core.task_files import Faults, Table
 from aang_core.task_spec import CORRELATIONS, TaskSpec
 
@@ -175,8 +175,8 @@ def _keys(labels: RawLabels, several: bool, faults: Faults) -> list[list[str] | 
 def _listed(value: Any) -> list[Any] | None:
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = json_of(value)
+        except ValueError:
             return None
     return list(value) if isinstance(value, (list, tuple)) else None
 

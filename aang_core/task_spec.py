@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import attrs
 
 from aang_core.errors import TaskError, nearest
+from aang_core.parsing import toml_of
 
 KINDS = ("class", "regression", "multilabel", "token")
 METRICS = ("accuracy", "f1", "pearson", "spearman")
@@ -51,10 +51,10 @@ def read_spec(path: Path, reads: Sequence[str]) -> TaskSpec:
     :raises TaskError: with every fault of the file.
     """
     try:
-        raw = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        raw = toml_of(path.read_bytes().decode("utf-8-sig"))
     except OSError as cause:
         raise TaskError(f"cannot read {path}: {cause.strerror}") from cause
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+    except ValueError as cause:
         raise TaskError(f"{path} is not TOML: {cause}") from cause
     faults = _spec_faults(raw, reads)
     if faults:

@@ -39,7 +39,7 @@ class Raising(Masking):
 class RaisingLater(Masking):
     def apply(self, packed, generator):
         self.calls += 1
-        if self.calls > 12:
+        if self.calls > 5:
             raise KeyError("later")
         return super().apply(packed, generator)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from aang_cli.render import visible
 from aang_core import __version__
 from aang_core.errors import AangError
 
@@ -61,7 +62,7 @@ class RootGroup(LazyGroup):
         try:
             return super().invoke(ctx)
         except AangError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(str(error))) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from aang_cli.interruption import Interruption
+from aang_cli.render import visible
 from aang_core.fitting import phases
 from aang_core.progress import Watcher
 
@@ -102,7 +103,7 @@ class ProgressBar(Watcher):
             f"dev {session.task.metric} {value:.4f}  best {_best(progress)}"
         )
 
-    def on_trained(self, session: Session, progress: State) -> None:
+    def on_trained(self, session: Session, progress: State) -> None:  # noqa: ARG002
         self.interruption.held = False
         if self.stopping:
             raise KeyboardInterrupt
@@ -113,9 +114,9 @@ class ProgressBar(Watcher):
     def _say(self, text: str) -> None:
         """A line above the bar, as it is: names may hold what the console would take for markup."""
         if self._live:
-            self._console.print(text, markup=False, highlight=False)
+            self._console.print(visible(text), markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(visible(text), file=sys.stderr, flush=True)
 
 
 def _best(progress: State) -> str:

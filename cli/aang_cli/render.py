@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ import click
 
 _PIPE_WIDTH = 200
 """Columns of a table that goes into a file or pipe, where no terminal says how wide it is."""
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def rows(
@@ -47,10 +50,15 @@ def table(found: Sequence[Mapping[str, Any]], *, columns: Sequence[str], title: 
 
 def remark(text: str) -> None:
     """Tell people something beside the result."""
-    click.echo(text, err=True)
+    click.echo(visible(text), err=True)
+
+
+def visible(text: str) -> str:
+    """A text that only says something: what would steer a terminal is written out (``\\x1b``)."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+        return visible(", ".join(map(str, value)))
+    return "" if value is None else visible(str(value))
