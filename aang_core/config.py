@@ -41,10 +41,14 @@ class Training:
     :param max_steps: upper bound on optimiser steps.
     :param eval_every: steps between evaluations on dev.
     :param patience: evaluations without improvement before stopping.
+    :param lr, head_lr: highest learning rate of the encoder, and of the heads.
+    :param beta1, beta2: AdamW's running means.
+    :param weight_decay, head_weight_decay: AdamW's, of the encoder's matrices and of the heads'; vectors have none.
     :param warmup: share of `max_steps` for linear warm-up; then linear decay to 0.
     :param clip: global gradient norm, 0 for none.
     :param fit_heads_steps: steps in which new auxiliary heads are fitted first, encoder frozen.
     :param final_epochs: epochs of end-task fine-tuning of the best checkpoint at `final_lr`.
+    :param final_lr, final_patience: their learning rate, and epochs without improvement before they stop.
     :param micro_batch_tokens: most positions in one forward pass; 0 for no bound.
     :param precision: ``fp32`` or ``bf16`` (autocast in training and in evaluations on dev; alignments and weights stay
         in fp32, and so do test scores and the exported model).
@@ -97,6 +101,7 @@ class Meta:
     :param alignment: ``cosine`` (public code) or ``dot`` (paper, eq. 5).
     :param logit_step: ``direct`` (public code), ``softmax`` (through the Jacobian of w) or ``exponentiated``.
     :param factor_reduce: ``mean`` or ``sum`` over the objectives that share a primitive.
+    :param factor_lr, end_task_lr: learning rate of the logits of objectives and primitives, and of those of λ.
     :param row_shares: ``weight`` (at least `min_rows` each, c_k = (1 − λ) w_k), ``equal``, ``systematic`` (rows
         sampled from w, c_k from the rows), or ``auto``: by weight where there are rows enough, else systematic.
     :param update_every: steps between updates of the weights, by the mean over the window.
@@ -146,8 +151,13 @@ class Heads:
 class RunConfig:
     """Everything that a run depends on. Written whole to ``config.toml``.
 
+    :param task: a folder, a ``task.toml``, a data file, ``hf:NAME`` or a registered name.
+    :param model: a hub id or folder, ``bundled:minilm`` or ``scratch:tiny``; empty for the task's usual one.
     :param space: a registered name or a TOML file of blocks.
     :param with_: primitives added to their stage in every block (``with`` in TOML, ``--with``).
+    :param method: ``aang``, ``tartan`` (no factors), ``static`` (equal weights), ``finetune`` or ``pretrain-finetune``.
+    :param seeds: a whole run for each.
+    :param train_rows: labelled training rows that are kept, drawn anew for each seed; 0 for all.
     :param split_anew: pool the task's labelled rows without repeats and split them anew for each seed: the shares of
         dev and test; empty for the task's own splits.
     :param external: corpora by data source, over those of the task.
@@ -160,6 +170,7 @@ class RunConfig:
     :param guard: also fine-tune plainly at equal tokens, and keep that model where it is better on dev.
     :param log: loggers that receive the history beside ``history.jsonl``, such as ``tensorboard``.
     :param plugins: allow-list; empty for all that are installed.
+    :param device: ``cpu``, ``cuda`` or ``auto``.
     :param primitives: options of primitives by name.
     """
 
