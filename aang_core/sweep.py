@@ -22,6 +22,7 @@ import attrs
 
 from aang_core.config import Heads, Meta, RunConfig, Training
 from aang_core.config_file import dump_config, load_config
+from aang_core.durable import write_text
 from aang_core.errors import AangError, ConfigError, RunError, faults_in, one_message
 from aang_core.experiments import Experiment
 from aang_core.run_directory import seed_directory
@@ -274,7 +275,7 @@ def _summaries(plan: Plan) -> Iterator[tuple[str, str]]:
             continue
         if (place / "report.json").exists() and path.read_text("utf-8") == text:
             continue
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
         try:
             run(config, out=place, resume=True)
         except AangError as error:

@@ -132,7 +132,7 @@ def read_random(
     if type(seed) is not int or seed < 0:
         faults.append(said("random.seed", f"must be a whole number of at least 0 (got {seed!r})"))
     rest = {key: value for key, value in table.items() if key not in ("trials", "seed")}
-    ways = flat(rest, lambda value: any(key in KINDS for key in value) or not _holds_tables(value))
+    ways = flat(rest, _is_way)
     if not ways:
         faults.append(said("random", "must draw at least one setting"))
     for key, way in ways.items():
@@ -143,8 +143,11 @@ def read_random(
     return RandomSearch(trials=trials, seed=seed, draws=draws), []
 
 
-def _holds_tables(value: Mapping[str, Any]) -> bool:
-    return all(isinstance(part, Mapping) for part in value.values())
+def _is_way(value: Mapping[str, Any]) -> bool:
+    """Whether a table says how to draw, however wrongly, and is not one of settings."""
+    return any(key in KINDS for key in value) or all(
+        isinstance(part, list) for part in value.values()
+    )
 
 
 def _draw(key: str, way: Mapping[str, list[Any]]) -> Draw:

@@ -37,6 +37,7 @@ LOCAL = "local"
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own history
+    "RAY_AIR_NEW_OUTPUT": "0",  # no tables of its own on the terminal
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the sweep, which ends Ray
 }
 

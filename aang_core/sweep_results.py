@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from aang_core.config import RunConfig
+from aang_core.durable import write_text
 from aang_core.errors import RunError
 from aang_core.report import read_report, write_json
 from aang_core.sweep_trial import Trial
@@ -95,7 +96,7 @@ def write_results(directory: Path, found: Mapping[str, Any]) -> None:
     """
     try:
         write_json(directory / "results.json", found)
-        (directory / "results.md").write_text(as_markdown(found), encoding="utf-8")
+        write_text(directory / "results.md", as_markdown(found))
     except OSError as cause:
         raise RunError(f"cannot write the results of {directory}: {cause.strerror}") from cause
 
