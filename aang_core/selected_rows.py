@@ -17,8 +17,6 @@ from aang_core.task import Task
 if TYPE_CHECKING:
     from aang_core.config import RunConfig
 
-_LINES = ".txt"
-
 
 def check_selection(config: RunConfig) -> None:
     """Refuse what contradicts a selection, before anything is read.
@@ -65,11 +63,12 @@ def load_selected(config: RunConfig, reads: Sequence[str], registry: Registry) -
             f"give --task {target}, or select anew with --target {config.task}"
         )
     rows = selection.top(config.top)
+    unlabelled = {each["task"] for each in selection.summary["tasks"] if not each["labelled"]}
     faults = [
         f"{directory}: {name} ({pools[name]}) holds texts without labels, which nothing can be learnt from as a "
         "further task; give its lines to a run with --external, or select from labelled tasks"
         for name in rows
-        if pools[name].endswith(_LINES)
+        if name in unlabelled
     ]
     if faults:
         raise ConfigError(one_message(faults, f"selection {directory}"))
