@@ -30,9 +30,10 @@ def disk_mib(session: Session) -> dict[str, float]:
     body = size_mib(session.model.body().values())
     one = kept + 2 * trained + (body if config.method in META_METHODS else 0)
     model = size_mib(session.model.backbone.body.parameters())
+    trainings = 2 if config.guard and config.method != "finetune" else 1  # the guard trains beside
     parts = {
-        "checkpoints while it runs": (KEPT + 1) * one + 2 * kept,
-        "best parameters": len(config.seeds) * kept,
+        "checkpoints while it runs": trainings * ((KEPT + 1) * one + 2 * kept),
+        "best parameters": trainings * len(config.seeds) * kept,
         "models": len(config.seeds) * (model + size_mib(session.end_task_head.parameters())),
     }
     return {**parts, "total": sum(parts.values())}

@@ -15,7 +15,7 @@ from aang_core.config import RunConfig
 from aang_core.errors import AangError, RunError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-_REFUSED = {errno.EIO, errno.EACCES, errno.EPERM}
+_REFUSED = {errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR}
 _NATIVE = re.compile(r"os error (\d+)")
 """How libraries in Rust (safetensors, tokenizers) say which system call failed; they raise no `OSError`."""
 _MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
@@ -33,24 +33,27 @@ def explained(config: RunConfig, directory: Path | None = None) -> Iterator[None
     except AangError:
         raise
     except Exception as cause:
-        if reason := out_of_disk(cause, directory):
-            raise RunError(f"{reason}. {_way_on(directory, 'free some space there')}") from cause
+        if found := out_of_disk(cause, directory):
+            reason, remedy = found
+            raise RunError(f"{reason}. {_way_on(directory, remedy)}") from cause
         if out_of_memory(cause):
             raise RunError(_lower(config, directory, cause)) from cause
         raise
 
 
-def out_of_disk(cause: BaseException, directory: Path | None) -> str:
-    """Why a file could not be written; empty where it is another matter.
+def out_of_disk(cause: BaseException, directory: Path | None) -> tuple[str, str] | None:
+    """Why a file could not be written, and what to do; None where it is another matter.
 
-    A file that may not be read or written is the run's matter only where it lies in its directory.
+    A file that is out of reach is the run's matter only where it lies in its directory.
     """
     number = getattr(cause, "errno", None) or _native_number(cause) or 0
     file = getattr(cause, "filename", None)
     if number not in _FULL and not (number in _REFUSED and _inside(file, directory)):
-        return ""
-    where = file or directory or "a file"
-    return f"cannot write {where}: {errno.errorcode[number]} ({_words(cause)})"
+        return None
+    reason = (
+        f"cannot write {file or directory or 'a file'}: {errno.errorcode[number]} ({_words(cause)})"
+    )
+    return reason, "free some space there" if number in _FULL else "put it back in reach"
 
 
 def _inside(file: object, directory: Path | None) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor
 
 from aang_core.assembly import Ground, bind_objectives, load_backbone, seed_task, settle
-from aang_core.checkpoint import KEPT
 from aang_core.config import RunConfig
+from aang_core.disk import disk_mib, size_mib
 from aang_core.errors import RunError
 from aang_core.evaluation import predict
 from aang_core.fitting import phases
@@ -114,7 +113,7 @@ def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
         seconds_per_step=timed[-1].seconds / timed[-1].steps,
         minutes=minutes * len(config.seeds),
         memory_mib=memory,
-        disk_mib=_disk(session),
+        disk_mib=disk_mib(session),
         remarks=(*ground.task.remarks, *_unlike(ground)),
     )
 
@@ -184,12 +183,12 @@ def _evaluations(session: Session) -> float:
 
 def _memory(session: Session) -> dict[str, float]:
     """The peak so far (libraries and activations included), and the moments that the first update adds, in MiB."""
-    trained = _size(session.parameters.values())
+    trained = size_mib(session.parameters.values())
     parts = {
-        "parameters": _size(_all(session)),
+        "parameters": size_mib(_all(session)),
         "gradients": trained,
         "optimiser moments": 2 * trained,
-        "dev gradient": _size((session.dev_gradient or {}).values()),
+        "dev gradient": size_mib((session.dev_gradient or {}).values()),
     }
     if session.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(session.device) / _MIB
@@ -200,25 +199,7 @@ def _memory(session: Session) -> dict[str, float]:
     return {**parts, "total": sum(parts.values())}
 
 
-def _disk(session: Session) -> dict[str, float]:
-    """What all seeds leave, and what the one that is running needs beside, in MiB."""
-    trained, seeds = _size(session.parameters.values()), len(session.config.seeds)
-    body = _size(session.model.backbone.body.parameters())
-    parts = {
-        # one more than is kept: a new checkpoint is complete before an old one goes; with two moments a parameter
-        "checkpoints while it runs": (KEPT + 1) * 3 * trained + trained,
-        "best parameters": seeds * trained,
-        "models": seeds * (body + _size(session.end_task_head.parameters())),
-    }
-    return {**parts, "total": sum(parts.values())}
-
-
 def _all(session: Session) -> list[Tensor]:
     """Every parameter once, frozen ones too."""
     body = [*session.model.backbone.body.parameters(), *session.model.heads.parameters()]
     return list({id(p): p for p in body}.values())
-
-
-def _size(tensors: Iterable[Tensor]) -> float:
-    """MiB."""
-    return sum(t.numel() * t.element_size() for t in tensors) / _MIB

@@ -55,7 +55,8 @@ def occupied(
         with _alone(directory, processes):
             yield
     except AangError:
-        if not resume and not begun(directory) and processes.first:
+        there = (directory / "config.toml").is_file()  # and not taken away meanwhile
+        if not resume and there and not begun(directory) and processes.first:
             _free(directory, made)
         raise
 

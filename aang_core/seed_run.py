@@ -18,6 +18,7 @@ from aang_core.assembly import Ground, bind_objectives, load_backbone, seed_task
 from aang_core.audit import seen_in_training
 from aang_core.batching import BoundObjective
 from aang_core.degenerate import findings_of, summary
+from aang_core.disk import disk_remark
 from aang_core.engine import TOLERANCE
 from aang_core.errors import RunError
 from aang_core.evaluation import predict, scores
@@ -31,6 +32,7 @@ from aang_core.processes import Processes
 from aang_core.progress import Spent, Watcher
 from aang_core.protocols import Backbone
 from aang_core.report import SeedReport, seed_report, write_json
+from aang_core.resuming import discard
 from aang_core.rows import Row
 from aang_core.session import Session, build_session
 
@@ -51,7 +53,11 @@ def run_seed(
     """
     finished = directory / "seed.json"
     if resume and finished.exists():
-        return seed_report(_read(finished))
+        report = _read(finished)
+        if processes.first:  # the run may have been killed before it came to this
+            discard(directory)
+            discard(directory / PLAIN)
+        return report
     trained = _trained(ground, seed, directory, resume, watcher, processes)
     search, objectives = trained
     kept, judged = search, None
@@ -88,6 +94,8 @@ def _trained(
     """A finished training with its best parameters loaded, and its objectives."""
     started = Spent.now()
     session, objectives, said = _ready(ground, seed, watcher, processes)
+    if processes.first and seed == ground.config.seeds[0]:
+        watcher.on_remark(disk_remark(session, directory))
     watcher.on_seed(session)
     fitting = Fitting(session, directory, watcher, started)
     for remark in said:
@@ -191,12 +199,11 @@ def _truncated(backbone: Backbone) -> int:
     return int(getattr(backbone, "truncated", 0))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> SeedReport:
     try:
-        found: dict[str, Any] = json_of(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
+        return seed_report(json_of(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as cause:
         raise RunError(f"{path} is damaged ({cause}); delete it and resume again") from cause
-    return found
 
 
 def _answers(session: Session, rows: Sequence[Row]) -> list[torch.Tensor]:

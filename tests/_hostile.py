@@ -129,9 +129,11 @@ SPACES: dict[str, Row] = {
 }
 
 
-def task(spoil: Callable[[Path], Any], said: str) -> Row:
+def task(spoil: Callable[[Path], Any], said: str, command: str = "audit") -> Row:
     """A good task of which something is spoilt."""
-    return lambda f: spoil(write_task(f / "boxes")), ["audit", "boxes"], said
+    train = ["run", "--method", "finetune", "--model", "scratch:tiny", "--out", "out", "--task"]
+    arguments = train if command == "run" else [command]
+    return lambda f: spoil(write_task(f / "boxes")), [*arguments, "boxes"], said
 
 
 def train(content: str | bytes) -> Callable[[Path], Any]:
@@ -175,8 +177,12 @@ TASKS: dict[str, Row] = {
     "Latin-1": task(train('{"text": "café", "label": "a"}'.encode("latin-1")), "is not UTF-8"),
     "binary": task(train(bytes(range(256)) * 9), "is not UTF-8"),
     "half a character": task(train('{"text": "\\ud800", "label": "a"}\n'), "surrogate"),
-    "a list for a text": task(train('{"text": [1], "label": "a"}\n' * 4), "label"),
-    "a table for a text": task(train('{"text": {"a": 1}, "label": "a"}\n' * 4), "train.jsonl:1"),
+    "a list among texts": task(
+        train(line('"fruit"') + '{"text": [1], "label": "metal"}\n'), "not a text"
+    ),
+    "a table for a text": task(
+        train(line('"fruit"') + '{"text": {"a": 1}, "label": "metal"}\n'), "train", "run"
+    ),
     "a table for a label": task(train(line('{"a": 1}')), "train.jsonl:1"),
     "a label that is no number": task(
         lambda f: (spec('kind = "regression"')(f), train(line("NaN"))(f)), "finite number"
@@ -188,7 +194,7 @@ TASKS: dict[str, Row] = {
         lambda f: (spec('kind = "multilabel"')(f), train(line("3"))(f)), "train.jsonl:1"
     ),
     "words without labels": task(
-        lambda f: (spec('kind = "token"')(f), train(line('["a"]'))(f)), "2 words but 1 labels"
+        lambda f: (spec('kind = "token"')(f), train(line('["a"]'))(f)), "expected a list of labels"
     ),
     "an open quotation": task(_other("train.csv", b'text,label\n"a,b\n'), "not csv"),
     "a csv with null characters": task(_other("train.csv", b"text,label\na\0,b\n"), "train.csv"),
@@ -245,7 +251,7 @@ CORPORA: dict[str, Row] = {
     "numbers for texts": corpus(text("c.jsonl", '{"text": 1}\n'), "expected a string", "c.jsonl"),
     "a name that no data source has": (
         text("c.txt", "a text"),
-        ["list-objectives", "--space", "dapt", "--external", "<b>=c.txt"],
+        ["list-objectives", "--task", "sample", "--external", "<b>=c.txt"],
         "no such data source",
     ),
 }

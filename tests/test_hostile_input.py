@@ -1,4 +1,4 @@
-"""Every class of bad input at every command that meets it: one clear message, exit 1 or 2, nothing written or changed."""
+"""Every class of bad input at the commands that meet it: one clear message, exit 1 or 2, nothing written or changed."""
 
 import json
 import os

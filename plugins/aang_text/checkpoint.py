@@ -178,7 +178,7 @@ def _read(model: str, path: str, auto: str, what: str) -> Any:
     try:
         with quiet():
             return getattr(transformers, auto).from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as cause:
+    except (OSError, ValueError, KeyError, ImportError, RecursionError) as cause:
         raise ModelError(
             f"cannot load the {what} of model {model!r}: not a hub id or folder that transformers can read here "
             f"({_first_line(cause)})"
