@@ -24,7 +24,7 @@ _ORDERED = {"data:document-order", "data:documents", "data:sentences"}
 DATA_SOURCES = (
     DataSource(
         name="task",
-        summary="The task's own training texts, labelled and unlabelled",
+        summary="The task's own training examples, labelled and unlabelled",
         factory="aang_text.sources:TaskTexts",
         provides={"data:labels", "data:end-task"},
         may_provide={"data:tags"},

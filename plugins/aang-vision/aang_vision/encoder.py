@@ -1,4 +1,4 @@
-"""A small transformer over patches, and the classifier on its first state. Both begin from random weights.
+"""A small transformer over patches, and the classifier on its mean state. Both begin from random weights.
 
 Linear and normalising layers see the N packed positions of a batch, attention sees its rows [B, T]; so the gradient of
 each objective can be read off one backward pass. H hidden size, A attention heads, P pixels of a patch.
@@ -37,8 +37,8 @@ class Plan:
 
     :param gather: [B, T] stream positions; a short row's last one is repeated behind its end.
     :param scatter: [N] each stream position's place in the B · T.
-    :param mask: [B, 1, T, T], 0 where a position may attend to another one, very small elsewhere; None where every position
-        may attend to its whole row.
+    :param mask: [B, 1, T, T], 0 where a position may attend to another one, very small elsewhere; None where each may
+        attend to its whole row.
     """
 
     gather: Tensor
@@ -110,6 +110,9 @@ class PatchEncoder(nn.Module):
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.hidden)
         self.dropout = nn.Dropout(shape.dropout)
+        # torch's own initial values would drown the pixels in places and kinds, and learning begin late
+        nn.init.normal_(self.pixels.weight)
+        nn.init.normal_(self.kinds.weight, std=0.02)
 
     def forward(self, patches: Tensor, places: Tensor, plan: Plan, noise: Tensor | None) -> Tensor:
         """:param noise: [N, H] to be added to the embedded pixels, or None."""
@@ -125,7 +128,7 @@ class PatchEncoder(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """``head(hidden, rows)`` → logits [len(rows), C] from each row's first state."""
+    """``head(hidden, rows)`` → logits [len(rows), C] from the mean of each row's states."""
 
     def __init__(self, shape: Shape, outputs: int) -> None:
         super().__init__()
@@ -136,7 +139,7 @@ class ImageHead(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, hidden: Hidden, rows: Tensor) -> Tensor:
-        logits: Tensor = self.out(self.dropout(torch.tanh(self.dense(hidden.first(rows)))))
+        logits: Tensor = self.out(self.dropout(torch.tanh(self.dense(hidden.means(rows)))))
         return logits
 
 

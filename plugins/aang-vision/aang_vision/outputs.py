@@ -92,5 +92,5 @@ class Rotation(PatchOutput):
 
     def losses(self, head: Any, hidden: Hidden, targets: Targets) -> Tensor:
         """[M] cross-entropies."""
-        answers: Tensor = head(hidden.first(targets.index))
+        answers: Tensor = head(hidden.means(targets.index))
         return F.cross_entropy(answers, targets.value, reduction="none")
