@@ -178,13 +178,15 @@ def _resumed(
 
 
 def _selected(config: SelectionConfig, out: Path | None, resume: bool) -> Selection:
+    from aang_cli.interruption import Interruption
     from aang_cli.progress_bar import ProgressBar
     from aang_core.selection_job import select
 
     registry = options.registry_of(",".join(config.plugins))
-    bar = ProgressBar(1)
+    interruption = Interruption()
+    bar = ProgressBar(1, interruption)
     try:
-        with bar:
+        with interruption, bar:
             return select(
                 config,
                 out=out,
@@ -195,12 +197,16 @@ def _selected(config: SelectionConfig, out: Path | None, resume: bool) -> Select
                 registry=registry,
             )
     except KeyboardInterrupt:
-        message = "interrupted"
-        if bar.directory is not None:
-            again = f"aang select --resume --out {shlex.quote(str(bar.directory))}"
-            message += f"; go on with\n  {again}"
-        click.echo(message, err=True)
-        raise click.exceptions.Exit(130) from None
+        click.echo(_goodbye(bar.directory), err=True)
+        raise click.exceptions.Exit(interruption.exit_code) from None
+
+
+def _goodbye(directory: Path | None) -> str:
+    """What an interrupted selection says last: how to go on."""
+    if directory is None:
+        return "interrupted; nothing had begun"
+    again = f"aang select --resume --out {shlex.quote(str(directory))}"
+    return f"interrupted; what is scored is kept, go on with\n  {again}"
 
 
 def _print(selection: Selection) -> None:
