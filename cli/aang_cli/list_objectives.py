@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aang_cli import options, render
+from aang_cli import completion, options, render
 
 if TYPE_CHECKING:
     from aang_core.objectives import Verdict
@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 @click.command("list-objectives")
-@click.option("--space", default="td+ed", show_default=True, help="A space's name or TOML file.")
+@click.option(
+    "--space",
+    default="td+ed",
+    show_default=True,
+    shell_complete=completion.spaces,
+    help="A space's name or TOML file.",
+)
 @click.option("--task", default="", help="Settle what depends on the data of this task.")
 @click.option("--model", default="", help="Settle what depends on the kind of encoder.")
 @options.with_

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from aang_cli import render
+from aang_cli import completion, render
 from aang_core.discovery import allow_list
 from aang_core.registry import Registry, load_registry
 
@@ -22,6 +22,7 @@ with_ = click.option(
     "with_",
     metavar="PRIMITIVE",
     multiple=True,
+    shell_complete=completion.primitives,
     help="Add a primitive to its stage in every block of the space; repeatable.",
 )
 external = click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aang_cli import options, render, selected_runs
+from aang_cli import completion, options, render, selected_runs
 from aang_cli.launch import launch
 from aang_core.config import METHODS
 
@@ -41,7 +41,11 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
 
 
 @click.command("run")
-@click.option("--space", help="A space's name or TOML file.  [default: td+ed]")
+@click.option(
+    "--space",
+    shell_complete=completion.spaces,
+    help="A space's name or TOML file.  [default: td+ed]",
+)
 @click.option(
     "--task", help="A folder, a task.toml, a data file, hf:NAME or a name.  [default: sample]"
 )
