@@ -23,7 +23,7 @@ from aang_core.auxiliary import load_auxiliary
 from aang_core.binding import registered_tasks
 from aang_core.config import RunConfig
 from aang_core.drawn_tasks import drawn_rows, write_task
-from aang_core.errors import ConfigError, RunError, one_message
+from aang_core.errors import AangError, ConfigError, RunError, one_message
 from aang_core.job import run
 from aang_core.primitives import BackboneKind
 from aang_core.progress import Watcher
@@ -97,10 +97,14 @@ def run_experiment(
     """
     watcher = overseer or Overseer()
     study = _settled(read_spec(path), out, registry)
+    new = not out.exists()
     _take(study, resume)
-    cells = [_drawn(study, target, seed) for seed in study.spec.seeds for target in study.targets]
-    for cell in cells:
-        _check(study, cell)
+    try:
+        cells = _prepared(study)
+    except AangError:
+        if not resume:
+            _free(out, new)
+        raise
     total = len(cells) * len(study.spec.arms)
     number = 0
     for cell in cells:
@@ -109,6 +113,26 @@ def run_experiment(
             watcher.on_part(number, total, f"{cell.name}, {arm.name}, seed {cell.seed}")
             _carry_out(study, cell, arm, watcher)
     return write_results(study.spec, study.names, out)
+
+
+def _prepared(study: Study) -> list[Cell]:
+    """Every target and seed, with its rows drawn and checked.
+
+    :raises AangError: as `_drawn` and `_check` do.
+    """
+    cells = [_drawn(study, target, seed) for seed in study.spec.seeds for target in study.targets]
+    for cell in cells:
+        _check(study, cell)
+    return cells
+
+
+def _free(out: Path, new: bool) -> None:
+    """Remove what was prepared for an experiment that cannot begin; a folder that was there before stays."""
+    if (out / "data").exists():
+        shutil.rmtree(out / "data")
+    (out / _SPEC).unlink()
+    if new:
+        out.rmdir()
 
 
 def _settled(spec: ExperimentSpec, out: Path, registry: Registry) -> Study:

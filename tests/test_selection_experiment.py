@@ -1,0 +1,288 @@
+"""A whole experiment on tiny tasks: broken off and gone on with, its controls, its tables, what is refused."""
+
+import json
+import statistics
+import zipfile
+
+import attrs
+import pytest
+from _selections import write_pools
+from _tasks import untimed, write_task
+from aang_cli.main import main
+from click.testing import CliRunner
+
+from aang_core.drawn_tasks import drawn_rows
+from aang_core.drawn_tasks import write_task as write_drawn
+from aang_core.errors import AangError, ConfigError, RunError, TaskError
+from aang_core.registry import load_registry
+from aang_core.selection_experiment import Overseer, run_experiment
+from aang_core.selection_files import read_selection
+from aang_core.selection_spec import dump_spec, read_spec
+from aang_core.task import load_task
+
+REGISTRY = load_registry()
+SPEC = """
+title = "Tiny"
+targets = ["{root}/target"]
+pools = ["{root}/target", "{root}/near", "{root}/pairs"]
+top = [3, 6]
+seeds = [0, 1]
+[rows]
+train = 12
+pool = 20
+[run]
+model = "scratch:tiny"
+training = {{ end_task_rows = 4, epochs = 1, final_epochs = 0, eval_every = 50, lr = 1e-2 }}
+[select]
+examples_per_task = 6
+picture_rows = 0
+options.discriminator-bce = {{ epochs = 1, batch_rows = 4 }}
+"""
+
+
+class Broken(Exception):
+    """What ends an experiment before its time."""
+
+
+class Breaking(Overseer):
+    """Counts runs, and breaks the experiment off before one of them."""
+
+    def __init__(self, at=0):
+        self.at, self.parts, self.trained = at, [], 0
+
+    def on_part(self, number, total, what):
+        self.parts.append((number, total, what))
+        if number == self.at:
+            raise Broken
+
+    def on_seed(self, session):
+        self.trained += 1
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_pools(tmp_path_factory.mktemp("pools"))
+
+
+def written(root, folder, text=SPEC):
+    path = folder / "spec.toml"
+    path.write_text(text.format(root=root), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(root, tmp_path_factory):
+    """An experiment that was broken off before its sixth run, and then gone on with."""
+    folder = tmp_path_factory.mktemp("experiment")
+    path, out = written(root, folder), folder / "out"
+    with pytest.raises(Broken):
+        run_experiment(path, out, REGISTRY, overseer=Breaking(at=6))
+    assert len(list(out.rglob("report.json"))) == 5
+    second = Breaking()
+    results = run_experiment(path, out, REGISTRY, resume=True, overseer=second)
+    return path, out, results, second
+
+
+def test_what_was_finished_is_kept_and_the_rest_is_made(finished):
+    _, out, results, second = finished
+    arms = 8  # none, full, and at either N the selection and two random draws
+    assert results["runs"] == {"planned": 2 * arms, "finished": 2 * arms}
+    assert second.trained == 2 * arms - 5
+    assert [part[:2] for part in second.parts] == [(n, 16) for n in range(1, 17)]
+    assert not list(out.rglob("model.safetensors"))  # models are kept only where that is asked for
+    assert not list(out.rglob("*.partial"))
+
+
+def test_an_experiment_that_was_not_broken_off_gives_the_same(root, finished, tmp_path):
+    text = SPEC.replace("seeds = [0, 1]", "seeds = [1]")
+    run_experiment(written(root, tmp_path, text), tmp_path / "out", REGISTRY)
+    place = "runs/target/discriminator-bce-top-6/seed-1/report.json"
+    whole, resumed = (
+        json.loads((out / place).read_text("utf-8")) for out in (tmp_path / "out", finished[1])
+    )
+    assert untimed(whole) == untimed(resumed)
+
+
+def test_rows_of_the_table_are_those_of_the_runs(finished):
+    _, out, results, _ = finished
+    rows = {row["arm"]: row for row in results["rows"]}
+    for arm, row in rows.items():
+        reports = [
+            json.loads((out / "runs/target" / arm / f"seed-{s}/report.json").read_text("utf-8"))
+            for s in (0, 1)
+        ]
+        for split in ("dev", "test"):
+            scores = [report["seeds"][0][split]["accuracy"] for report in reports]
+            assert row[split]["mean"] == pytest.approx(statistics.fmean(scores))
+            assert row[split]["std"] == pytest.approx(statistics.stdev(scores))
+        spent = statistics.fmean(report["seeds"][0]["cost"]["cpu_seconds"] for report in reports)
+        total = row["total"]["cpu_seconds"]
+        assert row["training"]["cpu_seconds"] == pytest.approx(spent)
+        assert total == pytest.approx(spent + row["selection"]["cpu_seconds"])
+        full = rows["full"]["total"]["cpu_seconds"]
+        assert row["of_full"]["cpu_seconds"] == pytest.approx(total / full)
+    assert rows["discriminator-bce-top-3"]["selection"]["cpu_seconds"] > 0
+    assert rows["none"]["selection"]["cpu_seconds"] == 0
+    assert rows["none"]["tokens"] < rows["random-top-3"]["tokens"] < rows["full"]["tokens"]
+
+
+def test_matched_draws_have_the_selections_counts(finished):
+    _, out, _, _ = finished
+    for seed in (0, 1):
+        place = out / f"selections/target/seed-{seed}"
+        own, matched = (
+            read_selection(place / name)
+            for name in ("discriminator-bce", "random-matched-discriminator-bce")
+        )
+        for top in (3, 6):
+            sizes = [{n: len(r) for n, r in each.top(top).items()} for each in (own, matched)]
+            assert sizes[0] == sizes[1]
+
+
+def test_differences_are_paired_with_every_control_of_the_same_n(finished):
+    found = [c for c in finished[2]["comparisons"] if c["split"] == "test"]
+    against = {(each["arm"][-1], each["against"]) for each in found}
+    matched = "random-matched-discriminator-bce-top-"
+    assert against == {
+        (n, name) for n in "36" for name in ("none", "full", f"random-top-{n}", f"{matched}{n}")
+    }
+    assert all(each["seeds"] == [0, 1] for each in found)
+
+
+def test_tables_pictures_and_archives_are_written(finished):
+    _, out, results, _ = finished
+    text = (out / "results.md").read_text("utf-8")
+    assert "| random-top-6 | 6 | 2 |" in text
+    assert "![target](score-target.svg)" in text
+    assert (out / "score-target.png").stat().st_size > 1000
+    assert "submissions/full.zip" in results["submissions"]
+    with zipfile.ZipFile(out / "submissions/full.zip") as archive:
+        assert archive.namelist() == ["target.tsv"]
+        assert len(archive.read("target.tsv").decode().splitlines()) == 11
+    assert json.loads((out / "results.json").read_text("utf-8")) == results
+
+
+def test_the_command_goes_on_and_prints_one_document(finished):
+    path, out, results, _ = finished
+    words = ["select", "--experiment", str(path), "--out", str(out)]
+    done = CliRunner().invoke(main, [*words, "--resume", "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == results["rows"]
+    taken = CliRunner().invoke(main, words)
+    assert taken.exit_code == 1
+    assert "holds an experiment already" in taken.stderr
+    mixed = CliRunner().invoke(main, [*words, "--seed", "3"])
+    assert mixed.exit_code == 2
+    assert "leave out --seed" in mixed.stderr
+
+
+def test_an_experiment_with_other_settings_is_not_gone_on_with(root, finished, tmp_path):
+    other = written(root, tmp_path, SPEC.replace("[3, 6]", "[3, 7]"))
+    with pytest.raises(RunError, match="was begun with other settings"):
+        run_experiment(other, finished[1], REGISTRY, resume=True)
+    with pytest.raises(RunError, match="holds no experiment to resume"):
+        run_experiment(other, tmp_path / "nothing", REGISTRY, resume=True)
+
+
+def test_a_specification_comes_back_from_its_own_text(finished, tmp_path):
+    spec = read_spec(finished[0])
+    path = tmp_path / "again.toml"
+    path.write_text(dump_spec(spec), "utf-8")
+    assert attrs.asdict(read_spec(path)) == attrs.asdict(spec)
+
+
+def test_every_fault_of_a_specification_is_said_at_once(tmp_path):
+    path = tmp_path / "spec.toml"
+    path.write_text(
+        'targets = "one"\ntops = [1]\ncontrols = ["nothing"]\n[rows]\ntrain = -1\n'
+        '[run]\ntask = "x"\n[select]\nselector = "random"\n',
+        "utf-8",
+    )
+    with pytest.raises(ConfigError) as fault:
+        read_spec(path)
+    message = str(fault.value)
+    assert "7 faults" in message
+    for said in (
+        "spec.toml:1: `targets` must be a list",
+        "spec.toml:2: `tops` is no setting; did you mean 'top'?",
+        "`controls` must be a list, and each of its items must be one of",
+        "spec.toml:5: `rows.train` must be a whole number",
+        "spec.toml:7: `run.task` is what an experiment varies",
+        "spec.toml:9: `select.selector` is what an experiment varies",
+        "`pools` must list at least one task",
+    ):
+        assert said in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("end_task_rows = 4", "end_task_row = 4", "is no setting; did you mean 'end_task_rows'"),
+        ("examples_per_task = 6", 'examples_per_task = "all"', "must be a whole number"),
+        ("top = [3, 6]", 'selectors = ["random"]', "'random' is a control"),
+        ("top = [3, 6]", 'selectors = ["discriminatr-bce"]', "did you mean 'discriminator-bce'"),
+        ("top = [3, 6]", "top = [3, 60]", "top is 60, and the pools have"),
+        ('"{root}/near", "{root}/pairs"', '"{root}/target/"', "is the only pool"),
+        ("pool = 20", "pool = 1", "holds 1 class"),
+    ],
+)
+def test_what_cannot_work_is_said_before_any_training(root, tmp_path, old, new, said):
+    path = written(root, tmp_path, SPEC.replace(old, new))
+    with pytest.raises(AangError, match=said):
+        run_experiment(path, tmp_path / "out", REGISTRY, overseer=Breaking())
+    assert not (tmp_path / "out").exists()
+
+
+def test_pool_rows_that_stand_in_the_targets_dev_or_test_are_left_out(root, tmp_path):
+    leaky = tmp_path / "leaky"
+    write_task(leaky)
+    dev = (root / "target/dev.jsonl").read_text("utf-8")
+    train = (leaky / "train.jsonl").read_text("utf-8").replace("box", "crate")
+    (leaky / "train.jsonl").write_text(train + dev, "utf-8")
+    own = (leaky / "test.jsonl").read_text("utf-8").replace("box", "crate")
+    (leaky / "dev.jsonl").write_text(own, "utf-8")
+    text = SPEC.replace("{root}/near", str(leaky)).replace("pool = 20", "pool = 0")
+    with pytest.raises(Broken):
+        run_experiment(
+            written(root, tmp_path, text), tmp_path / "out", REGISTRY, overseer=Breaking(at=1)
+        )
+    [kept] = tmp_path.glob("out/data/target/seed-0/pools/leaky/train.jsonl")
+    assert len(kept.read_text("utf-8").splitlines()) == 24
+    assert "box" not in kept.read_text("utf-8")
+
+
+def read(folder):
+    return load_task(str(folder), reads=("text", "text_pair"), registered={}, external={})
+
+
+@pytest.mark.parametrize("shape", ["class", "pair", "regression", "unlabelled"])
+def test_drawn_tasks_are_the_task_with_fewer_rows(tmp_path, shape):
+    task = read(write_task(tmp_path / "whole", shape))
+    rows = {split: drawn_rows(task, split, 6, seed=3) for split in task.splits}
+    write_drawn(task, rows, tmp_path / "drawn")
+    drawn = read(tmp_path / "drawn")
+    assert (drawn.kind, drawn.metric, drawn.label_names) == (
+        task.kind,
+        task.metric,
+        task.label_names,
+    )
+    for split, numbers in rows.items():
+        assert len(numbers) == 6
+        assert drawn.splits[split].to_dict() == task.splits[split].select(numbers).to_dict()
+    assert rows["train"] == drawn_rows(task, "train", 6, seed=3)
+    assert rows["train"] != drawn_rows(task, "train", 6, seed=4)
+    assert drawn_rows(task, "dev", 0, seed=3, excluded=frozenset({2, 4})) == [
+        0,
+        1,
+        3,
+        *range(5, 10),
+    ]
+
+
+def test_a_task_that_cannot_be_drawn_says_so(root, tmp_path):
+    with pytest.raises(TaskError):
+        run_experiment(
+            written(root, tmp_path, SPEC.replace("{root}/target", "{root}/nowhere")),
+            tmp_path / "out",
+            REGISTRY,
+        )
