@@ -17,6 +17,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from aang_core.durable import replacing
 from aang_core.errors import RunError
 
 SCHEMA = 1
@@ -73,8 +74,7 @@ def ranked(
 
 def write_rows(path: Path, selection: Selection) -> None:
     """Write ``selection.jsonl``, line by line."""
-    temporary = path.with_suffix(".partial")
-    with temporary.open("w", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         parts = zip(selection.task, selection.row, selection.score, strict=True)
         for rank, (task, row, score) in enumerate(parts, 1):
             line = {
@@ -84,7 +84,6 @@ def write_rows(path: Path, selection: Selection) -> None:
                 "rank": rank,
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    temporary.replace(path)
 
 
 def read_selection(directory: str | Path) -> Selection:
