@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ from aang_core.sweep_pool import (
 from aang_core.sweep_trial import Outcome, Trial
 
 LOCAL = "local"
+
+_ANSWER = 10.0  # seconds that a cluster's head may take to answer
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
@@ -86,12 +89,23 @@ def _connect(ray: Any, address: str) -> None:
         if address == LOCAL:
             ray.init(address=LOCAL, include_dashboard=False, **quiet)
         else:
+            _knock(address)
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as cause:
         raise RunError(
             f"no Ray cluster can be used at {address!r}: {cause}; give the address that `ray start` has printed, or "
             "--ray alone for a cluster on this machine"
         ) from cause
+
+
+def _knock(address: str) -> None:
+    """Ask whether anything listens at ``host:port``: Ray itself goes on trying for minutes.
+
+    :raises OSError: where nothing does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal() and int(port) < 2**16:
+        socket.create_connection((host, int(port)), _ANSWER).close()
 
 
 def _shares(ray: Any, address: str, trials: int, workers: int | None) -> tuple[int, int, int]:
