@@ -1,8 +1,10 @@
 """A whole experiment on tiny tasks: broken off and gone on with, its controls, its tables, what is refused."""
 
 import json
+import re
 import statistics
 import zipfile
+from pathlib import Path
 
 import attrs
 import pytest
@@ -286,3 +288,17 @@ def test_a_task_that_cannot_be_drawn_says_so(root, tmp_path):
             tmp_path / "out",
             REGISTRY,
         )
+
+
+def test_the_study_and_the_one_in_the_documents_are_whole(tmp_path):
+    ours = read_spec(root_of("benchmarks/selection.toml"))
+    assert (len(ours.seeds), len(ours.targets), len(ours.arms)) == (5, 2, 5)
+    page = root_of("docs/selection.md").read_text("utf-8")
+    [block] = re.findall(r"```toml\n(title.*?)```", page, re.DOTALL)
+    path = tmp_path / "spec.toml"
+    path.write_text(block, "utf-8")
+    assert read_spec(path).select["options"] == {"discriminator-bce": {"epochs": 3}}
+
+
+def root_of(name):
+    return Path(__file__).resolve().parent.parent / name
