@@ -94,5 +94,5 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(tensor.reshape(-1).view(uint8).numpy())
+        found.update(tensor.reshape(-1).view(uint8).numpy().data)
     return found.hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import signal
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
@@ -27,7 +28,8 @@ _LOOK = 0.2
 """Seconds between looks at the processes' messages."""
 
 _messages: Any = None
-"""A worker's way to tell how far it is; set once when the process starts."""
+_stop: Any = None
+"""A worker's way to tell how far it is, and to hear that it should end; set once when the process starts."""
 
 
 def check_jobs(jobs: int, processes: Processes) -> None:
@@ -36,8 +38,8 @@ def check_jobs(jobs: int, processes: Processes) -> None:
         raise ConfigError(f"jobs must be at least 1 (got {jobs})")
     if jobs > 1 and processes.size > 1:
         raise ConfigError(
-            f"--jobs {jobs} gives each seed a process, but this run shares every seed among {processes.size} processes; "
-            "leave out one of the two"
+            f"--jobs {jobs} gives each seed a process, but this run shares each seed among {processes.size} "
+            "processes; leave out one of the two"
         )
 
 
@@ -50,7 +52,7 @@ def run_seeds(
     :raises AangError: of the first seed that failed; seeds under way end first, seeds that wait are not begun.
     """
     context = mp.get_context("spawn")
-    messages = context.SimpleQueue()
+    messages, stop = context.SimpleQueue(), context.Event()
     jobs = min(jobs, len(config.seeds))
     threads = max(1, _cores() // jobs)
     course = _Course(watcher, config)
@@ -58,10 +60,13 @@ def run_seeds(
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
-        with ProcessPoolExecutor(jobs, context, _begin, (messages,)) as pool:
+        with ProcessPoolExecutor(jobs, context, _begin, (messages, stop)) as pool:
             futures = [pool.submit(_work, config, n, directory, resume) for n in config.seeds]
             try:
                 _follow(futures, messages, course)
+            except KeyboardInterrupt:
+                stop.set()  # each seed ends its step and writes a checkpoint
+                raise
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
     finally:
@@ -130,17 +135,26 @@ class _Teller(Watcher):
 
         _messages.put((self.seed, "total", sum(steps for _, steps in phases(session))))
 
+    @property
+    def stopping(self) -> bool:
+        return bool(_stop.is_set())
+
     def on_step(self, session: Session, record: StepRecord, progress: Progress) -> None:
+        parent = mp.parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(1)  # nobody waits for this seed; whoever resumes the run has to find it alone
         _messages.put((self.seed, "step", progress.done))
 
     def on_remark(self, remark: str) -> None:
         _messages.put((self.seed, "remark", remark))
 
 
-def _begin(messages: Any) -> None:
-    """Once in each new process."""
-    global _messages
-    _messages = messages
+def _begin(messages: Any, stop: Any) -> None:
+    """Once in each new process; signals are the first one's business, which then says `stop`."""
+    global _messages, _stop
+    _messages, _stop = messages, stop
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _work(config: RunConfig, seed: int, directory: Path, resume: bool) -> SeedReport:
