@@ -44,7 +44,7 @@ from aang_core.selection_files import (
     write_rows,
 )
 from aang_core.selection_picture import write_picture
-from aang_core.selection_pools import Pool, load_pools, target_pool
+from aang_core.selection_pools import Pool, load_pools, scan, target_pool
 from aang_core.selection_scoring import Shards
 from aang_core.selectors import BoundSelector, SelectionGround
 
@@ -142,9 +142,10 @@ class _Job:
 
     @property
     def digests(self) -> dict[str, str]:
-        """Of each pool's data."""
+        """Of each pool's data, and of the target's training rows."""
         scans = zip(self.ground.pools, self.found.scans, strict=True)
-        return {pool.name: seen.digest for pool, seen in scans}
+        own = scan(self.ground.examples, frozenset(), unheard)
+        return {"the target": own.digest, **{pool.name: seen.digest for pool, seen in scans}}
 
     def run(self, selector: BoundSelector, directory: Path, clock: Clock) -> Selection:
         """Prepare, score, rank, draw, and write the summary last."""

@@ -153,6 +153,9 @@ def test_a_resume_with_other_settings_or_other_data_is_refused(mine, tmp_path):
     write_split(mine / "near", "train", changed)
     with pytest.raises(RunError, match="the data of near changed since"):
         aang_core.select(out=tmp_path / "out", resume=True)
+    write_split(mine / "target", "train", examples(25, 0))
+    with pytest.raises(RunError, match="the data of the target, near changed since"):
+        aang_core.select(out=tmp_path / "out", resume=True)
 
 
 def test_damaged_shards_are_all_named_and_can_be_deleted(root, tmp_path):
