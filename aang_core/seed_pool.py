@@ -139,7 +139,12 @@ class _Teller(Watcher):
     def stopping(self) -> bool:
         return bool(_stop.is_set())
 
-    def on_step(self, session: Session, record: StepRecord, progress: Progress) -> None:
+    def on_step(
+        self,
+        session: Session,
+        record: StepRecord,
+        progress: Progress,  # noqa: ARG002
+    ) -> None:
         parent = mp.parent_process()
         if parent is not None and not parent.is_alive():
             os._exit(1)  # nobody waits for this seed; whoever resumes the run has to find it alone
