@@ -141,9 +141,9 @@ class _Teller(Watcher):
 
     def on_step(
         self,
-        session: Session,
-        record: StepRecord,
-        progress: Progress,  # noqa: ARG002
+        session: Session,  # noqa: ARG002
+        record: StepRecord,  # noqa: ARG002
+        progress: Progress,
     ) -> None:
         parent = mp.parent_process()
         if parent is not None and not parent.is_alive():
