@@ -63,6 +63,13 @@ def test_the_generated_reference_covers_what_there_is(site):
     assert not [name for name in _HOME_OF.keys() - {"hookimpl"} if f'.{name}"' not in names]
 
 
+def test_every_setting_is_explained(site):
+    rows = re.findall(r"<tr>(.*?)</tr>", text(site / "reference" / "settings.html"), re.DOTALL)
+    cells = [re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in rows]
+    assert sum(bool(row) for row in cells) > 60
+    assert not [row[0] for row in cells if row and len(row[-1]) < 10]
+
+
 def test_no_page_asks_another_machine_for_anything(site):
     asking = re.compile(r"<(?:link|script|img|iframe)[^>]+(?:href|src)=\"(?:https?:)?//")
     assert not [path.name for path in pages(site) if asking.search(text(path))]
