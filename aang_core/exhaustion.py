@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -50,9 +51,7 @@ def out_of_disk(cause: BaseException, directory: Path | None) -> tuple[str, str]
     file = getattr(cause, "filename", None)
     if number not in _FULL and not (number in _REFUSED and _inside(file, directory)):
         return None
-    reason = (
-        f"cannot write {file or directory or 'a file'}: {errno.errorcode[number]} ({_words(cause)})"
-    )
+    reason = f"cannot write {file or directory or 'a file'}: {os.strerror(number)}"
     return reason, "free some space there" if number in _FULL else "put it back in reach"
 
 
@@ -75,11 +74,6 @@ def out_of_memory(cause: BaseException) -> bool:
 def _native_number(cause: BaseException) -> int | None:
     found = _NATIVE.search(str(cause))
     return int(found[1]) if found else None
-
-
-def _words(cause: BaseException) -> str:
-    """The reason in the system's words."""
-    return getattr(cause, "strerror", None) or str(cause).strip().splitlines()[0]
 
 
 def _way_on(directory: Path | None, then: str) -> str:

@@ -286,4 +286,13 @@ def _check_enough(labels: Labels, keys: Sequence[Any], new: Sequence[str]) -> No
 def _datasets(rows: Rows) -> dict[str, Dataset]:
     from datasets import Dataset
 
-    return {split: Dataset.from_dict(columns) for split, columns in rows.items()}
+    made = {}
+    for split, columns in rows.items():
+        try:
+            made[split] = Dataset.from_dict(columns)
+        except (TypeError, ValueError, OverflowError) as cause:  # Arrow has one type a column
+            raise TaskError(
+                f"the {split} split holds values of several types in one column: {cause}; expected texts, or in every "
+                "row the same kind of list"
+            ) from cause
+    return made
