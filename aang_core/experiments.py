@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ from aang_core.sweep_draws import flat, read_random
 
 _KEYS = frozenset({"title", "paper", "base", "runs", "grid", "random"})
 _RUN = re.compile(r"\s*\[\[\s*runs\s*\]\]")
+
+MOST = 10_000
+"""Configurations of one file, before they are taken for a slip: a grid multiplies fast."""
 
 Flags = Mapping[str, tuple[Any, str]]
 """Dotted key → (value, where it was set)."""
@@ -92,6 +96,7 @@ def load_experiment(
                 found[name] = RunConfig.from_mapping(*merged)
             except ConfigError as error:
                 faults += faults_in(str(error))
+    faults += [f"{path}: {name!r} is no printable name" for name in found if not name.isprintable()]
     if faults:  # a fault of the base comes with every run, and is said once
         raise ConfigError(one_message(dict.fromkeys(faults), str(path)))
     return Experiment(title=str(raw.get("title") or path.stem), runs=found)
@@ -108,7 +113,9 @@ def _misshapen(path: Path, raw: Mapping[str, Any], origins: Mapping[str, str]) -
         faults.append(f"{origins.get('base', path)}: `base` must be a table")
     if not isinstance(runs, list) or not runs or not all(_is_named(run) for run in runs):
         where = origins.get("runs", path)
-        faults.append(f"{where}: `runs` must be a list of tables, [[runs]], each with a name")
+        faults.append(
+            f"{where}: `runs` must be a list of tables, [[runs]], each with a printable name"
+        )
     if not isinstance(raw.get("random", {}), dict):
         faults.append(f"{origins.get('random', path)}: `random` must be a table")
     values = flat(grid, lambda _: False).items() if isinstance(grid, dict) else [("grid", None)]
@@ -123,7 +130,8 @@ def _misshapen(path: Path, raw: Mapping[str, Any], origins: Mapping[str, str]) -
 
 
 def _is_named(run: Any) -> bool:
-    return isinstance(run, dict) and isinstance(run.get("name"), str) and bool(run["name"].strip())
+    name = run.get("name") if isinstance(run, dict) else None
+    return isinstance(name, str) and bool(name.strip()) and name.isprintable()
 
 
 def _points(
@@ -152,6 +160,14 @@ def _points(
     faults += [said(f"{table}.{key}", fault) for table, key in keys for fault in _kept(table, key)]
     twice = {draw.key for draw in search.draws} & grid.keys() if search else set()
     faults += [said(f"random.{key}", "stands in [grid] as well") for key in sorted(twice)]
+    size = math.prod(map(len, grid.values())) * len(drawn) * len(raw["runs"])
+    if size > MOST:
+        where = origins.get("grid") or origins.get("random")
+        faults.append(
+            f"{where}: `grid` and `random` make {size} configurations, more than {MOST}; drop values"
+        )
+    if faults:
+        return []
     return [
         {
             **{

@@ -13,7 +13,7 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from aang_core.durable import write_text
 from aang_core.errors import AangError, ConfigError, RunError, faults_in, one_message
 from aang_core.experiments import Experiment
 from aang_core.run_directory import seed_directory
-from aang_core.sweep_pool import SweepWatcher, in_processes, machine_for
+from aang_core.sweep_pool import SweepWatcher, cores, in_processes, machine_for
 from aang_core.sweep_results import Plan, is_finished, results, write_results
 from aang_core.sweep_trial import Outcome, Trial
 
@@ -68,7 +68,7 @@ def sweep(
         watcher.on_plan(plan.trials, finished)
         if waiting and ray is None:
             machine = machine_for(len(waiting), workers, _devices(plan.configurations.values()))
-            if workers and workers > machine.workers == len(os.sched_getaffinity(0)):
+            if workers and workers > machine.workers == cores():
                 watcher.on_remark(f"{machine.workers} workers instead of {workers}, a core each")
             course.threads = machine.threads
             course.write()
@@ -213,7 +213,7 @@ def _check_places(plan: Plan) -> None:
         raise RunError(one_message(faults, f"the trials in {plan.directory}"))
 
 
-def _devices(configurations: Iterator[RunConfig] | Any) -> list[str]:
+def _devices(configurations: Iterable[RunConfig]) -> list[str]:
     """The CUDA devices that trials may use, as ``CUDA_VISIBLE_DEVICES`` would name them."""
     import torch
 

@@ -29,7 +29,10 @@ from aang_core.errors import ConfigError, did_you_mean
 DIGITS = 4
 """Significant digits of a drawn number, so that a configuration's name tells its value completely."""
 
-_TRIES = 100  # draws a point, before a search gives up finding one that it has not had yet
+MOST = 10_000
+"""Points of one search."""
+
+_TRIES = 30  # draws a point, before a search gives up finding one that it has not had yet
 
 
 def _uniform(low: float, high: float, random: np.random.Generator) -> float:
@@ -93,13 +96,12 @@ class RandomSearch:
             draw.key: np.random.default_rng([self.seed, zlib.crc32(draw.key.encode())])
             for draw in self.draws
         }
-        found: list[dict[str, Any]] = []
+        found: dict[str, dict[str, Any]] = {}
         for _ in range(_TRIES * self.trials):
             point = {draw.key: draw.value(streams[draw.key]) for draw in self.draws}
-            if point not in found:
-                found.append(point)
+            found.setdefault(repr(point), point)
             if len(found) == self.trials:
-                return found
+                return list(found.values())
         raise ConfigError(
             f"`random.trials` asks for {self.trials} different points, but only {len(found)} could be drawn; "
             "lower it, or write the values as lists of [grid]"
@@ -126,9 +128,9 @@ def read_random(
     """
     faults = []
     trials, seed = table.get("trials"), table.get("seed", 0)
-    if type(trials) is not int or trials < 1:
+    if type(trials) is not int or not 1 <= trials <= MOST:
         got = f"(got {trials!r})" if "trials" in table else "(it is missing)"
-        faults.append(said("random.trials", f"must be a whole number of at least 1 {got}"))
+        faults.append(said("random.trials", f"must be a whole number from 1 to {MOST} {got}"))
     if type(seed) is not int or seed < 0:
         faults.append(said("random.seed", f"must be a whole number of at least 0 (got {seed!r})"))
     rest = {key: value for key, value in table.items() if key not in ("trials", "seed")}

@@ -6,6 +6,7 @@ task alone. Test scores are shown of the chosen ones only: who looks at all of t
 
 from __future__ import annotations
 
+import html
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -258,14 +259,22 @@ def as_markdown(found: Mapping[str, Any]) -> str:
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
     table = "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        "| " + " | ".join(_escaped(cell).replace("|", "\\|") for cell in line) + " |"
+        for line in lines
     )
-    parts = [f"# {found['title']}", table, _reading(found)]
+    parts = [f"# {_escaped(found['title'])}", table, _reading(found)]
     failed = [trial for trial in found["trials"] if trial["state"] == "failed"]
     if failed:
-        listed = [f"- {t['configuration']}, seed {t['seed']}: {t['error']}" for t in failed]
+        listed = [
+            _escaped(f"- {t['configuration']}, seed {t['seed']}: {t['error']}") for t in failed
+        ]
         parts += ["## Failed", "\n".join(listed)]
     return "\n\n".join(parts) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """One line without markup of HTML: names and messages come from files."""
+    return html.escape(" ".join(text.split()), quote=False)
 
 
 def _reading(found: Mapping[str, Any]) -> str:

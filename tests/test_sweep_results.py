@@ -62,12 +62,12 @@ def test_what_is_not_finished_is_not_chosen_and_failures_are_listed(tmp_path):
             f"{second}, seed 1": (10, 10),
         },
     )
-    found = results(plan, {f"{first}, seed 1": "no more memory"}, threads=1)
+    found = results(plan, {f"{first}, seed 1": "no more\n<memory>"}, threads=1)
     assert found["chosen"] == {"sample": second}
     states = {f"{t['configuration']}, seed {t['seed']}": t["state"] for t in found["trials"]}
     assert states[f"{first}, seed 1"] == "failed"
     assert states[f"{second}, seed 1"] == "finished"
-    assert f"- {first}, seed 1: no more memory" in as_markdown(found)
+    assert f"- {first}, seed 1: no more &lt;memory&gt;" in as_markdown(found)
     assert "# A | search" in as_markdown(found)
 
 
