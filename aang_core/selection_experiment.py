@@ -105,14 +105,14 @@ def run_experiment(
         if not resume:
             _free(out, new)
         raise
-    total = len(cells) * len(study.spec.arms)
-    number = 0
-    for cell in cells:
-        for arm in study.spec.arms:
-            number += 1
-            watcher.on_part(number, total, f"{cell.name}, {arm.name}, seed {cell.seed}")
+    parts = [(cell, arm) for cell in cells for arm in study.spec.arms]
+    try:
+        for number, (cell, arm) in enumerate(parts, 1):
+            watcher.on_part(number, len(parts), f"{cell.name}, {arm.name}, seed {cell.seed}")
             _carry_out(study, cell, arm, watcher)
-    return write_results(study.spec, study.names, out)
+    finally:  # also of an experiment that is interrupted: what it has so far
+        results = write_results(study.spec, study.names, out)
+    return results
 
 
 def _prepared(study: Study) -> list[Cell]:

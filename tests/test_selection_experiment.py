@@ -80,6 +80,9 @@ def finished(root, tmp_path_factory):
     with pytest.raises(Broken):
         run_experiment(path, out, REGISTRY, overseer=Breaking(at=6))
     assert len(list(out.rglob("report.json"))) == 5
+    so_far = json.loads((out / "results.json").read_text("utf-8"))
+    assert so_far["runs"] == {"planned": 16, "finished": 5}
+    assert "11 of 16 runs are not finished" in (out / "results.md").read_text("utf-8")
     second = Breaking()
     results = run_experiment(path, out, REGISTRY, resume=True, overseer=second)
     return path, out, results, second
@@ -96,7 +99,7 @@ def test_what_was_finished_is_kept_and_the_rest_is_made(finished):
 
 
 def test_an_experiment_that_was_not_broken_off_gives_the_same(root, finished, tmp_path):
-    text = SPEC.replace("seeds = [0, 1]", "seeds = [1]")
+    text = SPEC.replace("top = [3, 6]\nseeds = [0, 1]", "top = [6]\ncontrols = []\nseeds = [1]")
     run_experiment(written(root, tmp_path, text), tmp_path / "out", REGISTRY)
     place = "runs/target/discriminator-bce-top-6/seed-1/report.json"
     whole, resumed = (
