@@ -142,8 +142,8 @@ def command(
     flags = _flags({**given, "top": tops[0] if tops else None})
     if len(tops) > 1 or controls:
         whole = not (dry_run or processes > 1)
-        chosen = selected_runs.configured(config, flags, assignments, controls, out, whole)
-        selected_runs.carry_out(chosen, tops, controls, out or Path(), resume, jobs, as_json)
+        one = selected_runs.configured(config, flags, assignments, controls, out, whole)
+        selected_runs.carry_out(one, tops, controls, out or Path(), resume, jobs, as_json)
         return
     chosen = _resumed(out, config, flags, assignments) if resume and out else None
     if chosen is None:
