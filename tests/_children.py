@@ -30,7 +30,7 @@ def started(work: Callable[..., None], *arguments: Any) -> Any:
     return process
 
 
-def ended(process: Any, seconds: float = 120) -> int:
+def ended(process: Any, seconds: float = 600) -> int:
     """A child's exit code."""
     process.join(seconds)
     assert process.exitcode is not None, "the child did not end"
@@ -80,9 +80,9 @@ def steps_done(out: Path) -> int:
 
 def wait_for_steps(process: Any, out: Path, count: int) -> None:
     """Until the history has `count` lines, or the child has ended."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while steps_done(out) < count and process.is_alive():
-        assert time.monotonic() < deadline, "no such step within two minutes"
+        assert time.monotonic() < deadline, "no such step within five minutes"
         time.sleep(0.002)
 
 

@@ -32,6 +32,7 @@ def killed(out, task, chosen, draw):
     return ended(process) == 0
 
 
+@pytest.mark.timeout(1800)  # 30 processes: a minute on two idle cores, far more where others work
 def test_a_run_killed_again_and_again_ends_bit_for_bit_the_same(task, tmp_path):
     draw = random.Random(8)
     meta = {"dev_gradient_decay": 0.5, "update_every": 2, "objectives_per_step": 2}
