@@ -93,6 +93,17 @@ def test_the_extra_of_a_requirement():
     assert health._extra_of(Requirement("attrs>=24.1")) == ""
 
 
+@pytest.mark.parametrize(
+    ("driver", "built", "state"),
+    [(False, "13.0", "ok"), (True, None, "note"), (True, "13.0", "mend")],
+)
+def test_a_gpu_that_torch_cannot_use(tmp_path, monkeypatch, driver, built, state):
+    monkeypatch.setattr(health, "_DRIVER", tmp_path if driver else tmp_path / "none")
+    found = health._without_cuda(built)
+    assert found.state == state
+    assert bool(found.do) is (state != "ok")
+
+
 def test_a_broken_plugin_is_named_with_its_cause_and_what_to_do(tmp_path):
     info = tmp_path / "aang_broken-1.2.dist-info"
     info.mkdir()

@@ -27,6 +27,8 @@ OK, NOTE, MEND = "ok", "note", "mend"
 LEAST_SPACE = 2**30
 """Bytes below which a disk is called full: a run of a small encoder keeps half as much."""
 
+_DRIVER = Path("/proc/driver/nvidia/version")
+
 _SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "AANG_PLUGINS")
 
 
@@ -110,21 +112,26 @@ def _devices() -> Iterator[Finding]:
     said = f"; OMP_NUM_THREADS={given}" if given else ""
     yield Finding("threads", OK, f"{threads} on {cores} cores{said}")
     if not torch.cuda.is_available():
-        built = torch.version.cuda or torch.version.hip
-        if built and find_spec("triton") and Path("/proc/driver/nvidia/version").exists():
-            yield Finding(
-                "device",
-                MEND,
-                f"cpu: torch is built for CUDA {built}, and the driver does not fit it",
-                "update the driver, or install a torch built for it",
-            )
-        else:
-            yield Finding("device", OK, "cpu")
+        yield _without_cuda(torch.version.cuda or torch.version.hip)
         return
     for number in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(number)
         memory = f"{card.total_memory / 2**30:.0f} GiB"
         yield Finding("device", OK, f"cuda:{number}, {card.name}, {memory}")
+
+
+def _without_cuda(built: str | None) -> Finding:
+    """Why no GPU is used, where this machine has an NVIDIA driver.
+
+    :param built: the CUDA version that torch is built for, if any.
+    """
+    if not _DRIVER.exists():
+        return Finding("device", OK, "cpu")
+    if built is None:
+        do = "install a torch built for CUDA to use the GPU"
+        return Finding("device", NOTE, "cpu: this torch is built without CUDA", do)
+    found = f"cpu: torch is built for CUDA {built}, and cannot use the GPU with this driver"
+    return Finding("device", MEND, found, "update the driver, or install a torch built for it")
 
 
 def _plugins() -> Iterator[Finding]:
