@@ -48,7 +48,8 @@ def _lines(registry: Registry) -> Iterator[str]:
     assert batch is not None
     assert session.dev is not None
     yield from _batch(session, plan, batch)
-    backbone.body.eval()  # without dropout, so that the numbers are those of the weights alone
+    for part in (backbone.body, session.model.heads):
+        part.eval()  # without dropout, so that the numbers are those of the weights alone
     yield from _hidden(session, batch)
     towards = session.dev.at(0, None)
     result = fused(session.model, batch, plan.coefficients, towards)
