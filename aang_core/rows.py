@@ -189,7 +189,8 @@ class Hidden:
         """The rows as [R, T, H] with zeros behind their end, and [R, T] bool, True on real positions."""
         chosen = rows.cpu()
         lengths = (self.offsets[1:] - self.offsets[:-1])[chosen]
-        mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
+        longest = int(lengths.max()) if len(lengths) else 0
+        mask = torch.arange(longest)[None, :] < lengths[:, None]
         source = (self.offsets[:-1][chosen][:, None] + torch.arange(mask.shape[1]))[mask]
         device = self.states.device
         padded = self.states.new_zeros(*mask.shape, self.states.shape[-1])
