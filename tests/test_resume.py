@@ -120,7 +120,7 @@ DAMAGE = {
 @pytest.mark.parametrize("case", DAMAGE)
 def test_a_flipped_bit_is_noticed_said_and_repaired(case, task, whole, tmp_path):
     spoilt, said = DAMAGE[case]
-    chosen, expected = whole("static")
+    chosen, expected = whole("finetune")
     out = tmp_path / "run"
     with pytest.raises(Stop):
         aang.run(task=str(task), out=out, watcher=Killer(step=5), **chosen)
@@ -132,14 +132,13 @@ def test_a_flipped_bit_is_noticed_said_and_repaired(case, task, whole, tmp_path)
     assert not list(out.rglob("step-*"))
 
 
-@pytest.mark.parametrize("size", [0, 1000, -1])
-def test_a_checkpoint_cut_short_gives_way_to_the_one_before(size, task, whole, tmp_path):
-    chosen, expected = whole("static")
+def test_a_checkpoint_cut_short_gives_way_to_the_one_before(task, whole, tmp_path):
+    chosen, expected = whole("finetune")
     out = tmp_path / "run"
     with pytest.raises(Stop):
         aang.run(task=str(task), out=out, watcher=Killer(step=5), **chosen)
     path = out / "checkpoint" / "step-000004" / "tensors.safetensors"
-    path.write_bytes(path.read_bytes()[:size])
+    path.write_bytes(path.read_bytes()[:-1])
     report = aang.run(out=out, resume=True)
     assert any(BEFORE in remark for remark in report.seeds[0].remarks)
     assert contents(out)[1] == expected[1]
@@ -160,7 +159,8 @@ def test_the_disk_a_run_takes_is_within_what_it_says(task, tmp_path):
             self.most = max(self.most, sum(path.stat().st_size for path in files) / 2**20)
 
     watcher = Scales()
-    aang.run(task=str(task), out=out, watcher=watcher, **settings(space="tapt"))
+    chosen = settings(space="tapt", training={"max_steps": 6})  # room for a final epoch
+    aang.run(task=str(task), out=out, watcher=watcher, **chosen)
     need = watcher.bound["checkpoints while it runs"] + watcher.bound["best parameters"]
     # what is seen between two checkpoints is all but the one that is written beside those that are kept
     assert need / 2 < watcher.most < need
