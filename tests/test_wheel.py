@@ -80,6 +80,13 @@ def test_every_module_of_the_checkout_is_in_the_wheel(root, names):
     assert sources == {name for name in names if name.endswith(".py")}
 
 
+def test_the_templates_of_new_plugins_are_in_the_wheel(root, names):
+    folder = root / "cli" / "aang_cli" / "templates"
+    there = {path.relative_to(root / "cli").as_posix() for path in folder.rglob("*.in")}
+    assert len(there) > 15
+    assert there <= set(names)
+
+
 def test_the_wheel_is_typed_licensed_and_names_its_entry_points(wheel, names):
     assert "aang_core/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -97,6 +104,7 @@ def test_the_sdist_holds_what_a_build_and_the_gate_need(built):
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"} <= names
     assert {"Makefile", "constraints.txt", "tests/conftest.py", "docs/idea.svg"} <= names
+    assert {"constraints-lowest.txt", "mkdocs.yml", "docs/howto/data.md"} <= names
     assert not any(name.startswith((".venv", "runs")) for name in names)
 
 

@@ -164,9 +164,13 @@ def _clashes(scaffold: Scaffold, registry: Registry) -> list[str]:
             f"the {held.stage} primitive {name!r} of {held.distribution} {held.version} is "
             "installed; give another name"
         )
-    for plugin in (*registry.plugins, *registry.failed):
-        if plugin.provenance.plugin == name:
-            faults.append(f"the plugin {plugin.provenance} is installed; give another name")
+    working = [plugin.provenance for plugin in registry.plugins]
+    broken = [plugin.provenance for plugin in registry.failed]
+    faults += [
+        f"the plugin {origin} is installed; give another name"
+        for origin in (*working, *broken)
+        if origin.plugin == name
+    ]
     if _NAME.fullmatch(name) and find_spec(scaffold.package) is not None:
         faults.append(f"a package {scaffold.package!r} can be imported already; give another name")
     return faults
