@@ -7,8 +7,8 @@ import pytest
 from _children import contents, ended, started, steps_done, trains, wait_for_steps
 from _tasks import settings, write_task
 
-KILLS = 24
-LIVES = 6
+KILLS = 20
+LIVES = 8
 """A run is left alone when it has been killed this often, so that it ends."""
 
 TRAINING = {"max_steps": 12, "eval_every": 3, "pretrain_steps": 3, "final_epochs": 1}
@@ -21,7 +21,7 @@ def task(tmp_path_factory):
 
 
 def killed(out, task, chosen, draw):
-    """Start or resume a run, and kill it at a moment that `draw` chooses; whether it had ended before."""
+    """Start or resume a run, and kill it at a moment that `draw` chooses; false where it had ended before."""
     before, process = steps_done(out), started(trains, str(out), task, chosen)
     if draw.random() < 0.25:  # while it loads, or writes its first files
         time.sleep(draw.uniform(0.0, 0.8))
@@ -29,7 +29,7 @@ def killed(out, task, chosen, draw):
         wait_for_steps(process, out, draw.randint(before + 1, STEPS + 2))
         time.sleep(draw.uniform(0.0, 0.03 if steps_done(out) < STEPS else 0.5))
     process.kill()
-    return ended(process) == 0
+    return ended(process) != 0
 
 
 @pytest.mark.timeout(1800)  # 30 processes: a minute on two idle cores, far more where others work
@@ -43,9 +43,12 @@ def test_a_run_killed_again_and_again_ends_bit_for_bit_the_same(task, tmp_path):
     kills = runs = 0
     while kills < KILLS:
         out = tmp_path / f"run-{runs}"
-        lives = [killed(out, task, chosen, draw) for _ in range(LIVES)]
-        kills += lives.count(False)
-        assert ended(started(trains, str(out), task, chosen)) == 0
+        for _ in range(LIVES):
+            if not killed(out, task, chosen, draw):
+                break
+            kills += 1
+        else:
+            assert ended(started(trains, str(out), task, chosen)) == 0
         assert contents(out) == expected
         assert not list(out.rglob("*partial*"))
         runs += 1
