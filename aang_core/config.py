@@ -69,7 +69,7 @@ class Training:
     max_steps: int = setting(Whole(1), 200)
     eval_every: int = setting(Whole(1), 20)
     patience: int = setting(Whole(1), 20)
-    lr: float = setting(Real(without_least=True), 3e-4)
+    lr: float = setting(Real(without_least=True), 1e-4)
     head_lr: float = setting(Real(without_least=True), 1e-3)
     beta1: float = setting(Real(most=1.0, without_most=True), 0.9)
     beta2: float = setting(Real(most=1.0, without_most=True), 0.98)
@@ -109,18 +109,19 @@ class Meta:
     :param dev_gradient_decay: running mean of the dev gradient; 0 keeps only the newest.
     :param dev_rows: dev examples of one dev gradient.
     :param dev_head_rows, dev_head_steps, dev_head_lr, dev_head_weight_decay: fitting of the dev head.
+    :param dev_head_start: what its fitting begins with: a ``fresh`` head (paper), or a copy of the ``end-task``'s.
     :param dev_head_split: ``train`` (paper's code) or ``dev`` (other examples than the gradient's).
     :param hold_back: share of dev that the meta-gradient never sees, and that alone stops training; 0 for none.
     :param balance: scale each objective by the running ratio of gradient norms, ‖g_e‖ / ‖g_k‖.
     :param engine: ``fused`` or ``looped``.
     """
 
-    objectives_per_step: int = setting(Whole(0, word="all"), 6)
+    objectives_per_step: int = setting(Whole(0, word="all"), 0)
     factored: bool = setting(Flag(), True)
     alignment: str = setting(Choice(("cosine", "dot")), "cosine")
     logit_step: str = setting(Choice(("direct", "softmax", "exponentiated")), "direct")
     factor_reduce: str = setting(Choice(("mean", "sum")), "mean")
-    factor_lr: float = setting(Real(), 0.1)
+    factor_lr: float = setting(Real(), 1.0)
     end_task_lr: float = setting(Real(), 0.1)
     row_shares: str = setting(Choice(("auto", "weight", "equal", "systematic")), "auto")
     update_every: int = setting(Whole(1), 1)
@@ -128,12 +129,13 @@ class Meta:
     dev_gradient_decay: float = setting(Real(most=1.0, without_most=True), 0.0)
     dev_rows: int = setting(Whole(1), 32)
     dev_head_rows: int = setting(Whole(1), 32)
-    dev_head_steps: int = setting(Whole(1), 10)
+    dev_head_start: str = setting(Choice(("end-task", "fresh")), "end-task")
+    dev_head_steps: int = setting(Whole(0), 0)
     dev_head_lr: float = setting(Real(without_least=True), 1e-2)
     dev_head_weight_decay: float = setting(Real(), 0.1)
     dev_head_split: str = setting(Choice(("train", "dev")), "train")
     hold_back: float = setting(Real(most=1.0, without_most=True), 0.0)
-    balance: bool = setting(Flag(), False)
+    balance: bool = setting(Flag(), True)
     engine: str = setting(Choice(("fused", "looped")), "fused")
 
 
@@ -143,7 +145,7 @@ class Heads:
     :param decoder: ``tied`` to the encoder's embeddings, or ``untied`` copies (paper).
     """
 
-    policy: str = setting(Choice(("per-objective", "per-output")), "per-objective")
+    policy: str = setting(Choice(("per-objective", "per-output")), "per-output")
     decoder: str = setting(Choice(("tied", "untied")), "tied")
 
 

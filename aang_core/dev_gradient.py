@@ -3,12 +3,17 @@
 Paper, Algorithm 1 and eq. 5: a fresh dev head φ* is fitted with the body frozen, then ``V = ∇θ L_dev([θ_body; φ*])``
 is taken over other examples. The body does not change while the head is fitted, so one encoder pass serves all
 its steps. Dropout is off for both.
+
+We differ where ``meta.dev_head_start`` is ``end-task``: φ* begins as the end-task's head of that moment. A fresh head
+reads classes along other directions than the head in training, so that early in a run even the end-task's own gradient
+is orthogonal to V (docs/choices.md has the numbers).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 from torch import nn
@@ -62,11 +67,18 @@ class DevGradient:
         drawn = torch.randperm(len(self.train), generator=generator(self.seed, "dev-head", step))
         return [self.train[i] for i in drawn[: self.meta.dev_head_rows].tolist()], measure
 
+    def _initial_head(self) -> nn.Module:
+        if self.meta.dev_head_start == "end-task":
+            return deepcopy(self.model.heads.head(0)).eval()
+        return self.end_task.head().to(self.device).eval()
+
     def _fitted_head(self, rows: Sequence[Row]) -> nn.Module:
+        head = self._initial_head()
+        if self.meta.dev_head_steps == 0:
+            return head
         batch, targets = plain_batch(rows).to(self.device), self.end_task.targets(pack(rows))
         with torch.no_grad():
             hidden = self.model.backbone.encode(batch)
-        head = self.end_task.head().to(self.device).eval()
         optimizer = torch.optim.AdamW(
             head.parameters(),
             lr=self.meta.dev_head_lr,

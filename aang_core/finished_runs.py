@@ -86,8 +86,8 @@ def _joined(path: Path, runs: Sequence[FinishedRun]) -> FinishedRun:
     strangers = [r.path.name for r in runs if attrs.evolve(r.config, seeds=(0,)) != blank]
     if strangers:
         raise RunError(
-            f"{path} holds runs with other settings than {first.path.name} ({', '.join(strangers)}); expected runs that "
-            "differ in their seeds alone. Name the runs themselves"
+            f"{path} holds runs with other settings than {first.path.name} ({', '.join(strangers)}); expected runs "
+            "that differ in their seeds alone. Name the runs themselves"
         )
     count = Counter(seed for run in runs for seed in run.seeds)
     if twice := [str(seed) for seed, times in count.items() if times > 1]:

@@ -1,8 +1,8 @@
 """The guard against harm: plain fine-tuning beside the search, and dev decides which model the run leaves.
 
-Auxiliary objectives can hurt (negative transfer). With ``guard`` a run also fine-tunes the same encoder on the end-task alone,
-with as many rows a step, the same labelled rows and the same trainer, and keeps that model where it is better on dev. Test is
-read once, for the model that is kept; the cost of both is the run's cost.
+Auxiliary objectives can hurt (negative transfer). With ``guard`` a run also fine-tunes the same encoder on the end-task
+alone, with as many rows a step, the same labelled rows and the same trainer, and keeps that model where it is better on
+dev. Test is read once, for the model that is kept; the cost of both is the run's cost.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def verdict(search: Fitting, plain: Fitting) -> dict[str, Any]:
     """
     method, metric = search.session.config.method, search.session.task.metric
     ours, theirs = search.progress.best_score, plain.progress.best_score
-    assert ours is not None and theirs is not None  # a fitting without a best checkpoint has raised
+    assert ours is not None  # a fitting without a best checkpoint has raised
+    assert theirs is not None
     hurt = theirs > ours
     numbers = (
         f"{ours:.4f} on dev ({metric}) against {theirs:.4f} of plain fine-tuning at equal tokens"

@@ -152,8 +152,8 @@ class BackboneSettings:
 class Backbone(Protocol):
     """An encoder with everything the engine asks of it. The same object for a whole run.
 
-    Where it cuts long examples, an attribute `truncated` may say how many it has cut so far. Two methods may show people
-    what a row's first input [T] or [T, …] holds: `pieces` (T words) and `picture` (lines).
+    Where it cuts long examples, an attribute `truncated` may say how many it has cut so far. Two methods may show
+    people what a row's first input [T] or [T, …] holds: `pieces` (T words) and `picture` (lines).
 
     :ivar body: the shared encoder; the meta-gradient lives in its parameters.
     :ivar hidden_size: H.

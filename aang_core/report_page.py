@@ -281,4 +281,5 @@ def _checked(report: Mapping[str, Any]) -> str:
         return ""
     worst = max(gap["disagreement"] for gap in gaps)
     held = "held" if worst <= gaps[0]["allowed"] else "did not hold"
-    return f"; the check against the loop on the first batch {held} (differs by {worst:.0e}, {gaps[0]['allowed']:.0e} allowed)"
+    numbers = f"differs by {worst:.0e}, {gaps[0]['allowed']:.0e} allowed"
+    return f"; the check against the loop on the first batch {held} ({numbers})"

@@ -1,7 +1,7 @@
 """Splits drawn anew for each seed, as ``--split-anew`` asks. In: `Task`. Out: the same task, split another way.
 
-Official splits can be too small to tell anything, or share texts with train. Pooled, freed of repeats and split again for
-every seed, the same data shows how much of a difference is the luck of one draw.
+Official splits can be too small to tell anything, or share texts with train. Pooled, freed of repeats and split again
+for every seed, the same data shows how much of a difference is the luck of one draw.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def split_anew(task: Task, dev: float, test: float, seed: int) -> Task:
     """Pool the labelled rows, drop repeats, and split by class.
 
     Of rows with equal texts (`task_splits.normalised`) the first stays where all have one label; texts with several
-    labels are left out. Depends on the task, the shares and `seed` alone, so every method sees the same splits. Rows of a
-    test split without labels are not used.
+    labels are left out. Depends on the task, the shares and `seed` alone, so every method sees the same splits. Rows of
+    a test split without labels are not used.
 
     :param dev, test: shares of the pool, above 0, together below 1; the rest is train.
     :raises TaskError: where a split would have no row, or train would lack a class.

@@ -3,9 +3,10 @@
     python benchmarks/efficacy.py benchmarks/screening.toml --data ../shared/data --out runs/screening --workers 2
     python benchmarks/efficacy.py benchmarks/confirmation.toml --data ../shared/data --out runs/confirmation --test
 
-Resumable: a finished run is kept and a broken one goes on, so the same command continues a study; ``--table`` only prints
-what is there. Settings are chosen on dev (the first command shows nothing else); ``--test`` is for the confirmation, with
-other seeds. Every run lies in ``OUT/TASK/SETTING/seed-N``, and ``aang compare OUT/TASK/SETTING …`` reads it too.
+Resumable: a finished run is kept and a broken one goes on, so the same command continues a study; ``--table`` only
+prints what is there. Settings are chosen on dev (the first command shows nothing else); ``--test`` is for the
+confirmation, with other seeds. Every run lies in ``OUT/TASK/SETTING/seed-N``, and ``aang compare OUT/TASK/SETTING …``
+reads it too.
 """
 
 from __future__ import annotations

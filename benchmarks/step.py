@@ -217,7 +217,7 @@ def measure(group: list[dict], args: argparse.Namespace) -> list[dict]:
 
 
 def windows(answers: list[dict]) -> list[dict]:
-    """Means over `WINDOW` steps on end, so that each holds a fresh dev gradient and a kept one where they take turns."""
+    """Means over `WINDOW` steps on end: a fresh dev gradient and a kept one in each, where they take turns."""
     groups = [answers[i : i + WINDOW] for i in range(0, len(answers), WINDOW)]
     return [{key: statistics.fmean(a[key] for a in group) for key in group[0]} for group in groups]
 

@@ -1,10 +1,13 @@
 """Seeds in processes of their own leave what seeds one after another leave."""
 
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
-from _tasks import settings, untimed, write_task
+from _tasks import flags, settings, untimed, write_task
 
 import aang_core as aang
 from aang_core import seed_pool
@@ -60,6 +63,23 @@ def test_resuming_takes_finished_seeds(task, tmp_path):
     (tmp_path / "run" / "report.json").unlink()
     aang.run(out=tmp_path / "run", resume=True, jobs=2)
     assert (tmp_path / "run" / "report.json").read_bytes() == before
+
+
+def test_nobody_writes_on_when_the_first_process_is_killed(task, tmp_path):
+    """Else the one who resumes would find seeds that others still write."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "aang_cli", "run", "--task", str(task), "--jobs", "2"]
+    command += [*flags(max_steps=100_000), "--seed", "0", "--seed", "1", "--out", str(out)]
+    histories = [out / f"seed-{seed}" / "history.jsonl" for seed in (0, 1)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not all(path.exists() and path.stat().st_size for path in histories):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    before = None
+    while (sizes := [path.stat().st_size for path in histories]) != before:
+        before = sizes
+        time.sleep(2)
 
 
 def test_jobs_and_processes_exclude_each_other():

@@ -82,7 +82,9 @@ def test_what_contradicts_a_selection_is_listed_before_it_is_read():
 
 
 def test_a_selection_for_another_target_is_refused(root, chosen):
-    with pytest.raises(ConfigError, match=r"was selected for the target .*target'.*task is .*near'"):
+    with pytest.raises(
+        ConfigError, match=r"was selected for the target .*target'.*task is .*near'"
+    ):
         loaded(config(root, chosen, task=str(root / "near")))
 
 
