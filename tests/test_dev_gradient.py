@@ -50,9 +50,25 @@ def test_the_running_mean():
         torch.testing.assert_close(mean[name], 0.75 + 0.25 * fresh[name])
 
 
+def test_it_can_pass_through_the_end_tasks_own_head():
+    """As it is, or fitted from there; the head itself stays as it was."""
+    source = source_of(Meta(dev_rows=4, dev_head_rows=4, dev_head_steps=0))
+    own = source.model.heads.head(0)
+    before = {name: value.clone() for name, value in own.state_dict().items()}
+    head = source._fitted_head([])
+    assert head is not own
+    assert all(torch.equal(head.state_dict()[name], value) for name, value in before.items())
+    fitted = source_of(Meta(dev_rows=4, dev_head_rows=4, dev_head_steps=2))
+    fit, _ = fitted._examples(0)
+    moved = fitted._fitted_head(fit).state_dict()
+    assert any(not torch.equal(moved[name], value) for name, value in before.items())
+    for name, value in own.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 def test_in_bf16_it_points_the_same_way():
     """With cached casts it would be zero: those of the fitting pass carry no gradient (see `engine._bf16`)."""
-    meta = Meta(dev_rows=8, dev_head_rows=8)
+    meta = Meta(dev_rows=8, dev_head_rows=8, dev_head_steps=10)
     source = source_of(meta, dtype=torch.float32)
     exact = source.at(2, None)
     precision = torch.get_float32_matmul_precision()
@@ -66,7 +82,8 @@ def test_in_bf16_it_points_the_same_way():
 
 def test_the_dev_head_is_fitted():
     """Ten steps from the initial state bring the loss of the rows that fit it down; the encoder rests."""
-    source = source_of(Meta(dev_rows=4, dev_head_rows=12))
+    meta = Meta(dev_rows=4, dev_head_rows=12, dev_head_start="fresh", dev_head_steps=10)
+    source = source_of(meta)
     from aang_core.batching import pack, plain_batch
 
     fit, _ = source._examples(0)

@@ -83,7 +83,7 @@ def test_nobody_writes_on_when_the_first_process_is_killed(task, tmp_path):
 
 
 def test_jobs_and_processes_exclude_each_other():
-    with pytest.raises(ConfigError, match="shares every seed among 2 processes"):
+    with pytest.raises(ConfigError, match="shares each seed among 2 processes"):
         seed_pool.check_jobs(2, Processes(0, 2))
     with pytest.raises(ConfigError, match="at least 1"):
         seed_pool.check_jobs(0, Processes())

@@ -73,7 +73,7 @@ def test_every_built_in_space_has_only_what_its_names_promise():
     registry = load_registry()
     for name in registry.spaces:
         legal, total = _counts(resolve_space(name, registry), registry)
-        assert legal == total or name in {"td", "td+ed", "full"}, name
+        assert legal == total or name in {"td", "td+ed", "full", "vision-td", "vision-td+ed"}, name
         assert legal > 0, name
 
 
