@@ -87,10 +87,8 @@ def settle(config: RunConfig, registry: Registry) -> Ground:
         config=config, registry=registry, task=task, kind=kind, model=model, space=space
     )
     for seed in config.seeds:  # rows that cannot be drawn are found before any training
-        drawn = seed_task(ground, seed)
-        labelled = len(drawn.splits["train"])
-        ground = attrs.evolve(ground, config=proportioned(config, labelled, auxiliary))
-    return ground
+        labelled = len(seed_task(ground, seed).splits["train"])
+    return attrs.evolve(ground, config=proportioned(config, labelled, auxiliary))
 
 
 def _usual_model(task: str, registry: Registry) -> str:

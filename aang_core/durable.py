@@ -6,12 +6,14 @@ their safetensors file, so that one file proves itself.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from aang_core.errors import RunError
 
@@ -20,6 +22,23 @@ if TYPE_CHECKING:
 
 CHECKSUM = "sha256"
 """The key of the checksum in a file's own metadata."""
+
+
+@contextmanager
+def locked(file: IO[Any], refusal: str) -> Iterator[None]:
+    """Hold an open file alone for the block, and close it; the system lets go when the process ends, however it ends.
+
+    On a file system without locks nothing is held.
+
+    :raises RunError: with `refusal`, where another process holds it.
+    """
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as cause:
+            if cause.errno == errno.EWOULDBLOCK:
+                raise RunError(refusal) from cause
+        yield
 
 
 @contextmanager

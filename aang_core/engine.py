@@ -48,7 +48,7 @@ class Engine:
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of passes."""
-        return nullcontext() if self.precision == "fp32" else _bf16(self.device)
+        return autocast(self.device, self.precision)
 
     def plain(self, batch: FusedBatch, coefficients: Tensor) -> Tensor:
         """The losses [S]; ``Σ c_k g_k`` into ``.grad``, no alignments."""
@@ -139,6 +139,11 @@ class Engine:
 
     def _too_large(self, batch: FusedBatch) -> bool:
         return 0 < self.budget < batch.tokens
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The block that passes in a precision run in: ``fp32``, or ``bf16``."""
+    return nullcontext() if precision == "fp32" else _bf16(device)
 
 
 @contextmanager

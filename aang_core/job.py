@@ -78,6 +78,11 @@ def run(
     return report
 
 
+def run_or_resume(config: RunConfig, out: Path, **how: Any) -> RunReport:
+    """Begin a run in `out`, or go on with the one that was begun there; `how` as in `run`."""
+    return run(config, out=out, resume=(out / "config.toml").is_file(), **how)
+
+
 def _report(
     ground: Ground,
     seeds: Sequence[SeedReport],

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from aang_core.assembly import Ground
 from aang_core.config import RunConfig
 from aang_core.config_file import dump_config, load_config
-from aang_core.durable import write_text
+from aang_core.durable import locked, write_text
 from aang_core.errors import AangError, RunError
 from aang_core.exhaustion import begun
 from aang_core.processes import Processes
@@ -30,9 +28,14 @@ def fresh_directory(ground: Ground) -> Path:
     """``runs/TASK-SPACE-METHOD``, with a number behind it where that is taken."""
     config = ground.config
     parts = [ground.task.name, *([ground.space.name] if ground.space else []), config.method]
+    return unused_directory("runs", parts)
+
+
+def unused_directory(parent: str, parts: Sequence[str]) -> Path:
+    """``PARENT/A-B-C``, with a number behind it where that is taken."""
     # a task's name is anything that its file says: a path, line ends, a thousand letters
     name = re.sub(r"[^\w.+-]+", "-", "-".join(parts)).lstrip(".-")[-_LONGEST_NAME:]
-    base = Path("runs") / name
+    base = Path(parent) / name
     taken = (base.with_name(f"{base.name}-{n}") for n in range(2, 100_000))
     return base if not base.exists() else next(place for place in taken if not place.exists())
 
@@ -67,14 +70,8 @@ def _alone(directory: Path, processes: Processes) -> Iterator[None]:
     if not processes.first:
         yield
         return
-    with (directory / "config.toml").open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as cause:
-            if cause.errno == errno.EWOULDBLOCK:  # other reasons: a file system without locks
-                raise RunError(
-                    f"another process is at work on {directory}; wait for it, or stop it first"
-                ) from cause
+    refusal = f"another process is at work on {directory}; wait for it, or stop it first"
+    with locked((directory / "config.toml").open("rb"), refusal):
         yield
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aang_core.config import RunConfig
+from aang_core.cores import cores
 from aang_core.errors import ConfigError
 from aang_core.processes import Processes
 from aang_core.progress import Progress, Watcher
@@ -54,7 +55,7 @@ def run_seeds(
     context = mp.get_context("spawn")
     messages, stop = context.SimpleQueue(), context.Event()
     jobs = min(jobs, len(config.seeds))
-    threads = max(1, _cores() // jobs)
+    threads = max(1, cores() // jobs)
     course = _Course(watcher, config)
     # the environment is what OpenMP reads when it starts in the new processes
     before = os.environ.get("OMP_NUM_THREADS")
@@ -75,11 +76,6 @@ def run_seeds(
         else:
             os.environ["OMP_NUM_THREADS"] = before
     return [future.result() for future in futures]
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _follow(futures: list[Future[SeedReport]], messages: Any, course: _Course) -> None:

@@ -58,9 +58,8 @@ def run_seed(
             discard(directory)
             discard(directory / PLAIN)
         return report
-    trained = _trained(ground, seed, directory, resume, watcher, processes)
-    search, objectives = trained
-    kept, judged = search, None
+    search, objectives = _trained(ground, seed, directory, resume, watcher, processes)
+    trainings, kept, judged = [search], search, None
     if ground.config.guard and ground.config.method != PLAIN:
         watcher.on_remark(f"seed {seed}: plain fine-tuning at equal tokens, to compare on dev")
         beside = directory / PLAIN
@@ -69,9 +68,7 @@ def run_seed(
         judged = verdict(search, plain)
         search.remark(judged["said"])
         kept = plain if judged["kept"] == PLAIN else search
-        trainings = [search, plain]
-    else:
-        trainings = [search]
+        trainings.append(plain)
     answers = _answers(kept.session, kept.session.test)
     test = _test_scores(kept.session, answers)
     report = _seed_report(search, kept, trainings, test, judged)

@@ -19,7 +19,7 @@ from aang_core.compare import Comparison, compare_runs
 from aang_core.config import RunConfig
 from aang_core.errors import RunError
 from aang_core.finished_runs import read_runs
-from aang_core.job import run
+from aang_core.job import run_or_resume
 from aang_core.plots import available, write_plots
 from aang_core.progress import Watcher
 from aang_core.registry import Registry
@@ -67,16 +67,8 @@ def run_selected(
         )  # what is wrong with the last of them is said before the first begins
     for way in ways:
         if not (way.directory / "report.json").is_file():
-            begun = (way.directory / "config.toml").is_file()
             heard.on_remark(f"{way.arm.name}: {way.directory}")
-            run(
-                way.config,
-                out=way.directory,
-                resume=begun,
-                jobs=jobs,
-                watcher=watcher,
-                registry=registry,
-            )
+            run_or_resume(way.config, way.directory, jobs=jobs, watcher=watcher, registry=registry)
     found = compare_runs(read_runs([way.directory for way in ways]))
     if available():
         _draw(found, ways, out)

@@ -29,13 +29,6 @@ _SPENT = "spent.json"
 _DAMAGED = "is damaged ({cause!r}); begin another selection with another --out"
 
 
-def fresh_directory(name: str) -> Path:
-    """``selections/NAME``, with a number behind it where that is taken."""
-    base = Path("selections") / name
-    taken = (base.with_name(f"{base.name}-{n}") for n in range(2, 100_000))
-    return base if not base.exists() else next(place for place in taken if not place.exists())
-
-
 def begun_with(directory: Path) -> SelectionConfig:
     """The settings that the selection in a directory was begun with.
 

@@ -24,7 +24,7 @@ from aang_core.binding import registered_tasks
 from aang_core.config import RunConfig
 from aang_core.drawn_tasks import drawn_rows, write_task
 from aang_core.errors import AangError, ConfigError, RunError, one_message
-from aang_core.job import run
+from aang_core.job import run_or_resume
 from aang_core.primitives import BackboneKind
 from aang_core.progress import Watcher
 from aang_core.protocols import unheard
@@ -257,8 +257,7 @@ def _carry_out(study: Study, cell: Cell, arm: Arm, watcher: Watcher) -> None:
         study.spec.run, {**own, **arm_settings(arm, str(selection), cell.pools)}
     )
     config = RunConfig.from_mapping(settings)
-    begun = (directory / "config.toml").is_file()
-    run(config, out=directory, resume=begun, watcher=watcher, registry=study.registry)
+    run_or_resume(config, directory, watcher=watcher, registry=study.registry)
     _prune(directory, study.spec)
 
 

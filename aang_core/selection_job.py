@@ -23,6 +23,7 @@ from aang_core.progress import Spent
 from aang_core.protocols import unheard
 from aang_core.registry import Registered, Registry, load_registry
 from aang_core.report import versions, write_json
+from aang_core.run_directory import unused_directory
 from aang_core.selection_checks import Checked, checked
 from aang_core.selection_config import SelectionConfig, settled_options
 from aang_core.selection_directory import (
@@ -30,7 +31,6 @@ from aang_core.selection_directory import (
     Clock,
     begun_with,
     check_same,
-    fresh_directory,
     taken,
 )
 from aang_core.selection_files import (
@@ -80,7 +80,7 @@ def select(
     entry = _entry(chosen, registry)
     options = settled_options(entry.record, chosen.options)
     base = settle(_as_run(chosen), registry)
-    directory = Path(out) if out else fresh_directory(f"{base.task.name}-{entry.record.name}")
+    directory = Path(out) if out else _fresh_directory(base, entry)
     if resume and (directory / SUMMARY).is_file():
         check_same(directory, chosen)
         return read_selection(directory)
@@ -235,6 +235,10 @@ def _prepare(selector: BoundSelector, path: Path) -> None:
     except RunError as cause:
         raise RunError(f"{cause}; delete it, and it is made again") from cause
     selector.restore(state)
+
+
+def _fresh_directory(base: Ground, entry: Registered[Selector]) -> Path:
+    return unused_directory("selections", [base.task.name, entry.record.name])
 
 
 def _entry(config: SelectionConfig, registry: Registry) -> Registered[Selector]:

@@ -7,7 +7,7 @@ says how much each example is worth to the target. Fixed letters: B rows, H hidd
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from aang_core.batching import plain_batch
 from aang_core.dev_gradient import evaluating
+from aang_core.engine import autocast
 from aang_core.errors import ConfigError
 from aang_core.evaluation import by_length
 from aang_core.protocols import Backbone, unheard
@@ -66,9 +67,7 @@ class SelectionGround:
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of forward passes."""
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        return autocast(self.device, self.precision)
 
     def batches(self, rows: Sequence[Row]) -> Iterator[list[int]]:
         """Numbers of rows in length order, as many together as one forward pass may hold."""

@@ -7,7 +7,6 @@ stopped: finished trials are kept, broken ones go on from their checkpoints, fai
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -22,11 +21,12 @@ import attrs
 
 from aang_core.config import Heads, Meta, RunConfig, Training
 from aang_core.config_file import dump_config, load_config
-from aang_core.durable import write_text
+from aang_core.cores import cores
+from aang_core.durable import locked, write_text
 from aang_core.errors import AangError, ConfigError, RunError, faults_in, one_message
 from aang_core.experiments import Experiment
 from aang_core.run_directory import seed_directory
-from aang_core.sweep_pool import SweepWatcher, cores, in_processes, machine_for
+from aang_core.sweep_pool import SweepWatcher, in_processes, machine_for
 from aang_core.sweep_results import Plan, is_finished, results, write_results
 from aang_core.sweep_trial import Outcome, Trial
 
@@ -180,13 +180,7 @@ def _held(out: Path) -> Iterator[None]:
         lock = (out / ".lock").open("w")
     except OSError as cause:
         raise RunError(f"cannot write to {out}: {cause.strerror}; choose another --out") from cause
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it with the process
-        except BlockingIOError as cause:
-            raise RunError(
-                f"another sweep is at work in {out}; wait for its end, or stop it"
-            ) from cause
+    with locked(lock, f"another sweep is at work in {out}; wait for its end, or stop it"):
         yield
 
 

@@ -16,6 +16,7 @@ from typing import IO
 
 import attrs
 
+from aang_core.cores import cores
 from aang_core.sweep_trial import Outcome, Trial, order_for
 
 PATIENCE = 60.0
@@ -59,13 +60,6 @@ class Machine:
     workers: int
     threads: int
     devices: tuple[str, ...] = ()
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def machine_for(trials: int, workers: int | None, devices: Sequence[str]) -> Machine:

@@ -66,17 +66,6 @@ class Outcome:
     error: str = ""
 
 
-def carry_out(config: RunConfig, directory: Path, watcher: Watcher | None = None) -> None:
-    """Run a trial, or go on with it.
-
-    :raises AangError: as `aang_core.run`.
-    """
-    from aang_core.job import run
-
-    begun = (directory / "config.toml").exists()
-    run(config, out=directory, resume=begun, watcher=watcher)
-
-
 def order_for(trial: Trial, folder: str = "") -> str:
     """What a trial's process is told.
 
@@ -153,6 +142,8 @@ def _stop_with_the_sweep() -> None:
 
 def main() -> int:
     """The process: 0 where the trial is finished, 1 for an error that the user can mend, 130 when interrupted."""
+    from aang_core.job import run_or_resume
+
     told = Told(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # what libraries print is for the log
     order = json.loads(_first_line())
@@ -162,7 +153,7 @@ def main() -> int:
     try:
         os.chdir(order["folder"])  # where the sweep was started: tasks are named from there
         config = RunConfig.from_mapping(tomllib.loads(order["config"]))
-        carry_out(config, Path(order["directory"]), told)
+        run_or_resume(config, Path(order["directory"]), watcher=told)
         told.tell(error="")
     except AangError as error:
         told.tell(error=str(error))

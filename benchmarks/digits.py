@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import aang_core
+from aang_core import RunConfig
+from aang_core.job import run_or_resume
 
 TRAINING: dict[str, Any] = {
     "end_task_rows": 64,
@@ -54,8 +55,8 @@ def main() -> None:
     for name in [asked.only] if asked.only else METHODS:
         out = asked.out / name
         if not (out / "report.json").is_file():
-            resume = (out / "config.toml").is_file()
-            aang_core.run(out=out, resume=resume, jobs=asked.jobs, **SETTINGS, **METHODS[name])
+            config = RunConfig.from_mapping({**SETTINGS, **METHODS[name]})
+            run_or_resume(config, out, jobs=asked.jobs)
     found = [asked.out / name for name in METHODS if (asked.out / name / "report.json").is_file()]
     command = [sys.executable, "-m", "aang_cli", "compare", *map(str, found), "--markdown"]
     subprocess.run(command, check=True)

@@ -48,13 +48,11 @@ def planned(spec: Spec, out: Path, data: str) -> Iterator[tuple[Path, Spec]]:
 
 def carry_out(place: Path, settings: Spec) -> float:
     """One run, from its beginning or from where it broke off; CPU-seconds."""
-    from aang_core import run
+    from aang_core import RunConfig
+    from aang_core.job import run_or_resume
 
     started = time.process_time()
-    if (place / "config.toml").exists():
-        run(out=place, resume=True)
-    else:
-        run(out=place, **settings)
+    run_or_resume(RunConfig.from_mapping(settings), place)
     return time.process_time() - started
 
 

@@ -34,7 +34,7 @@ def task(tmp_path_factory):
 @pytest.fixture
 def one_thread(monkeypatch):
     """What each of the processes has where there are two cores; results depend on it in their last bits."""
-    monkeypatch.setattr(seed_pool, "_cores", lambda: 2)
+    monkeypatch.setattr(seed_pool, "cores", lambda: 2)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -28,7 +28,7 @@ class ExperimentBar(ProgressBar, Overseer):
             self._bar.add_task("", total=total, name="runs", state="")
         self._bar.update(self._bar.task_ids[0], completed=number - 1, state=what)
         if not self._live:
-            self._say(f"run {number}/{total}: {what}")
+            self.on_remark(f"run {number}/{total}: {what}")
 
 
 def carry_out(spec: Path, out: Path, resume: bool, as_json: bool, registry: Registry) -> None:

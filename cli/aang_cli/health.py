@@ -20,6 +20,7 @@ import attrs
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from aang_core.cores import cores
 from aang_core.errors import AangError
 
 OK, NOTE, MEND = "ok", "note", "mend"
@@ -106,11 +107,10 @@ def _devices() -> Iterator[Finding]:
     except (ImportError, OSError) as cause:
         yield Finding("torch works", MEND, f"cannot be imported: {cause}", "install torch again")
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = torch.get_num_threads()
     given = os.environ.get("OMP_NUM_THREADS")
     said = f"; OMP_NUM_THREADS={given}" if given else ""
-    yield Finding("threads", OK, f"{threads} on {cores} cores{said}")
+    yield Finding("threads", OK, f"{threads} on {cores()} cores{said}")
     if not torch.cuda.is_available():
         yield _without_cuda(torch.version.cuda or torch.version.hip)
         return

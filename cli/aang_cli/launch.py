@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from aang_core.cores import cores
+
 
 def launch(processes: int) -> None:
     """Replace this process by torch's launcher, which starts this very command `processes` times.
@@ -12,8 +14,7 @@ def launch(processes: int) -> None:
     Several machines, or another launcher: ``torchrun … -m aang_cli run …`` and ``accelerate launch -m aang_cli run …``
     do the same, each in its own way.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*launcher, "--nproc-per-node", str(processes), "-m", "aang_cli", *sys.argv[1:]]
     sys.stdout.flush()

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 
+from aang_cli.bars import Bars
 from aang_cli.interruption import Interruption
-from aang_cli.render import visible
 from aang_core.fitting import phases
 from aang_core.progress import Watcher
 
@@ -38,17 +29,8 @@ class ProgressBar(Watcher):
     def __init__(self, seeds: int, interruption: Interruption | None = None) -> None:
         self.seeds, self.interruption = seeds, interruption or Interruption()
         self.directory: Path | None = None
-        self._console = Console(stderr=True)
-        self._live = self._console.is_terminal
-        self._bar = Progress(
-            TextColumn("{task.fields[name]}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._live,
-        )
+        self._bars = Bars("{task.fields[name]}")
+        self._live, self._bar = self._bars.live, self._bars.progress
         self._latest = ""
         self._prepared: dict[str, TaskID] = {}
 
@@ -75,7 +57,7 @@ class ProgressBar(Watcher):
         if what not in self._prepared:
             self._prepared[what] = self._bar.add_task("", total=total, name=what, state="")
             if not self._live:
-                self._say(f"{what} …")
+                self._bars.say(f"{what} …")
         task = self._prepared[what]
         self._bar.update(task, completed=done, total=total, visible=done < total)
         if done == total:
@@ -86,7 +68,7 @@ class ProgressBar(Watcher):
         self._task = self._bar.add_task("", total=total, name=f"seed {session.seed}", state="")
         self._total = total
         if not self._live:
-            self._say(f"seed {session.seed}: at most {total} steps")
+            self._bars.say(f"seed {session.seed}: at most {total} steps")
 
     def on_step(self, session: Session, record: StepRecord, progress: State) -> None:
         self.interruption.held = True
@@ -98,7 +80,7 @@ class ProgressBar(Watcher):
         if self._live:
             return
         value = progress.evaluations[-1][session.task.metric]
-        self._say(
+        self._bars.say(
             f"seed {session.seed}  step {progress.done}/{max(self._total, progress.done)}  {self._latest}  "
             f"dev {session.task.metric} {value:.4f}  best {_best(progress)}"
         )
@@ -109,14 +91,7 @@ class ProgressBar(Watcher):
             raise KeyboardInterrupt
 
     def on_remark(self, remark: str) -> None:
-        self._say(remark)
-
-    def _say(self, text: str) -> None:
-        """A line above the bar, as it is: names may hold what the console would take for markup."""
-        if self._live:
-            self._console.print(visible(text), markup=False, highlight=False)
-        else:
-            print(visible(text), file=sys.stderr, flush=True)
+        self._bars.say(remark)
 
 
 def _best(progress: State) -> str:

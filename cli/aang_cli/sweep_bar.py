@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 
+from aang_cli.bars import Bars
 from aang_core.sweep_pool import SweepWatcher
 
 if TYPE_CHECKING:
@@ -29,17 +21,8 @@ class SweepBar(SweepWatcher):
     """A `SweepWatcher` and a context manager; the bars are drawn inside the block. Safe to call from any thread."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._live = self._console.is_terminal
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._live,
-        )
+        self._bars = Bars("{task.description}")
+        self._live, self._bar = self._bars.live, self._bars.progress
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
         self._all = TaskID(0)
@@ -102,11 +85,7 @@ class SweepBar(SweepWatcher):
             self.on_remark(f"{count} finished: {outcome.trial.name}")
 
     def on_remark(self, remark: str) -> None:
-        """A line above the bars, as it is: names may hold what the console would take for markup."""
-        if self._live:
-            self._console.print(remark, markup=False, highlight=False)
-        else:
-            print(remark, file=sys.stderr, flush=True)
+        self._bars.say(remark)
 
     def _remove(self, trial: Trial) -> None:
         task = self._tasks.pop(trial.name, None)
