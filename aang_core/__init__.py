@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from aang_core.rows import Packed as Packed
     from aang_core.rows import Row as Row
     from aang_core.rows import Targets as Targets
-    from aang_core.selection_job import select as select
+    from aang_core.selection.job import select as select
     from aang_core.space import resolve_space as resolve_space
     from aang_core.task import Task as Task
     from aang_core.weighting import WeightState as WeightState
@@ -66,7 +66,7 @@ _HOMES = {
     "registry": ("load_registry",),
     "report": ("RunReport",),
     "rows": ("Hidden", "Layout", "Origin", "Packed", "Row", "Targets"),
-    "selection_job": ("select",),
+    "selection.job": ("select",),
     "space": ("resolve_space",),
     "task": ("Task",),
     "weighting": ("WeightState", "observe", "updated"),

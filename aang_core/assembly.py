@@ -34,7 +34,7 @@ from aang_core.primitives import BackboneKind, Block, Primitive, Space, load_fac
 from aang_core.proportions import proportioned
 from aang_core.protocols import Backbone, BackboneSettings, Binding, BoundSource, unheard
 from aang_core.registry import Registry
-from aang_core.selected_rows import check_selection, load_selected
+from aang_core.selection.selected_rows import check_selection, load_selected
 from aang_core.space import resolve_space
 from aang_core.split_anew import split_anew
 from aang_core.task import Task, load_task

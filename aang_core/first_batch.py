@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from aang_core._contract_tools import differences, frozen_copy, global_states
 from aang_core.batching import BoundObjective, pack, row_rules
 from aang_core.blame import blamed, check_losses, check_packed, check_rows, check_targets
+from aang_core.contracts.tools import differences, frozen_copy, global_states
 from aang_core.dev_gradient import evaluating
 from aang_core.errors import PluginError, one_message
 from aang_core.heads import Heads

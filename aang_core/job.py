@@ -14,12 +14,12 @@ from aang_core.config import RunConfig
 from aang_core.config_file import load_config
 from aang_core.exhaustion import explained
 from aang_core.loggers import Logged, chosen_loggers
+from aang_core.page.report_page import write_run_page
 from aang_core.processes import joined
 from aang_core.progress import Watcher
 from aang_core.recipe import check_recipe
 from aang_core.registry import Registry, load_registry
 from aang_core.report import RunReport, SeedReport, write_json
-from aang_core.report_page import write_run_page
 from aang_core.run_directory import fresh_directory, occupied, seed_directory
 from aang_core.seed_pool import check_jobs, run_seeds
 from aang_core.seed_run import run_seed

@@ -10,7 +10,7 @@ import numpy as np
 
 from aang_core.errors import RunError
 from aang_core.history import History, Series, mean_of, pooled, smoothed
-from aang_core.story import Story
+from aang_core.page.story import Story
 from aang_core.theory import StabilityBound, StabilitySetting, stability_bound
 
 

@@ -29,8 +29,8 @@ from aang_core.batching import fuse, plain_batch
 from aang_core.config import RunConfig
 from aang_core.dev_gradient import evaluating
 from aang_core.registry import load_registry
-from aang_core.selection_pools import draw_sample, load_pools, target_pool
-from aang_core.selectors import SelectionGround, Window
+from aang_core.selection.pools import draw_sample, load_pools, target_pool
+from aang_core.selection.selectors import SelectionGround, Window
 
 
 def grounds(given) -> dict[str, SelectionGround]:

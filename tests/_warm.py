@@ -9,4 +9,4 @@ import sklearn.metrics  # noqa: F401
 import transformers.models.bert.modeling_bert  # noqa: F401
 
 import aang_core.assembly
-import aang_core.report_page  # noqa: F401
+import aang_core.page.report_page  # noqa: F401

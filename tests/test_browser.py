@@ -12,8 +12,8 @@ import pytest
 from _runs import write_run
 
 from aang_core.finished_runs import read_run
-from aang_core.report_page import build_story, page
-from aang_core.story import read_story
+from aang_core.page.report_page import build_story, page
+from aang_core.page.story import read_story
 
 pytest.importorskip("matplotlib", reason="plots are an extra")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from aang_core.errors import ConfigError
-from aang_core.experiments import read_experiment
 from aang_core.objectives import Legal, enumerate_objectives
 from aang_core.registry import load_registry
 from aang_core.space import resolve_space
+from aang_core.sweep.experiments import read_experiment
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "experiments"
 RUNS = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "table7": 27}

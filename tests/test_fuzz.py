@@ -27,8 +27,8 @@ from aang_core.config_rules import rules_of
 from aang_core.errors import AangError
 from aang_core.finished_runs import read_run
 from aang_core.history import read_history
+from aang_core.page.report_page import build_story, page
 from aang_core.recipe import read_recipe
-from aang_core.report_page import build_story, page
 from aang_core.resuming import newest
 from aang_core.space import read_space
 from aang_core.task import load_task

@@ -10,14 +10,14 @@ from _runs import GOLD, IDS, NAMES, answers, write_run
 from aang_cli.main import main
 from click.testing import CliRunner
 
-from aang_core.changed_predictions import changed, mistakes
 from aang_core.detectability import confusion_of
 from aang_core.errors import RunError
-from aang_core.figures import figures
 from aang_core.finished_runs import read_run
-from aang_core.plots import write_plots
-from aang_core.report_page import build_story, page, write_run_page
-from aang_core.story import read_story
+from aang_core.page.changed_predictions import changed, mistakes
+from aang_core.page.figures import figures
+from aang_core.page.plots import write_plots
+from aang_core.page.report_page import build_story, page, write_run_page
+from aang_core.page.story import read_story
 
 pytest.importorskip("matplotlib", reason="plots are an extra")
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 import aang_core
 from aang_core.errors import RunError
 from aang_core.registry import load_registry
-from aang_core.selection_files import read_selection
-from aang_core.selection_pools import load_pools
+from aang_core.selection.files import read_selection
+from aang_core.selection.pools import load_pools
 
 FAST = {"options": {"epochs": 2, "batch_rows": 4}}
 

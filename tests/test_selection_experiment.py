@@ -13,13 +13,13 @@ from _tasks import untimed, write_task
 from aang_cli.main import main
 from click.testing import CliRunner
 
-from aang_core.drawn_tasks import drawn_rows
-from aang_core.drawn_tasks import write_task as write_drawn
 from aang_core.errors import AangError, ConfigError, RunError, TaskError
 from aang_core.registry import load_registry
-from aang_core.selection_experiment import Overseer, run_experiment
-from aang_core.selection_files import read_selection
-from aang_core.selection_spec import dump_spec, read_spec
+from aang_core.selection.drawn_tasks import drawn_rows
+from aang_core.selection.drawn_tasks import write_task as write_drawn
+from aang_core.selection.experiment import Overseer, run_experiment
+from aang_core.selection.files import read_selection
+from aang_core.selection.spec import dump_spec, read_spec
 from aang_core.task import load_task
 
 REGISTRY = load_registry()

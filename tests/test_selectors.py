@@ -15,8 +15,8 @@ from aang_core.dev_gradient import evaluating
 from aang_core.errors import ConfigError
 from aang_core.protocols import BackboneSettings
 from aang_core.registry import load_registry
-from aang_core.selection_pools import load_pools, target_pool
-from aang_core.selectors import SelectionGround, Window
+from aang_core.selection.pools import load_pools, target_pool
+from aang_core.selection.selectors import SelectionGround, Window
 from aang_core.task import load_task
 
 READS = ("text", "text_pair", "tags")

@@ -17,10 +17,10 @@ from click.testing import CliRunner
 
 import aang_core as aang
 from aang_core.errors import RunError
-from aang_core.experiments import load_experiment
 from aang_core.finished_runs import read_run
-from aang_core.sweep import sweep
-from aang_core.sweep_pool import SweepWatcher
+from aang_core.sweep.experiments import load_experiment
+from aang_core.sweep.job import sweep
+from aang_core.sweep.pool import SweepWatcher
 
 SPEC = """
 [base]
@@ -59,7 +59,7 @@ def begun_processes():
     return [
         child
         for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "aang_core.sweep_trial" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and "aang_core.sweep.trial" in child.cmdline()
     ]
 
 

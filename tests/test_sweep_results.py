@@ -9,9 +9,9 @@ from _runs import write_run
 from test_sweep_spec import SPEC, spec
 
 from aang_core.errors import RunError
-from aang_core.experiments import load_experiment
-from aang_core.sweep import planned
-from aang_core.sweep_results import as_markdown, results
+from aang_core.sweep.experiments import load_experiment
+from aang_core.sweep.job import planned
+from aang_core.sweep.results import as_markdown, results
 
 
 def finished(plan, right):

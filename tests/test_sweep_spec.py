@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aang_core.errors import ConfigError
-from aang_core.experiments import load_experiment, read_experiment
-from aang_core.sweep import check_configurations, planned
-from aang_core.sweep_draws import Draw, RandomSearch
-from aang_core.sweep_pool import cores, machine_for
+from aang_core.sweep.draws import Draw, RandomSearch
+from aang_core.sweep.experiments import load_experiment, read_experiment
+from aang_core.sweep.job import check_configurations, planned
+from aang_core.sweep.pool import cores, machine_for
 
 SPEC = """title = "A | search"
 [base]

@@ -7,7 +7,7 @@ from _runs import IDS, history_lines, write_run
 from aang_core.errors import RunError
 from aang_core.finished_runs import read_run
 from aang_core.history import END_TASK, history_of
-from aang_core.story import read_story
+from aang_core.page.story import read_story
 from aang_core.theory import stability_bound
 from aang_core.theory_estimates import (
     auxiliary_norms,

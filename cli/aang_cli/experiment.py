@@ -14,8 +14,8 @@ from aang_cli.interruption import Interruption
 from aang_cli.progress_bar import ProgressBar
 from aang_core.progress import Stopped
 from aang_core.registry import Registry
-from aang_core.selection_experiment import Overseer, run_experiment
-from aang_core.selection_tables import score_cells
+from aang_core.selection.experiment import Overseer, run_experiment
+from aang_core.selection.tables import score_cells
 
 
 class ExperimentBar(ProgressBar, Overseer):

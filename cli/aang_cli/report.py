@@ -36,10 +36,10 @@ def command(
       aang report runs/aang --weights weights.json --theory
     """
     from aang_core.finished_runs import read_runs
-    from aang_core.plots import write_plots
+    from aang_core.page.plots import write_plots
+    from aang_core.page.report_page import PAGE, build_story, page, write_page
+    from aang_core.page.story import read_story
     from aang_core.recipe import export_recipe
-    from aang_core.report_page import PAGE, build_story, page, write_page
-    from aang_core.story import read_story
     from aang_core.theory_estimates import lines
 
     this, *baselines = read_runs([run, *others])

@@ -12,8 +12,8 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
-    from aang_core.selection_config import SelectionConfig
-    from aang_core.selection_files import Selection
+    from aang_core.selection.config import SelectionConfig
+    from aang_core.selection.files import Selection
 
 _FLAGS: Mapping[str, str] = {
     "target": "--target",
@@ -157,7 +157,7 @@ def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
 
 def _config(flags: Mapping[str, tuple[Any, str]], assignments: tuple[str, ...]) -> SelectionConfig:
     from aang_core.config_file import overlaid, parse_settings
-    from aang_core.selection_config import SelectionConfig
+    from aang_core.selection.config import SelectionConfig
 
     merged = overlaid({}, {}, {**flags, **parse_settings(assignments)})
     return SelectionConfig.from_mapping(*merged)
@@ -168,8 +168,8 @@ def _resumed(
 ) -> SelectionConfig:
     """The settings that the selection in `out` was begun with, flags over them; what differs is refused later on."""
     from aang_core.config_file import overlaid, parse_settings
-    from aang_core.selection_config import SelectionConfig, plain_settings
-    from aang_core.selection_directory import begun_with
+    from aang_core.selection.config import SelectionConfig, plain_settings
+    from aang_core.selection.directory import begun_with
 
     begun = plain_settings(begun_with(out))
     return SelectionConfig.from_mapping(
@@ -180,7 +180,7 @@ def _resumed(
 def _selected(config: SelectionConfig, out: Path | None, resume: bool) -> Selection:
     from aang_cli.interruption import Interruption
     from aang_cli.progress_bar import ProgressBar
-    from aang_core.selection_job import select
+    from aang_core.selection.job import select
 
     registry = options.registry_of(",".join(config.plugins))
     interruption = Interruption()

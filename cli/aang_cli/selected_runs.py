@@ -85,7 +85,7 @@ def carry_out(
     from aang_cli.interruption import Interruption
     from aang_cli.progress_bar import ProgressBar
     from aang_core.progress import Stopped
-    from aang_core.selected_runs import run_selected
+    from aang_core.selection.selected_runs import run_selected
 
     registry = options.registry_of(",".join(config.plugins))
     interruption = Interruption()

@@ -12,7 +12,7 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
-    from aang_core.experiments import Experiment
+    from aang_core.sweep.experiments import Experiment
 
 _COLUMNS = ("task", "configuration", "dev", "metric", "seeds", "chosen", "test", "seconds")
 
@@ -81,7 +81,7 @@ def command(
     if out is None and not dry_run:
         raise click.UsageError("--out is missing: the directory of the sweep")
     from aang_core.config_file import parse_settings
-    from aang_core.experiments import load_experiment
+    from aang_core.sweep.experiments import load_experiment
 
     flags: dict[str, tuple[Any, str]] = dict(parse_settings(assignments))
     if seeds:
@@ -94,8 +94,8 @@ def command(
 
 
 def _plan(experiment: Experiment, as_json: bool) -> None:
-    from aang_core.sweep import check_configurations, planned
-    from aang_core.sweep_results import differing_settings
+    from aang_core.sweep.job import check_configurations, planned
+    from aang_core.sweep.results import differing_settings
 
     plan = planned(experiment, Path("sweep"))
     check_configurations(plan.configurations)
@@ -128,7 +128,7 @@ def _carry_out(
 ) -> None:
     from aang_cli.interruption import Interruption
     from aang_cli.sweep_bar import SweepBar
-    from aang_core.sweep import sweep
+    from aang_core.sweep.job import sweep
 
     bar, interruption = SweepBar(), Interruption()
     try:
@@ -150,7 +150,7 @@ def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:
     :raises RunError: where trials failed; names them.
     """
     from aang_core.errors import RunError
-    from aang_core.sweep_results import cells, ranked
+    from aang_core.sweep.results import cells, ranked
 
     if as_json:
         render.document(found)

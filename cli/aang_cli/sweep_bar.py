@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.progress import TaskID
 
 from aang_cli.bars import Bars
-from aang_core.sweep_pool import SweepWatcher
+from aang_core.sweep.pool import SweepWatcher
 
 if TYPE_CHECKING:
-    from aang_core.sweep_trial import Outcome, Trial
+    from aang_core.sweep.trial import Outcome, Trial
 
 
 class SweepBar(SweepWatcher):

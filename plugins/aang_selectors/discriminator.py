@@ -21,7 +21,7 @@ from aang_core.errors import ConfigError
 from aang_core.randomness import generator, seeded
 from aang_core.rows import Hidden, Row
 from aang_core.schedule import linear_warmup_decay
-from aang_core.selectors import SelectionGround, Window, pooled
+from aang_core.selection.selectors import SelectionGround, Window, pooled
 from aang_core.task import Task
 
 _CLIP = 1.0

@@ -29,8 +29,8 @@ from aang_core.primitives import STAGES, load_factory
 from aang_core.protocols import Binding, BoundOutput, BoundRepresentation, BoundTransform
 from aang_core.randomness import generator, seeded
 from aang_core.rows import Row
-from aang_core.selection_pools import Pool, target_pool
-from aang_core.selectors import SelectionGround, Window
+from aang_core.selection.pools import Pool, target_pool
+from aang_core.selection.selectors import SelectionGround, Window
 from aang_core.task import Task
 
 _TARGET = 0  # the target's loss; that of pool k is k + 1

@@ -1,0 +1,277 @@
+"""Choosing auxiliary data for a target (FastMTL, EMNLP 2021). In: settings. Out: a directory with every row ranked.
+
+Checks, then the selector's preparation, then scores in shards, then the ranking. A broken job goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from aang_core.assembly import Ground, load_backbone, seed_task, settle
+from aang_core.config import RunConfig
+from aang_core.durable import load_tensors, save_tensors
+from aang_core.errors import ConfigError, RunError
+from aang_core.page.plots import available
+from aang_core.primitives import Selector, load_factory
+from aang_core.progress import Spent
+from aang_core.protocols import unheard
+from aang_core.registry import Registered, Registry, load_registry
+from aang_core.report import versions, write_json
+from aang_core.run_directory import unused_directory
+from aang_core.selection.checks import Checked, checked
+from aang_core.selection.config import SelectionConfig, settled_options
+from aang_core.selection.directory import (
+    WORK,
+    Clock,
+    begun_with,
+    check_same,
+    taken,
+)
+from aang_core.selection.files import (
+    ROWS,
+    SCHEMA,
+    SUMMARY,
+    Selection,
+    ranked,
+    read_selection,
+    top_counts,
+    write_rows,
+)
+from aang_core.selection.picture import write_picture
+from aang_core.selection.pools import Pool, load_pools, scan, target_pool
+from aang_core.selection.scoring import Shards
+from aang_core.selection.selectors import BoundSelector, SelectionGround
+
+_PREPARED = "prepared.safetensors"
+
+
+def select(
+    config: SelectionConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[str, int, int], None] = unheard,
+    remark: Callable[[str], None] = unheard,
+    begun: Callable[[Path], None] = unheard,
+    registry: Registry | None = None,
+    **settings: Any,
+) -> Selection:
+    """Rank the examples of other tasks by their worth for a target; the same as ``aang select``.
+
+    :param config: all settings; or else give them as keywords (``target=``, ``from_=``, ``selector=``,
+        ``options={"epochs": 3}``, …).
+    :param out: the directory; by default ``selections/TARGET-SELECTOR``, with a number behind it where that is taken.
+    :param resume: go on with a broken selection in `out`, whose ``selection.toml`` says everything else; one that has
+        ended is read.
+    :param progress, remark: as in `protocols.Binding`. :param begun: told the directory once it is taken.
+    :raises AangError: for everything that the user can mend, before any training where that is possible.
+    """
+    started = Spent.now()
+    if config is None and resume and out and not settings:
+        config = begun_with(Path(out))
+    chosen = config or SelectionConfig.from_mapping(_plain(settings))
+    registry = registry or load_registry(frozenset(chosen.plugins) or None)
+    entry = _entry(chosen, registry)
+    options = settled_options(entry.record, chosen.options)
+    base = settle(_as_run(chosen), registry)
+    directory = Path(out) if out else _fresh_directory(base, entry)
+    if resume and (directory / SUMMARY).is_file():
+        check_same(directory, chosen)
+        return read_selection(directory)
+    job = _prepared_job(chosen, base, entry, options, progress, remark)
+    selector: BoundSelector = load_factory(entry.record.factory)(job.ground)
+    with taken(directory, chosen, job.digests, resume):
+        begun(directory)
+        return job.run(selector, directory, Clock(directory, started))
+
+
+def _prepared_job(
+    config: SelectionConfig,
+    base: Ground,
+    entry: Registered[Selector],
+    options: Mapping[str, Any],
+    progress: Callable[[str, int, int], None],
+    remark: Callable[[str], None],
+) -> _Job:
+    """Everything read and checked; no encoder is loaded yet."""
+    said: list[str] = []
+
+    def noted(text: str) -> None:
+        said.append(text)
+        remark(text)
+
+    target = seed_task(base, config.seed)
+    pools = load_pools(config.from_, base.kind.reads, base.registry)
+    for text in _remarks(target.remarks, pools):
+        noted(text)
+    found = checked(config, target, pools, progress)
+    ground = SelectionGround(
+        target=target,
+        examples=target_pool(target, config.target),
+        target_sample=found.target_sample,
+        pools=pools,
+        samples=found.samples,
+        options=options,
+        seed=config.seed,
+        registry=base.registry,
+        load=lambda: load_backbone(base, config.seed),
+        batch_tokens=config.batch_tokens,
+        precision=config.precision,
+        progress=progress,
+        remark=noted,
+    )
+    return _Job(config, base.model, entry, ground, found, said)
+
+
+@attrs.frozen(eq=False)
+class _Job:
+    """A selection that is ready to begin. `said`: what the user was told, for the summary."""
+
+    config: SelectionConfig
+    model: str
+    entry: Registered[Selector]
+    ground: SelectionGround
+    found: Checked
+    said: Sequence[str]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of each pool's data, and of the target's training rows."""
+        scans = zip(self.ground.pools, self.found.scans, strict=True)
+        own = scan(self.ground.examples, frozenset(), unheard)
+        return {"the target": own.digest, **{pool.name: seen.digest for pool, seen in scans}}
+
+    def run(self, selector: BoundSelector, directory: Path, clock: Clock) -> Selection:
+        """Prepare, score, rank, draw, and write the summary last."""
+        work = directory / WORK
+        shards = Shards(
+            work / "scores", self.ground.pools, self.found.kept_out, self.config.shard_rows
+        )
+        shards.check()
+        _prepare(selector, work / _PREPARED)
+        clock.note()
+        shards.score(selector, self.ground.progress, clock.note)
+        task, row, score = shards.read()
+        if not len(row):
+            raise RunError(f"the selector {self.entry.record.name!r} has left out every row")
+        order = ranked(task, row, score)
+        selection = Selection(
+            directory=directory,
+            summary={},
+            names=tuple(pool.name for pool in self.ground.pools),
+            task=task[order],
+            row=row[order],
+            score=score[order],
+        )
+        write_rows(directory / ROWS, selection)
+        top = min(self.found.top, len(selection))
+        self._draw(selection, top, directory)
+        summary = self._summary(selection, top, clock.total())
+        write_json(directory / SUMMARY, summary)
+        shutil.rmtree(work)
+        return attrs.evolve(selection, summary=summary)
+
+    def _draw(self, selection: Selection, top: int, directory: Path) -> None:
+        most = self.config.picture_rows
+        if most and not available():
+            self.ground.remark("the picture needs matplotlib: pip install 'aang[plots]'")
+        if most and not write_picture(self.ground, selection, top, most, directory):
+            self.ground.remark("there are too few rows for a picture")
+
+    def _summary(self, selection: Selection, top: int, spent: Spent) -> dict[str, Any]:
+        """``summary.json``: what was chosen for, from and how, what came of it, and what it cost."""
+        config = self.config
+        counts = top_counts(selection.names, selection.task, top)
+        scored = top_counts(selection.names, selection.task, len(selection))
+        parts = zip(self.ground.pools, self.found.scans, self.found.samples, strict=True)
+        return {
+            "schema": SCHEMA,
+            "target": config.target,
+            "pools": {pool.name: pool.spec for pool in self.ground.pools},
+            "selector": self.entry.record.name,
+            "options": dict(self.ground.options),
+            "model": self.model,
+            "seed": config.seed,
+            "train_rows": config.train_rows,
+            "examples_per_task": config.examples_per_task,
+            "max_length": config.max_length,
+            "ranked": len(selection),
+            "top": top,
+            "tasks": [
+                {
+                    "task": pool.name,
+                    "labelled": pool.task is not None,
+                    "rows": len(pool),
+                    "trained_on": len(sample),
+                    "leaks": list(seen.leaks),
+                    "empty": len(seen.empty),
+                    "ranked": scored[pool.name],
+                    "in_top": counts[pool.name],
+                    "share_of_top": counts[pool.name] / top,
+                    "digest": seen.digest,
+                }
+                for pool, seen, sample in parts
+            ],
+            "remarks": list(self.said),
+            "cost": {"seconds": spent.seconds, "cpu_seconds": spent.cpu_seconds},
+            "versions": versions(),
+            "plugin": str(self.entry.provenance),
+        }
+
+
+def _prepare(selector: BoundSelector, path: Path) -> None:
+    """Let the selector prepare itself, or take what it had prepared before the break."""
+    if not path.exists():
+        save_tensors(path, selector.prepare())
+        return
+    try:
+        state = load_tensors(path)
+    except RunError as cause:
+        raise RunError(f"{cause}; delete it, and it is made again") from cause
+    selector.restore(state)
+
+
+def _fresh_directory(base: Ground, entry: Registered[Selector]) -> Path:
+    return unused_directory("selections", [base.task.name, entry.record.name])
+
+
+def _entry(config: SelectionConfig, registry: Registry) -> Registered[Selector]:
+    if config.selector not in registry.selectors:
+        raise ConfigError(registry.unknown("selector", config.selector, registry.selectors))
+    return registry.selectors[config.selector]
+
+
+def _as_run(config: SelectionConfig) -> RunConfig:
+    """The run whose task and encoder are the selection's."""
+    return RunConfig.from_mapping(
+        {
+            "task": config.target,
+            "model": config.model,
+            "method": "finetune",
+            "seeds": [config.seed],
+            "train_rows": config.train_rows,
+            "device": config.device,
+            "training": {"max_length": config.max_length, "precision": config.precision},
+        }
+    )
+
+
+def _remarks(own: Sequence[str], pools: Sequence[Pool]) -> list[str]:
+    theirs = [f"{p.name}: {text}" for p in pools if p.task is not None for text in p.task.remarks]
+    return [*own, *theirs]
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Python's spelling of keywords: paths as strings, ``from_`` as ``from``, one pool as a list."""
+    plain = {name.rstrip("_"): value for name, value in settings.items()}
+    if isinstance(plain.get("from"), (str, Path)):
+        plain["from"] = [plain["from"]]
+    if "from" in plain:
+        plain["from"] = [os.fspath(each) for each in plain["from"]]
+    return {n: os.fspath(v) if isinstance(v, Path) else v for n, v in plain.items()}
