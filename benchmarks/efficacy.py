@@ -56,9 +56,9 @@ def carry_out(place: Path, settings: Spec) -> float:
     return time.process_time() - started
 
 
-def carry_out_all(spec: Spec, out: Path, data: str, workers: int) -> None:
-    """Run what is not finished, each run in one thread of one of `workers` processes."""
-    runs = list(planned(spec, out, data))
+def carry_out_all(spec: Spec, out: Path, data: str, workers: int, only: list[str]) -> None:
+    """Run what is not finished of the settings `only` (empty: all), each run in one thread of one of `workers`."""
+    runs = [(p, s) for p, s in planned(spec, out, data) if not only or p.parent.name in only]
     left = [(place, s) for place, s in runs if not (place / "report.json").exists()]
     print(f"{len(runs) - len(left)} of {len(runs)} runs are finished", file=sys.stderr)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -178,13 +178,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", default="../shared/data", help="where the tasks' folders lie")
     parser.add_argument("--workers", type=int, default=1, help="runs beside each other")
+    parser.add_argument("--only", nargs="+", default=[], help="settings to run now; the rest later")
     parser.add_argument("--table", action="store_true", help="only print what is finished")
     parser.add_argument("--test", action="store_true", help="test scores in place of dev's")
     args = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     spec = tomllib.loads(args.spec.read_text(encoding="utf-8"))
     if not args.table:
-        carry_out_all(spec, args.out, args.data, args.workers)
+        if unknown := sorted(set(args.only) - set(spec["settings"])):
+            parser.error(
+                f"{args.spec} has no settings named {unknown}; it has {list(spec['settings'])}"
+            )
+        carry_out_all(spec, args.out, args.data, args.workers, args.only)
     split = "test" if args.test else "dev"
     found = finished(spec, args.out)
     for task, runs in found.items():
