@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aang_core.batching import FusedBatch as FusedBatch
     from aang_core.config import RunConfig as RunConfig
     from aang_core.errors import AangError as AangError
     from aang_core.hookspecs import hookimpl as hookimpl
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from aang_core.rows import Targets as Targets
     from aang_core.selection.job import select as select
     from aang_core.space import resolve_space as resolve_space
+    from aang_core.stream import FusedBatch as FusedBatch
     from aang_core.task import Task as Task
     from aang_core.weighting import WeightState as WeightState
     from aang_core.weighting import observe as observe
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
-    "batching": ("FusedBatch",),
     "config": ("RunConfig",),
     "errors": ("AangError",),
     "hookspecs": ("hookimpl",),
@@ -68,6 +67,7 @@ _HOMES = {
     "rows": ("Hidden", "Layout", "Origin", "Packed", "Row", "Targets"),
     "selection.job": ("select",),
     "space": ("resolve_space",),
+    "stream": ("FusedBatch",),
     "task": ("Task",),
     "weighting": ("WeightState", "observe", "updated"),
 }

@@ -7,7 +7,6 @@ its own; `fuse` lays the pieces end to end. Nothing is padded.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 
 import attrs
 import torch
@@ -17,26 +16,7 @@ from aang_core.blame import blamed, check_packed, check_rows, check_rule, check_
 from aang_core.protocols import BoundOutput, BoundRepresentation, BoundSource, BoundTransform
 from aang_core.row_shares import RowNeed
 from aang_core.rows import Packed, Row, Targets
-
-
-@attrs.frozen(eq=False)
-class RowRule:
-    """One row's attention rule. `allowed`: [T, T] bool for the tag ``matrix``, else None."""
-
-    tag: str = "full"
-    allowed: Tensor | None = None
-
-    def matrix(self, length: int) -> Tensor:
-        """[T, T] bool, a new tensor: row i is what position i may attend to."""
-        if self.allowed is not None:
-            return self.allowed.clone()
-        everything = torch.ones(length, length, dtype=torch.bool)
-        return {"full": everything, "causal": everything.tril(), "anticausal": everything.triu()}[
-            self.tag
-        ]
-
-
-FULL = RowRule()
+from aang_core.stream import FULL, FusedBatch, RowRule, Segment
 
 
 @attrs.frozen(eq=False)
@@ -70,96 +50,6 @@ class Piece:
     packed: Packed
     rules: tuple[RowRule, ...]
     targets: Targets
-
-
-@attrs.frozen(eq=False)
-class Segment:
-    """The part of a stream that belongs to one objective; half-open ranges.
-
-    :param objective: position in the step's list of losses; 0 is the end-task.
-    :param count: targets of the objective in the whole step (not only in this piece of it).
-    """
-
-    objective: int
-    row_start: int
-    row_stop: int
-    start: int
-    stop: int
-    count: int
-
-
-@attrs.frozen(eq=False, slots=False)  # a dict for the cached lengths and the backbone's plan
-class FusedBatch:
-    """All rows of a step in one packed stream, objective after objective.
-
-    :param inputs: each [N].
-    :param offsets: [B + 1] on the CPU.
-    :param rules: B of them.
-    :param segments: contiguous, in stream order, covering the stream.
-    :param targets: one per segment; indices count from the segment's start.
-    :param noise: [N, E] to be added to the input embeddings, or None.
-    """
-
-    inputs: Mapping[str, Tensor]
-    offsets: Tensor
-    rules: tuple[RowRule, ...]
-    segments: tuple[Segment, ...] = ()
-    targets: tuple[Targets, ...] = ()
-    noise: Tensor | None = None
-
-    @cached_property
-    def lengths(self) -> tuple[int, ...]:
-        """The positions in each row."""
-        return tuple((self.offsets[1:] - self.offsets[:-1]).tolist())
-
-    @property
-    def tokens(self) -> int:
-        """N."""
-        return int(self.offsets[-1])
-
-    def select(self, segments: Sequence[int]) -> FusedBatch:
-        """The stream of some segments alone (positions in `segments`), in their order; counts stay the step's."""
-        chosen = [self.segments[i] for i in segments]
-        rows = torch.cat([torch.arange(s.row_start, s.row_stop) for s in chosen])
-        return self._of_rows(rows, chosen, [self.targets[i] for i in segments])
-
-    def _of_rows(
-        self, rows: Tensor, old: Sequence[Segment], targets: Sequence[Targets]
-    ) -> FusedBatch:
-        spans = [(int(self.offsets[r]), int(self.offsets[r + 1])) for r in rows.tolist()]
-        device = next(iter(self.inputs.values())).device
-        positions = torch.cat([torch.arange(a, b) for a, b in spans]).to(device)
-        lengths = torch.tensor([0] + [b - a for a, b in spans])
-        segments, row, start = [], 0, 0
-        for s in old:
-            segments.append(_placed(s, row, start))
-            row, start = segments[-1].row_stop, segments[-1].stop
-        return FusedBatch(
-            inputs={name: value[positions] for name, value in self.inputs.items()},
-            offsets=lengths.cumsum(0),
-            rules=tuple(self.rules[r] for r in rows.tolist()),
-            segments=tuple(segments),
-            targets=tuple(targets),
-            noise=None if self.noise is None else self.noise[positions],
-        )
-
-    def to(self, device: torch.device) -> FusedBatch:
-        """The same batch with its tensors (but for the offsets) on `device`."""
-        if device.type == "cpu":
-            return self
-        return attrs.evolve(
-            self,
-            inputs={k: v.to(device, non_blocking=True) for k, v in self.inputs.items()},
-            targets=tuple(targets.to(device) for targets in self.targets),
-            noise=None if self.noise is None else self.noise.to(device),
-        )
-
-
-def _placed(segment: Segment, row: int, start: int) -> Segment:
-    rows, tokens = segment.row_stop - segment.row_start, segment.stop - segment.start
-    return attrs.evolve(
-        segment, row_start=row, row_stop=row + rows, start=start, stop=start + tokens
-    )
 
 
 def pack_rows(rows: Sequence[Row]) -> tuple[dict[str, Tensor], Tensor]:

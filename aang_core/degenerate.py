@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from aang_core.assembly import bind_objectives, load_backbone, seed_task, settle
-from aang_core.batching import BoundObjective, Piece, RowRule, prepare
+from aang_core.batching import BoundObjective, Piece, prepare
 from aang_core.config import RunConfig
 from aang_core.primitives import Space
 from aang_core.protocols import BoundOutput, unheard
 from aang_core.randomness import generator
 from aang_core.registry import Registry
 from aang_core.rows import Packed, Targets
+from aang_core.stream import RowRule
 
 ROWS = 64
 """Rows that an objective is tested on."""

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from aang_core import tracked_layers
-from aang_core.batching import FusedBatch
 from aang_core.metagrad import Alignment, Gradient, Model, StepResult, dot
+from aang_core.stream import FusedBatch
 from aang_core.tracked_layers import FusedUnsupportedError, Tape
 
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aang_core.batching import BoundObjective, FusedBatch, Segment
+from aang_core.batching import BoundObjective
 from aang_core.blame import blamed, check_losses
 from aang_core.protocols import BoundOutput
 from aang_core.rows import Hidden, Targets
+from aang_core.stream import FusedBatch, Segment
 
 POLICIES = ("per-objective", "per-output")
 

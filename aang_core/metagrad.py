@@ -16,10 +16,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from aang_core.batching import FusedBatch
 from aang_core.heads import Heads
 from aang_core.protocols import Backbone
 from aang_core.rows import Hidden
+from aang_core.stream import FusedBatch
 
 Gradient = Mapping[str, Tensor]
 """Body parameter name → a tensor of its shape, in fp32 or wider."""

@@ -12,9 +12,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from aang_core.batching import FusedBatch, Segment
 from aang_core.protocols import BoundOutput
 from aang_core.rows import Targets
+from aang_core.stream import FusedBatch, Segment
 
 
 def cut(batch: FusedBatch, budget: int) -> list[list[int]]:

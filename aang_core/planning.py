@@ -12,13 +12,14 @@ import attrs
 import torch
 from torch import Tensor
 
-from aang_core.batching import FULL, BoundObjective, FusedBatch, Piece, fuse, pack, prepare
+from aang_core.batching import BoundObjective, Piece, fuse, pack, prepare
 from aang_core.config import RunConfig
 from aang_core.end_task import EndTask, LabelledRows
 from aang_core.micro_batches import shares
 from aang_core.processes import Processes
 from aang_core.randomness import generator
 from aang_core.row_shares import share_rows
+from aang_core.stream import FULL, FusedBatch
 from aang_core.weighting import Factors, WeightState
 
 END_TASK = 0

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 from torch import Generator, Tensor, nn
 
-from aang_core.rows import Hidden, Layout, Packed, Row, Targets
-
-if TYPE_CHECKING:
-    from aang_core.batching import FusedBatch
-    from aang_core.task import Task
+from aang_core.rows import Hidden, Layout, Origin, Packed, Row, Targets
+from aang_core.stream import FusedBatch
+from aang_core.task import Task
 
 
 def unheard(*_: object) -> None:
@@ -32,7 +30,7 @@ class Binding:
     :param backbone: the encoder; None only where a data source is asked what it provides, and for no rows.
     :param options: the record's options, with the run's ``[primitives.NAME]`` laid over them.
     :param seed: of the run; for what is fitted or sampled once at the start.
-    :param source: for outputs, the bound data source of the same objective; else None.
+    :param source: the bound data source of the same objective; None for data sources themselves.
     :param cache: a folder for what is expensive to make, or None for the user's own cache.
     :param progress: told of long work: what it is, how much is done, of how much.
     :param remark: told what the user should know before training starts.
@@ -155,6 +153,7 @@ class Backbone(Protocol):
     Where it cuts long examples, an attribute `truncated` may say how many it has cut so far. Two methods may show
     people what a row's first input [T] or [T, …] holds: `pieces` (T words) and `picture` (lines).
 
+    :ivar name: the model, as the run names it.
     :ivar body: the shared encoder; the meta-gradient lives in its parameters.
     :ivar hidden_size: H.
     :ivar embedding_size: E, the width of the input embeddings (noise is drawn in it).
@@ -171,7 +170,7 @@ class Backbone(Protocol):
     capabilities: frozenset[str]
     packed: bool
 
-    def rows(self, examples: Sequence[Mapping[str, Any]], origins: Sequence[Any]) -> list[Row]:
+    def rows(self, examples: Sequence[Mapping[str, Any]], origins: Sequence[Origin]) -> list[Row]:
         """Examples (columns of a split, with an optional ``label``) as rows, cut at `max_length`."""
 
     def encode(self, batch: FusedBatch) -> Hidden:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aang_core.batching import FusedBatch
 from aang_core.errors import AangError
+from aang_core.stream import FusedBatch
 
 
 class FusedUnsupportedError(AangError):

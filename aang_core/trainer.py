@@ -14,13 +14,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from aang_core.batching import FusedBatch
 from aang_core.metagrad import Alignment, dot
 from aang_core.micro_batches import scattered
 from aang_core.planning import END_TASK, StepPlan
 from aang_core.randomness import seeded
 from aang_core.schedule import linear_warmup_decay
 from aang_core.session import Session
+from aang_core.stream import FusedBatch
 from aang_core.weighting import WeightState, observe, updated
 
 DEV_GRADIENT = "dev gradient"

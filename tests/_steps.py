@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import torch
 
-from aang_core.batching import FULL, BoundObjective, FusedBatch, Piece, fuse, pack, prepare
+from aang_core.batching import BoundObjective, Piece, fuse, pack, prepare
 from aang_core.binding import settings_of
 from aang_core.config import Meta
 from aang_core.dev_gradient import DevGradient
@@ -16,6 +16,7 @@ from aang_core.primitives import load_factory
 from aang_core.protocols import Binding
 from aang_core.registry import load_registry
 from aang_core.rows import Origin
+from aang_core.stream import FULL, FusedBatch
 from aang_core.testing import tiny_backbone, tiny_task
 
 MIXED = (

@@ -8,8 +8,8 @@ from aang_text.attention import make_plan, packed_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aang_core.batching import RowRule
 from aang_core.errors import ModelError
+from aang_core.stream import RowRule
 
 CPU = torch.device("cpu")
 

@@ -12,10 +12,11 @@ from _families import PACKED, PADDED, save_family
 from aang_text import probes
 from aang_text.backbone import load
 
-from aang_core.batching import FusedBatch, RowRule, pack_rows, plain_batch
+from aang_core.batching import pack_rows, plain_batch
 from aang_core.errors import ModelError
 from aang_core.protocols import Backbone, BackboneSettings
 from aang_core.rows import Origin
+from aang_core.stream import FusedBatch, RowRule
 
 TEXTS = [
     "The with statement wraps a block.",

@@ -4,7 +4,7 @@ import attrs
 import pytest
 import torch
 
-from aang_core.batching import BoundObjective, Piece, RowRule, pack, prepare
+from aang_core.batching import BoundObjective, Piece, pack, prepare
 from aang_core.binding import settings_of
 from aang_core.degenerate import (
     copied_positions,
@@ -18,6 +18,7 @@ from aang_core.primitives import load_factory
 from aang_core.protocols import Binding
 from aang_core.registry import load_registry
 from aang_core.rows import Targets
+from aang_core.stream import RowRule
 from aang_core.testing import tiny_backbone, tiny_source, tiny_task
 
 REGISTRY = load_registry()

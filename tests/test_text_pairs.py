@@ -10,13 +10,14 @@ from aang_text.outputs.contrast import Contrastive, FirstSentence, QuickThoughts
 from aang_text.outputs.structure import AdjacentSentence, NextSentence, SentenceOrder
 from aang_text.outputs.supervised import Supervised
 
-from aang_core.batching import FULL, BoundObjective, Piece, Segment, fuse, pack
+from aang_core.batching import BoundObjective, Piece, fuse, pack
 from aang_core.end_task import EndTask
 from aang_core.errors import ConfigError, PluginError, TaskError
 from aang_core.heads import Heads
 from aang_core.micro_batches import cut_rows
 from aang_core.protocols import Binding
 from aang_core.rows import Hidden, Layout, Origin, Row
+from aang_core.stream import FULL, Segment
 from aang_core.testing import tiny_backbone, tiny_source, tiny_task
 
 BACKBONE = tiny_backbone(torch.float64)

@@ -11,11 +11,12 @@ from aang_vision.files import read_array, read_images
 from aang_vision.representations import neighbourhood
 from aang_vision.transforms import MaskPatches, NoisePatches, Shift
 
-from aang_core.batching import FULL, FusedBatch, RowRule, plain_batch
+from aang_core.batching import plain_batch
 from aang_core.end_task import EndTask
 from aang_core.errors import ConfigError, ModelError, TaskError
 from aang_core.protocols import BackboneSettings
 from aang_core.rows import Origin
+from aang_core.stream import FULL, FusedBatch, RowRule
 
 
 def test_rows_do_not_see_each_other_and_short_rows_change_nothing():

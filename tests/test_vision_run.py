@@ -13,7 +13,7 @@ from aang_cli.main import main
 from click.testing import CliRunner
 
 import aang_core
-from aang_core.batching import FULL, Piece, fuse, pack, prepare
+from aang_core.batching import Piece, fuse, pack, prepare
 from aang_core.config import Meta
 from aang_core.dev_gradient import DevGradient
 from aang_core.end_task import EndTask
@@ -21,6 +21,7 @@ from aang_core.fused import disagreement, fused
 from aang_core.heads import Heads
 from aang_core.metagrad import Model, looped
 from aang_core.protocols import BackboneSettings, Binding
+from aang_core.stream import FULL
 
 IDS = (
     "task/mask-patches/bidirectional/patch-denoise",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aang_core.batching import FusedBatch, RowRule, row_rules
+from aang_core.batching import row_rules
 from aang_core.contracts.data import tiny_backbone, tiny_packed, tiny_source
 from aang_core.contracts.tiny import rule_mask
 from aang_core.contracts.tools import expect, expect_same, made, quiet, seeded
 from aang_core.primitives import Primitive
 from aang_core.protocols import Binding, BoundRepresentation
+from aang_core.stream import FusedBatch, RowRule
 
 TAGS = ("full", "causal", "anticausal", "matrix", "order")
 _LAYERS = 2

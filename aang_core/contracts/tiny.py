@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aang_core.batching import FusedBatch, RowRule, plain_batch
+from aang_core.batching import plain_batch
 from aang_core.rows import Hidden, Origin, Row
+from aang_core.stream import FusedBatch, RowRule
 
 if TYPE_CHECKING:
     from aang_core.task import Task

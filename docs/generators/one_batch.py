@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from aang_core.assembly import bind_objectives, load_backbone, settle
-from aang_core.batching import FusedBatch
 from aang_core.config import RunConfig
 from aang_core.fused import fused
 from aang_core.metagrad import Alignment
@@ -18,6 +17,7 @@ from aang_core.processes import Processes
 from aang_core.registry import Registry
 from aang_core.session import Session, build_session
 from aang_core.space import resolve_space
+from aang_core.stream import FusedBatch
 from aang_core.weighting import observe, updated
 
 SETTINGS = {

@@ -18,7 +18,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from aang_core.batching import FULL, Piece, fuse, pack, row_rules
+from aang_core.batching import Piece, fuse, pack, row_rules
 from aang_core.dev_gradient import evaluating
 from aang_core.end_task import EndTask
 from aang_core.engine import Engine
@@ -31,6 +31,7 @@ from aang_core.randomness import generator, seeded
 from aang_core.rows import Row
 from aang_core.selection.pools import Pool, target_pool
 from aang_core.selection.selectors import SelectionGround, Window
+from aang_core.stream import FULL
 from aang_core.task import Task
 
 _TARGET = 0  # the target's loss; that of pool k is k + 1

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from aang_core.batching import FusedBatch, RowRule
 from aang_core.errors import ModelError
 from aang_core.protocols import BackboneSettings
 from aang_core.rows import Hidden, Origin, Row
+from aang_core.stream import FusedBatch, RowRule
 from aang_text import attention, probes
 from aang_text.checkpoint import Checkpoint, device_named, open_checkpoint, quiet
 from aang_text.classifier import ClassifierHead, export_model, exported_logits, make_head

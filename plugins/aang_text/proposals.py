@@ -15,12 +15,13 @@ import attrs
 import torch
 from torch import Generator, Tensor, nn
 
-from aang_core.batching import FULL, BoundObjective, FusedBatch, fuse, pack_rows, prepare
+from aang_core.batching import BoundObjective, fuse, pack_rows, prepare
 from aang_core.dev_gradient import evaluating
 from aang_core.errors import ConfigError, ModelError, TaskError
 from aang_core.evaluation import by_length
 from aang_core.protocols import BackboneSettings, Binding, BoundSource
 from aang_core.rows import Layout, Row
+from aang_core.stream import FULL, FusedBatch
 from aang_text.outputs.vocabulary import IDS, Denoise
 from aang_text.representations import bidirectional
 from aang_text.sources import CorpusTexts, TaskTexts, distinct

@@ -11,11 +11,11 @@ import torch
 from aang_text.checkpoint import device_named
 from torch import Tensor, nn
 
-from aang_core.batching import FusedBatch
 from aang_core.errors import ModelError, did_you_mean
 from aang_core.protocols import BackboneSettings
 from aang_core.randomness import seeded
 from aang_core.rows import Hidden, Origin, Row
+from aang_core.stream import FusedBatch
 from aang_vision import images
 from aang_vision.encoder import ImageHead, PatchEncoder, Shape, encode
 from aang_vision.exported import ExportedImages, export_model
