@@ -36,9 +36,8 @@ from aang_core.protocols import Backbone, BackboneSettings, Binding, BoundSource
 from aang_core.registry import Registry
 from aang_core.selection.selected_rows import check_selection, load_selected
 from aang_core.space import resolve_space
-from aang_core.split_anew import split_anew
 from aang_core.task import Task, load_task
-from aang_core.task_splits import draw_train_rows
+from aang_core.task_draws import draw_train_rows, split_anew
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from aang_core.deduplication import NEAR, joined, near_duplicates, passages_in, word_count
+from aang_core.deduplication import (
+    NEAR,
+    joined,
+    near_duplicates,
+    passages_in,
+    rows_seen_in,
+    texts_of,
+    word_count,
+)
 from aang_core.errors import TaskError
 from aang_core.protocols import Backbone
 from aang_core.rows import Origin
@@ -23,7 +31,6 @@ from aang_core.task import Task
 from aang_core.task_files import SUFFIXES, Faults, read_table
 from aang_core.task_sources import HF
 from aang_core.task_spec import LABEL
-from aang_core.task_splits import rows_seen_in, texts_of
 
 UNASKED_BYTES = 64 * 2**20
 """Corpora up to this size are searched for test texts in every run; larger ones only by `aang audit`."""
@@ -60,7 +67,7 @@ def audit_task(task: Task, thorough: bool = True) -> dict[str, Any]:
 
     :param thorough: whatever the size; else what would take long is None (`UNASKED_BYTES`, `UNASKED_ROWS`).
     :return: ``splits`` rows of each; ``in_train`` dev and test rows whose text stands in train word for word
-        (`task_splits.normalised`); ``near`` those that do so nearly (`near_duplicates`), exact ones left out;
+        (`deduplication.normalised`); ``near`` those that do so nearly (`near_duplicates`), exact ones left out;
         ``duplicates`` rows of each split that repeat an earlier one; ``conflicts`` texts with several labels;
         ``labels`` rows of each class (regression: the range); ``lengths`` words a text; ``external`` dev and test
         rows that stand in each corpus; ``fingerprint`` of dev and test, equal for equal data.

@@ -6,12 +6,11 @@ Fixed letters: A and B examples, F features. An example is a text, or a tuple of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-
-from aang_core.task_splits import normalised
 
 NEAR = 0.75
 """Jaccard similarity from which two texts count as nearly equal: one word of about twelve may differ."""
@@ -22,6 +21,35 @@ SHORTEST_PASSAGE = 5
 # Scripts without blanks (Chinese, Japanese) would make one word of a whole sentence, so each sign is a word there.
 _WORD = r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+"
 _BETWEEN = " \u241f "  # what joins the parts of a pair; not a word, so it is no feature
+
+
+def texts_of(values: Sequence[Any]) -> list[str]:
+    """A column as texts; the words of a token task's rows are joined."""
+    return [" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in values]
+
+
+def normalised(example: Any) -> Any:
+    """A text, or several, in the form in which equal texts are equal: NFKC, case-folded, single blanks."""
+    if isinstance(example, str):
+        return " ".join(unicodedata.normalize("NFKC", example).casefold().split())
+    return tuple(normalised(part) for part in example)
+
+
+def rows_seen_in(train: Iterable[Any], other: Iterable[Any]) -> list[bool]:
+    """For each of `other` whether it stands in `train`, by `normalised`; pairs are tuples of texts."""
+    seen = {normalised(example) for example in train}
+    return [normalised(example) in seen for example in other]
+
+
+def repeats_together(columns: Sequence[Sequence[Any]]) -> list[list[int]]:
+    """Row numbers, those of equal inputs (by `normalised`) in one list; lists and rows in the order of the rows.
+
+    :param columns: the inputs, a list of rows for each.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for row, example in enumerate(zip(*map(texts_of, columns), strict=True)):
+        groups.setdefault(normalised(example), []).append(row)
+    return list(groups.values())
 
 
 def joined(example: Any) -> str:

@@ -48,7 +48,7 @@ class Answered(Protocol):
 
     @property
     def kind(self) -> str:
-        """One of `task.KINDS`."""
+        """One of `task_spec.KINDS`."""
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,29 +12,11 @@ from aang_core.errors import TaskError, nearest
 from aang_core.task_files import SUFFIXES, Faults, Table
 from aang_core.task_labels import Labels, encode_labels, raw_labels
 from aang_core.task_sources import HF, check_columns, read_splits
-from aang_core.task_spec import (
-    CORRELATIONS,
-    KINDS,
-    LABEL,
-    METRICS,
-    TaskSpec,
-    read_spec,
-)
-from aang_core.task_splits import (
-    draw_train_rows,
-    labels_together,
-    repeats_together,
-    rows_seen_in,
-    split_rows,
-)
+from aang_core.task_spec import CORRELATIONS, LABEL, TaskSpec, read_spec
+from aang_core.task_splits import Rows, with_missing_splits
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-__all__ = ["KINDS", "METRICS", "Task", "draw_train_rows", "load_task", "rows_seen_in"]
-
-SHARE = 0.15
-"""Of the labelled rows, what goes into each split that aang has to make."""
 
 FOUND_UNASKED = ("in-domain",)
 """Corpora that lie in a task's folder as NAME.txt and need no mention."""
@@ -45,8 +26,8 @@ FOUND_UNASKED = ("in-domain",)
 class Task:
     """An end-task.
 
-    :param kind: one of `KINDS`.
-    :param metric: one of `METRICS`, the one that dev chooses by; ``f1`` is macro-F1.
+    :param kind: one of `task_spec.KINDS`.
+    :param metric: one of `task_spec.METRICS`, the one that dev chooses by; ``f1`` is macro-F1.
     :param splits: ``train``, ``dev`` and, where there is one, ``test``; columns are the roles that the encoder
         reads (``text``, ``text_pair``, …) and ``label``: an int (index into `label_names`) for classes, a float for
         regression, C zeros and ones for multilabel, one int a word for token tasks (whose first input is a list of
@@ -166,7 +147,7 @@ def _read_task(spec: TaskSpec, reads: Sequence[str]) -> Task:
     faults.raise_any(f"task {name!r}")
     for split, values in labels.splits.items():
         rows[split][LABEL] = values
-    made, remarks = _complete(rows, labels)
+    made, remarks = with_missing_splits(rows, labels)
     kept = tuple(remark for table in tables.values() for remark in table.remarks)
     return Task(
         name=name,
@@ -230,57 +211,6 @@ def _metric(spec: TaskSpec, kind: str) -> str:
             f"expected one of: {', '.join(fitting)}"
         )
     return metric
-
-
-Rows = dict[str, dict[str, list[Any]]]
-
-
-def _complete(rows: Rows, labels: Labels) -> tuple[Rows, tuple[str, ...]]:
-    """Make the splits that are missing, by class, and say so. Equal texts stay together, so that none leaks.
-
-    :raises TaskError: where a class of a single file has fewer than three examples.
-    """
-    if "dev" in rows:
-        return rows, () if "test" in rows else ("there is no test split: scores are those of dev",)
-    train = rows["train"]
-    groups = repeats_together([values for column, values in train.items() if column != LABEL])
-    keys = labels_together(labels.kind, labels.splits["train"], groups)
-    new = ("dev",) if "test" in rows else ("dev", "test")
-    _check_enough(labels, keys, new)
-    parts = [
-        sorted(row for group in part for row in groups[group])
-        for part in split_rows(labels.kind, keys, [SHARE] * len(new))
-    ]
-    made = {
-        split: {column: [values[i] for i in part] for column, values in train.items()}
-        for split, part in zip(("train", *new), parts, strict=True)
-    }
-    sizes = ", ".join(f"{split} {len(part)}" for split, part in zip(made, parts, strict=True))
-    how = "by class" if labels.kind == "class" else "at random"
-    remark = f"train was split {how}, always in the same way: {sizes}"
-    if repeats := len(labels.splits["train"]) - len(groups):
-        remark += f"; {repeats} repeats of a text were kept in one split with it"
-    return {**made, **({"test": rows["test"]} if "test" in rows else {})}, (remark,)
-
-
-def _check_enough(labels: Labels, keys: Sequence[Any], new: Sequence[str]) -> None:
-    """Whether splits can be made: `keys` has a label for each different text."""
-    least = 2 if labels.kind != "class" else 1
-    if len(new) == 2:
-        least = 3
-        counts = Counter(keys) if labels.kind == "class" else Counter()
-        classes = set(labels.splits["train"]) if labels.kind == "class" else ()
-        small = [f"{labels.names[i]} ({counts[i]})" for i in sorted(classes) if counts[i] < least]
-        if small:
-            raise TaskError(
-                "one single file is split by class into train, dev and test, so every class needs at "
-                f"least {least} examples with different texts; too small: {', '.join(small)}. Add examples, or "
-                "give the splits as files"
-            )
-    if len(keys) <= least:
-        raise TaskError(
-            f"{len(keys)} labelled example(s) with different texts are too few to make {' and '.join(new)} from"
-        )
 
 
 def _datasets(rows: Rows) -> dict[str, Dataset]:

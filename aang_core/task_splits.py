@@ -1,25 +1,29 @@
-"""Drawing and splitting of step 2. In: labels or a `Task`. Out: row numbers, or the `Task` with fewer labels.
+"""Splitting of step 2. In: rows and their labels. Out: the row numbers of each part, or the splits that were missing.
 
-Everything is deterministic: a seed is an argument, and the rows of a draw keep their order.
+Everything is deterministic: a generator is an argument, and the rows of a draw keep their order.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import attrs
 import numpy as np
 
+from aang_core.deduplication import repeats_together
 from aang_core.errors import TaskError
-
-if TYPE_CHECKING:
-    from aang_core.task import Task
+from aang_core.task_labels import Labels
+from aang_core.task_spec import LABEL
 
 SPLIT_SEED = 0
 """Splits that aang makes are the same in every run, whatever the run's seed."""
+
+SHARE = 0.15
+"""Of the labelled rows, what goes into each split that aang has to make."""
+
+Rows = dict[str, dict[str, list[Any]]]
+"""Values by split and column."""
 
 
 def share_out(counts: Sequence[int], size: int, least: int = 1) -> list[int]:
@@ -128,17 +132,6 @@ def split_rows(
     return [rest, *parts]
 
 
-def repeats_together(columns: Sequence[Sequence[Any]]) -> list[list[int]]:
-    """Row numbers, those of equal inputs (by `normalised`) in one list; lists and rows in the order of the rows.
-
-    :param columns: the inputs, a list of rows for each.
-    """
-    groups: dict[Hashable, list[int]] = {}
-    for row, example in enumerate(zip(*map(texts_of, columns), strict=True)):
-        groups.setdefault(normalised(example), []).append(row)
-    return list(groups.values())
-
-
 def labels_together(kind: str, labels: Sequence[Any], groups: Sequence[Sequence[int]]) -> list[Any]:
     """A label to split each group of rows by: where its rows contradict each other, the rarest class, or all labels."""
     if kind == "class":
@@ -162,51 +155,50 @@ def _leaving_one(keys: Sequence[Hashable], size: int, generator: np.random.Gener
     return [open_[i] for i in draw_by_class([keys[row] for row in open_], size, generator)]
 
 
-def draw_train_rows(task: Task, rows: int, seed: int) -> Task:
-    """Keep `rows` labelled training rows and make the other ones unlabelled, as ``--train-rows`` asks.
+def with_missing_splits(rows: Rows, labels: Labels) -> tuple[Rows, tuple[str, ...]]:
+    """Make dev, and test with it, out of train where there is no dev. Equal texts stay together, so that none leaks.
 
-    The draw depends on the task, `rows` and `seed` alone, so every method sees the same rows.
-
-    :param rows: how many; 0 keeps all.
-    :raises TaskError: where there are fewer rows, or more classes than `rows`.
+    :return: the rows of every split, and remarks that say what was done.
+    :raises TaskError: where a class of a single file has fewer than three examples.
     """
-    from datasets import concatenate_datasets
+    if "dev" in rows:
+        return rows, () if "test" in rows else ("there is no test split: scores are those of dev",)
+    train = rows["train"]
+    groups = repeats_together([values for column, values in train.items() if column != LABEL])
+    keys = labels_together(labels.kind, labels.splits["train"], groups)
+    new = ("dev",) if "test" in rows else ("dev", "test")
+    _check_enough(labels, keys, new)
+    parts = [
+        sorted(row for group in part for row in groups[group])
+        for part in split_rows(labels.kind, keys, [SHARE] * len(new))
+    ]
+    made = {
+        split: {column: [values[i] for i in part] for column, values in train.items()}
+        for split, part in zip(("train", *new), parts, strict=True)
+    }
+    sizes = ", ".join(f"{split} {len(part)}" for split, part in zip(made, parts, strict=True))
+    how = "by class" if labels.kind == "class" else "at random"
+    remark = f"train was split {how}, always in the same way: {sizes}"
+    if repeats := len(labels.splits["train"]) - len(groups):
+        remark += f"; {repeats} repeats of a text were kept in one split with it"
+    return {**made, **({"test": rows["test"]} if "test" in rows else {})}, (remark,)
 
-    train = task.splits["train"]
-    if rows == 0:
-        return task
-    labels = train["label"][:]
-    classes = len(set(labels)) if task.kind == "class" else 1
-    if not classes <= rows <= len(labels):
+
+def _check_enough(labels: Labels, keys: Sequence[Any], new: Sequence[str]) -> None:
+    """Whether splits can be made: `keys` has a label for each different text."""
+    least = 2 if labels.kind != "class" else 1
+    if len(new) == 2:
+        least = 3
+        counts = Counter(keys) if labels.kind == "class" else Counter()
+        classes = set(labels.splits["train"]) if labels.kind == "class" else ()
+        small = [f"{labels.names[i]} ({counts[i]})" for i in sorted(classes) if counts[i] < least]
+        if small:
+            raise TaskError(
+                "one single file is split by class into train, dev and test, so every class needs at "
+                f"least {least} examples with different texts; too small: {', '.join(small)}. Add examples, or "
+                "give the splits as files"
+            )
+    if len(keys) <= least:
         raise TaskError(
-            f"cannot draw {rows} training rows from task {task.name!r}; expected from {classes} "
-            f"(one of each class) to {len(labels)} (the whole training split)"
+            f"{len(keys)} labelled example(s) with different texts are too few to make {' and '.join(new)} from"
         )
-    chosen = draw_labels(task.kind, labels, rows, np.random.default_rng(seed))
-    kept = set(chosen)
-    others = [row for row in range(len(labels)) if row not in kept]
-    unlabelled = task.unlabelled
-    if others:
-        hidden = train.select(others).remove_columns("label")
-        parts = [hidden] if unlabelled is None else [hidden, unlabelled]
-        unlabelled = concatenate_datasets(parts)
-    splits = {**task.splits, "train": train.select(chosen)}
-    return attrs.evolve(task, splits=splits, unlabelled=unlabelled)
-
-
-def texts_of(values: Sequence[Any]) -> list[str]:
-    """A column as texts; the words of a token task's rows are joined."""
-    return [" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in values]
-
-
-def normalised(example: Any) -> Any:
-    """A text, or several, in the form in which equal texts are equal: NFKC, case-folded, single blanks."""
-    if isinstance(example, str):
-        return " ".join(unicodedata.normalize("NFKC", example).casefold().split())
-    return tuple(normalised(part) for part in example)
-
-
-def rows_seen_in(train: Iterable[Any], other: Iterable[Any]) -> list[bool]:
-    """For each of `other` whether it stands in `train`, by `normalised`; pairs are tuples of texts."""
-    seen = {normalised(example) for example in train}
-    return [normalised(example) in seen for example in other]

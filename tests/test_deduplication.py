@@ -6,7 +6,15 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aang_core.deduplication import NEAR, joined, near_duplicates, passages_in, word_count
+from aang_core.deduplication import (
+    NEAR,
+    joined,
+    near_duplicates,
+    passages_in,
+    repeats_together,
+    rows_seen_in,
+    word_count,
+)
 
 words = st.sampled_from(["the", "cat", "sat", "on", "a", "mat", "and", "ran", "off", "Fast"])
 texts = st.lists(st.lists(words, min_size=1, max_size=9).map(" ".join), min_size=1, max_size=8)
@@ -67,3 +75,12 @@ def test_a_passage_far_into_a_long_corpus_is_found():
     corpus = [f"line {i} of a long text" for i in range(3000)]
     examples = ["LINE 2500 of a long text line 2501", "line 2500 of no text", ("x", corpus[7])]
     assert passages_in(examples, corpus) == [True, False, True]
+
+
+def test_texts_are_compared_without_case_width_and_blanks():
+    assert rows_seen_in(["A  text\n", "ﬁne"], ["a text", "fine", "other"]) == [True, True, False]
+    assert rows_seen_in([("a", "b")], [("A", "b"), ("ab", "")]) == [True, False]
+
+
+def test_repeats_share_a_group_whether_words_or_a_text():
+    assert repeats_together([[["a", "B"], ["A b", "c"], ["a b"]]]) == [[0, 2], [1]]

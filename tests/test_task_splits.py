@@ -9,15 +9,13 @@ from _tasks import write_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aang_core.deduplication import repeats_together
 from aang_core.errors import TaskError
 from aang_core.task import Task, load_task
 from aang_core.task_splits import (
     draw_by_class,
     draw_covering,
-    draw_train_rows,
     labels_together,
-    repeats_together,
-    rows_seen_in,
     share_out,
     split_rows,
 )
@@ -63,34 +61,6 @@ def test_covering_draws_hold_every_label(sets):
     assert set().union(*(sets[row] for row in rows)) == set().union(*sets)
 
 
-def make_task(labels: list[int]) -> Task:
-    from datasets import Dataset
-
-    train = Dataset.from_dict({"text": [f"t{i}" for i in range(len(labels))], "label": labels})
-    names = tuple(str(i) for i in range(max(labels) + 1))
-    splits = {"train": train, "dev": train}
-    return Task(name="toy", kind="class", metric="f1", splits=splits, label_names=names)
-
-
-def test_training_rows_are_drawn_anew_for_each_seed_and_the_others_stay_as_texts():
-    task = make_task([0] * 30 + [1] * 9 + [2])
-    drawn = draw_train_rows(task, 8, seed=1)
-    assert Counter(drawn.splits["train"]["label"]) == {0: 6, 1: 1, 2: 1}
-    assert drawn.unlabelled.column_names == ["text"]
-    kept, hidden = drawn.splits["train"]["text"][:], drawn.unlabelled["text"][:]
-    assert sorted(kept + hidden) == sorted(task.splits["train"]["text"])
-    assert draw_train_rows(task, 8, seed=1).splits["train"]["text"][:] == kept
-    assert draw_train_rows(task, 8, seed=2).splits["train"]["text"][:] != kept
-    assert len(draw_train_rows(drawn, 4, seed=1).unlabelled) == 36
-    assert draw_train_rows(task, 0, seed=1) is task
-
-
-@pytest.mark.parametrize("rows", [-1, 2, 41])
-def test_impossible_draws_say_what_is_possible(rows):
-    with pytest.raises(TaskError, match=f"cannot draw {rows} .* from 3 .* to 40"):
-        draw_train_rows(make_task([0] * 30 + [1] * 9 + [2]), rows, seed=0)
-
-
 def test_repeats_are_split_by_the_rarest_class_or_all_labels():
     groups = repeats_together([["A b", "c", "a  B", "c"], ["x", "y", "x", "z"]])
     assert groups == [[0, 2], [1], [3]]
@@ -99,7 +69,6 @@ def test_repeats_are_split_by_the_rarest_class_or_all_labels():
     assert labels_together("multilabel", flags, groups) == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
     assert labels_together("token", [[1], [2], [3], [4]], groups) == [[1, 3], [2], [4]]
     assert labels_together("regression", [0.5, 1.0, 2.0, 3.0], groups) == [0.5, 1.0, 3.0]
-    assert repeats_together([[["a", "B"], ["A b", "c"], ["a b"]]]) == [[0, 2], [1]]
 
 
 def read(path: Path) -> Task:
@@ -141,8 +110,3 @@ def test_repeats_of_one_text_do_not_make_a_class_large_enough(tmp_path):
     write_split(tmp_path, "all", [*rows, *same])
     with pytest.raises(TaskError, match=r"at least 3 examples with different texts; .*: b \(2\)"):
         read(tmp_path / "all.jsonl")
-
-
-def test_texts_are_compared_without_case_width_and_blanks():
-    assert rows_seen_in(["A  text\n", "ﬁne"], ["a text", "fine", "other"]) == [True, True, False]
-    assert rows_seen_in([("a", "b")], [("A", "b"), ("ab", "")]) == [True, False]

@@ -16,7 +16,7 @@ import attrs
 import numpy as np
 
 from aang_core.auxiliary import load_auxiliary
-from aang_core.deduplication import SHORTEST_PASSAGE, joined, word_count
+from aang_core.deduplication import SHORTEST_PASSAGE, joined, texts_of, word_count
 from aang_core.errors import TaskError
 from aang_core.protocols import Backbone
 from aang_core.randomness import derived_seed
@@ -25,7 +25,6 @@ from aang_core.rows import Origin, Row, lay_on_words
 from aang_core.task import Task
 from aang_core.task_files import SUFFIXES
 from aang_core.task_spec import LABEL
-from aang_core.task_splits import texts_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

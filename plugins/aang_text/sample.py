@@ -20,9 +20,11 @@ from pathlib import Path
 import attrs
 import numpy as np
 
+from aang_core.deduplication import normalised
 from aang_core.errors import TaskError
 from aang_core.task import Task
-from aang_core.task_splits import SPLIT_SEED, draw_by_class, normalised
+from aang_core.task_splits import SPLIT_SEED, draw_by_class
+from aang_text.stored import user_cache
 
 PARTS = {
     "text": "string re difflib textwrap stringprep rlcompleter codecs encodings gettext locale html xml "
@@ -177,9 +179,8 @@ def _corpus_file() -> Path:
 
     :raises TaskError: where the cache cannot be written.
     """
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     version = sysconfig.get_python_version()
-    target = cache_home / "aang" / f"sample-python-{version}" / "in-domain.txt"
+    target = user_cache() / f"sample-python-{version}" / "in-domain.txt"
     content = corpus_text().encode()
     try:
         if target.is_file() and target.read_bytes() == content:

@@ -1,13 +1,14 @@
-"""Splits drawn anew: pooled, without repeats, another way for each seed, the same for every method."""
+"""Training rows drawn in proportion; splits drawn anew, without repeats, another way for each seed."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from _tasks import write_split
 
 from aang_core.errors import TaskError
-from aang_core.split_anew import split_anew
 from aang_core.task import Task, load_task
+from aang_core.task_draws import draw_train_rows, split_anew
 
 
 def task_of(folder: Path, rows: dict[str, list[tuple[str, str]]]) -> Task:
@@ -58,5 +59,35 @@ def test_unlabelled_test_rows_are_not_pooled(tmp_path):
 
 def test_too_few_texts(tmp_path):
     task = task_of(tmp_path, {"train": [("one", "a"), ("two", "b")], "dev": [("one", "a")]})
-    with pytest.raises(TaskError, match="cannot be split anew: 2 distinct labelled texts leave no"):
+    with pytest.raises(
+        TaskError, match="cannot be split anew: 2 distinct labelled examples leave no"
+    ):
         split_anew(task, 0.3, 0.3, seed=0)
+
+
+def make_task(labels: list[int]) -> Task:
+    from datasets import Dataset
+
+    train = Dataset.from_dict({"text": [f"t{i}" for i in range(len(labels))], "label": labels})
+    names = tuple(str(i) for i in range(max(labels) + 1))
+    splits = {"train": train, "dev": train}
+    return Task(name="toy", kind="class", metric="f1", splits=splits, label_names=names)
+
+
+def test_training_rows_are_drawn_anew_for_each_seed_and_the_others_stay_as_texts():
+    task = make_task([0] * 30 + [1] * 9 + [2])
+    drawn = draw_train_rows(task, 8, seed=1)
+    assert Counter(drawn.splits["train"]["label"]) == {0: 6, 1: 1, 2: 1}
+    assert drawn.unlabelled.column_names == ["text"]
+    kept, hidden = drawn.splits["train"]["text"][:], drawn.unlabelled["text"][:]
+    assert sorted(kept + hidden) == sorted(task.splits["train"]["text"])
+    assert draw_train_rows(task, 8, seed=1).splits["train"]["text"][:] == kept
+    assert draw_train_rows(task, 8, seed=2).splits["train"]["text"][:] != kept
+    assert len(draw_train_rows(drawn, 4, seed=1).unlabelled) == 36
+    assert draw_train_rows(task, 0, seed=1) is task
+
+
+@pytest.mark.parametrize("rows", [-1, 2, 41])
+def test_impossible_draws_say_what_is_possible(rows):
+    with pytest.raises(TaskError, match=f"cannot draw {rows} .* from 3 .* to 40"):
+        draw_train_rows(make_task([0] * 30 + [1] * 9 + [2]), rows, seed=0)
