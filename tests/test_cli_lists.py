@@ -195,8 +195,9 @@ def test_every_help_has_an_example(command):
     assert f"aang {command}" in done.stdout
 
 
-def test_the_root_help_lists_every_command():
+def test_the_root_help_lists_every_command_with_a_whole_sentence():
     text = _aang("--help").stdout
+    assert "..." not in text.partition("Commands:")[2]
     assert "Example:" in text
     assert all(command in text for command in COMMANDS)
 

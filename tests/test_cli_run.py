@@ -150,8 +150,9 @@ def test_a_dry_run_plans_and_writes_nothing(method, task, tmp_path, monkeypatch)
 
 
 def test_the_plan_for_people(task):
-    done = aang("run", "--task", task, "--dry-run", *flags())
+    done = aang("run", "--task", task, "--dry-run", "--processes", 2, *flags())
     assert done.exit_code == 0, done.stderr
+    assert done.stdout.count("Plan of") == 1  # and not one from each process
     for word in ("24 of td", "steps", "tokens", "minutes", "memory", "disk"):
         assert word in done.stdout
     assert "estimate" in done.stderr
@@ -223,6 +224,7 @@ def test_regression_predicts_a_value(tmp_path):
         (["{run}", "nowhere.txt"], "cannot read nowhere.txt"),
         (["{run}", "-", "--seed", "9"], "no seed 9; it has 0, 1"),
         (["{run}", "-", "--device", "nonsense"], "no device 'nonsense'"),
+        (["{run}", "-", "--out", "{run}/config.toml/answers.jsonl"], "cannot write"),
     ],
 )
 def test_what_cannot_be_predicted_is_said(arguments, said, trained):

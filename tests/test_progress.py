@@ -36,7 +36,7 @@ def test_a_run_whose_dev_is_never_finite_says_so_and_its_history_is_strict_json(
     wild = {"lr": 1e30, "head_lr": 1e30, "warmup": 0.0, "max_steps": 3, "eval_every": 1}
     with (
         pytest.raises(RunError, match=r"dev pearson was not finite .* in any of 3 evaluations"),
-        ProgressBar(1) as bar,
+        ProgressBar() as bar,
     ):
         aang.run(
             task=str(task),
@@ -49,6 +49,13 @@ def test_a_run_whose_dev_is_never_finite_says_so_and_its_history_is_strict_json(
     losses = [json.loads(line, parse_constant=refuse)["losses"]["end-task"] for line in lines]
     assert len(losses) == 3
     assert None in losses
+
+
+def test_a_bar_shows_names_as_they_are(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a console takes it for a terminal
+    with ProgressBar() as bar:
+        bar.on_preparation("reading [/b] of [red]", 0, 2)
+    assert "reading [/b] of [red]" in capsys.readouterr().err
 
 
 def test_time_adds_up_over_interruptions():

@@ -10,6 +10,7 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
+    from aang_core.config import RunConfig
     from aang_core.registry import Registry
     from aang_core.task import Task
 
@@ -17,8 +18,20 @@ if TYPE_CHECKING:
 @click.command("audit")
 @click.argument("task")
 @click.option("--strict", is_flag=True, help="Exit with 1 where something was found.")
-@click.option("--model", default="", help="Also count this encoder's tokens, and what is cut off.")
-@click.option("--max-length", type=click.IntRange(2), default=128, show_default=True)
+@click.option(
+    "--model",
+    metavar="MODEL",
+    default="",
+    help="Also count this encoder's tokens, and what is cut off.",
+)
+@click.option(
+    "--max-length",
+    metavar="N",
+    type=click.IntRange(2),
+    default=128,
+    show_default=True,
+    help="Longest row, in positions, with --model.",
+)
 @options.external
 @options.as_json
 @options.plugins
@@ -31,9 +44,11 @@ def command(
     max_length: int,
     external: tuple[str, ...],
     as_json: bool,
-    plugins: str,
+    plugins: tuple[str, ...],
 ) -> None:
-    """Find leaks between splits, repeats, contradicting labels, imbalance and lengths in TASK.
+    """Find leaks, repeats and contradictions in a task.
+
+    Counts labels and lengths, too. TASK is what `aang run --task` takes.
 
     \b
     Example:
@@ -64,7 +79,7 @@ def command(
 
 
 def _loaded(
-    config: Any, registry: Registry, with_model: bool, max_length: int
+    config: RunConfig, registry: Registry, with_model: bool, max_length: int
 ) -> tuple[Task, dict[str, dict[str, float]]]:
     """The task and, with a model, its token lengths."""
     import attrs

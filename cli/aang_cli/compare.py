@@ -15,17 +15,18 @@ from aang_cli import options, render
 if TYPE_CHECKING:
     from aang_core.compare import Comparison
 
-RUNS = click.Path(path_type=Path)
 _FIGURES = ("mean", "std", "delta", "p_value")
 
 
 @click.command("compare")
-@click.argument("runs", nargs=-1, required=True, type=RUNS, metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=options.PATH, metavar="RUN...")
 @options.as_json
 @click.option("--markdown", is_flag=True, help="Print a Markdown table.")
-@click.option("--csv", "csv_file", type=RUNS, metavar="FILE", help="Also write a CSV file.")
+@click.option("--csv", "csv_file", type=options.PATH, metavar="FILE", help="Also write a CSV file.")
 def command(runs: tuple[Path, ...], as_json: bool, markdown: bool, csv_file: Path | None) -> None:
-    """Compare finished runs over the same seeds; the first RUN is the baseline.
+    """Compare finished runs over the same seeds.
+
+    The first RUN is the baseline.
 
     \b
     Example:
@@ -108,8 +109,6 @@ def _markdown(cells: list[dict[str, str]]) -> str:
 
 def _write_csv(path: Path, found: Comparison) -> None:
     """A line a run and metric, with a column a seed."""
-    from aang_core.errors import RunError
-
     seeds = list(found.rows[0]["values"])
     head = ["run", "method", "space", "model", "split", "metric", *_FIGURES]
     head += [
@@ -132,7 +131,4 @@ def _write_csv(path: Path, found: Comparison) -> None:
             line += [(figures["detectable"] or {}).get("both"), (unseen or {}).get("mean")]
             line += [row["tokens"], row["seconds"], *(figures["values"][seed] for seed in seeds)]
             table.writerow(line)
-    try:
-        path.write_text(text.getvalue(), encoding="utf-8")
-    except OSError as cause:
-        raise RunError(f"cannot write {path}: {cause.strerror}") from cause
+    render.written(path, text.getvalue())

@@ -15,7 +15,7 @@ VARIABLE = "_AANG_COMPLETE"
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
-    """Print what a shell needs in order to complete `aang` commands.
+    """Print what a shell needs to complete `aang` commands.
 
     \b
     Example:

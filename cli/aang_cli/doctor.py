@@ -12,14 +12,17 @@ from aang_cli import options, render
 @click.command("doctor")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    metavar="DIR",
+    type=options.PATH,
     default=Path("runs"),
     show_default=True,
     help="Where runs are written.",
 )
 @options.as_json
 def command(out: Path, as_json: bool) -> None:
-    """Check this installation. Exits with 1 where something has to be mended, and says how.
+    """Check this installation.
+
+    Exits with 1 where something has to be mended, and says how.
 
     \b
     Example:

@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
-
 from aang_cli import render
 from aang_cli.interruption import Interruption
 from aang_cli.progress_bar import ProgressBar
-from aang_core.progress import Stopped
 from aang_core.registry import Registry
 from aang_core.selection.experiment import Overseer, run_experiment
 from aang_core.selection.tables import score_cells
@@ -22,26 +19,22 @@ class ExperimentBar(ProgressBar, Overseer):
     """The bars of the run under way, under one for the whole experiment."""
 
     def on_part(self, number: int, total: int, what: str) -> None:
-        for task in self._bar.task_ids[1:]:  # those of the run before
-            self._bar.remove_task(task)
-        if not self._bar.task_ids:
-            self._bar.add_task("", total=total, name="runs", state="")
-        self._bar.update(self._bar.task_ids[0], completed=number - 1, state=what)
+        for task in self._bars.task_ids[1:]:  # those of the run before
+            self._bars.remove_task(task)
+        if not self._bars.task_ids:
+            self._bars.add_task("", total=total, name="runs", state="")
+        self._bars.update(self._bars.task_ids[0], completed=number - 1, state=what)
         if not self._live:
             self.on_remark(f"run {number}/{total}: {what}")
 
 
 def carry_out(spec: Path, out: Path, resume: bool, as_json: bool, registry: Registry) -> None:
     """Run an experiment and print its results."""
+    again = shlex.join(["aang", "select", "--experiment", str(spec), "--out", str(out), "--resume"])
+    goodbye = f"interrupted; go on with\n  {again}"
     interruption = Interruption()
-    bar = ExperimentBar(1, interruption)
-    try:
-        with interruption, bar:
-            results = run_experiment(spec, out, registry, resume, bar)
-    except (KeyboardInterrupt, Stopped):
-        again = shlex.join(["aang", "select", "--experiment", str(spec), "--out", str(out)])
-        click.echo(f"interrupted; go on with\n  {again} --resume", err=True)
-        raise click.exceptions.Exit(interruption.exit_code) from None
+    with interruption.ending(lambda _: goodbye), ExperimentBar(interruption) as bar:
+        results = run_experiment(spec, out, registry, resume, bar)
     if as_json:
         render.document(results)
     else:

@@ -135,11 +135,10 @@ def _without_cuda(built: str | None) -> Finding:
 
 
 def _plugins() -> Iterator[Finding]:
-    from aang_core.discovery import allow_list
     from aang_core.registry import load_registry
 
     try:
-        registry = load_registry(allow_list(""))
+        registry = load_registry()
     except AangError as cause:
         yield Finding(
             "plugins", MEND, str(cause), "until then, AANG_PLUGINS=text leaves others out"

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+import click
+
+from aang_core.progress import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,6 +35,19 @@ class Interruption:
     def exit_code(self) -> int:
         """What a shell expects of a process that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (self.number or signal.SIGINT)
+
+    @contextmanager
+    def ending(self, goodbye: Callable[[BaseException], str]) -> Iterator[None]:
+        """Where a signal ends the block, the program exits with `exit_code`.
+
+        :param goodbye: what is said last, given what the signal raised.
+        """
+        try:
+            with self:
+                yield
+        except (KeyboardInterrupt, Stopped) as cause:
+            click.echo(goodbye(cause), err=True)
+            raise click.exceptions.Exit(self.exit_code) from None
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():  # others may set no handler

@@ -18,16 +18,29 @@ if TYPE_CHECKING:
 @click.command("list-objectives")
 @click.option(
     "--space",
+    metavar="SPACE",
     default="td+ed",
     show_default=True,
     shell_complete=completion.spaces,
     help="A space's name or TOML file.",
 )
-@click.option("--task", default="", help="Settle what depends on the data of this task.")
-@click.option("--model", default="", help="Settle what depends on the kind of encoder.")
+@click.option(
+    "--task",
+    metavar="TASK",
+    default="",
+    help="Settle what depends on the data of this task.",
+)
+@click.option(
+    "--model",
+    metavar="MODEL",
+    default="",
+    help="Settle what depends on the kind of encoder.",
+)
 @options.with_
 @options.external
-@click.option("--illegal", is_flag=True, help="The illegal combinations instead, with the reasons.")
+@click.option(
+    "--illegal", is_flag=True, help="List the illegal combinations instead, with the reasons."
+)
 @options.as_json
 @options.plugins
 def command(
@@ -38,7 +51,7 @@ def command(
     external: tuple[str, ...],
     illegal: bool,
     as_json: bool,
-    plugins: str,
+    plugins: tuple[str, ...],
 ) -> None:
     """List the legal objectives of a space.
 
@@ -114,7 +127,7 @@ def _warnings(
 
     given = {"task": task, "model": model, "external": corpora}
     try:
-        with ProgressBar(1) as bar:
+        with ProgressBar() as bar:
             return warnings_of(
                 RunConfig.from_mapping(given), space, registry, progress=bar.on_preparation
             )

@@ -5,18 +5,21 @@ from __future__ import annotations
 import click
 
 from aang_cli import options, render
+from aang_core.primitives import STAGES
 
 
 @click.command("list-primitives")
 @click.option(
     "--stage",
-    type=click.Choice(["data", "transform", "representation", "output"]),
-    help="Only this stage.",
+    type=click.Choice(STAGES),
+    help="Only this stage.  [default: all]",
 )
 @options.as_json
 @options.plugins
-def command(stage: str | None, as_json: bool, plugins: str) -> None:
-    """List the installed primitives: what an objective can be made of.
+def command(stage: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
+    """List the installed primitives.
+
+    An objective is made of one of each stage.
 
     \b
     Example:

@@ -10,8 +10,10 @@ from aang_cli import options, render
 @click.command("list-selectors")
 @options.as_json
 @options.plugins
-def command(as_json: bool, plugins: str) -> None:
-    """List the installed selectors: how `aang select` can rank the examples of other tasks.
+def command(as_json: bool, plugins: tuple[str, ...]) -> None:
+    """List the installed selectors.
+
+    Each is a way in which `aang select` can rank the examples of other tasks.
 
     \b
     Example:

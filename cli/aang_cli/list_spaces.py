@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("list-spaces")
 @options.as_json
 @options.plugins
-def command(as_json: bool, plugins: str) -> None:
+def command(as_json: bool, plugins: tuple[str, ...]) -> None:
     """List the named spaces and how many objectives each has.
 
     \b

@@ -1,7 +1,7 @@
 """The root command: finds subcommands when they are used, and turns mendable errors into messages.
 
-Exit codes: 0, 1 for an error that the user can mend, 2 for wrong usage, 130 when interrupted. Anything
-else is a bug and keeps its traceback.
+Exit codes: 0, 1 for an error that the user can mend, 2 for wrong usage, 130 or 143 when Ctrl-C or SIGTERM
+ended it. Anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -71,9 +71,11 @@ class RootGroup(LazyGroup):
 @click.group(cls=RootGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="aang")
 def main() -> None:
-    """Fine-tune an encoder together with automatically generated auxiliary objectives.
+    """Fine-tune an encoder together with auxiliary objectives that are composed automatically.
 
     \b
     Example:
       aang list-objectives --space td
+      aang run --space td --out runs/first
+      aang report runs/first
     """

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import click
 
 from aang_cli import completion, render
-from aang_core.discovery import allow_list
 from aang_core.registry import Registry, load_registry
+
+PATH = click.Path(path_type=Path)
+
+
+def _names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
+    """``"a, b"`` → ("a", "b")."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 plugins = click.option(
     "--plugins",
     metavar="A,B",
     default="",
+    callback=_names,
     help="Load only these plugins (also AANG_PLUGINS).  [default: all]",
 )
 with_ = click.option(
@@ -31,7 +41,6 @@ external = click.option(
     multiple=True,
     help="A corpus for a data source, such as in-domain=texts.txt; repeatable.",
 )
-
 aux_tasks = click.option(
     "--aux-task",
     "aux_tasks",
@@ -41,9 +50,20 @@ aux_tasks = click.option(
 )
 
 
-def registry_of(plugins: str) -> Registry:
-    """The registry of the allowed plugins; those that failed to import are remarked upon."""
-    registry = load_registry(allow_list(plugins))
+def assignments(example: str) -> Callable[[Any], Any]:
+    """The option ``--set``, whose values are the parameter `assignments`."""
+    return click.option(
+        "--set",
+        "assignments",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help=f"Any setting, such as {example}; repeatable.",
+    )
+
+
+def registry_of(plugins: Iterable[str]) -> Registry:
+    """The registry of the allowed plugins, all where none is named; those that fail to import are remarked upon."""
+    registry = load_registry(frozenset(plugins) or None)
     for failure in registry.failed:
         render.remark(f"warning: {failure}")
     return registry

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 @options.as_json
 @options.plugins
 @click.pass_context
-def command(ctx: click.Context, as_json: bool, plugins: str) -> None:
-    """List the installed plugins, and those that fail to import with the cause.
+def command(ctx: click.Context, as_json: bool, plugins: tuple[str, ...]) -> None:
+    """List the installed plugins.
+
+    Those that fail to import are there, with the cause.
 
     \b
     Example:
@@ -26,10 +28,9 @@ def command(ctx: click.Context, as_json: bool, plugins: str) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from aang_core.discovery import allow_list
     from aang_core.registry import load_registry
 
-    registry = load_registry(allow_list(plugins))
+    registry = load_registry(frozenset(plugins) or None)
     everyone: list[Plugin | FailedPlugin] = [*registry.plugins, *registry.failed]
     everyone.sort(key=lambda plugin: plugin.provenance)
     found = [_row(plugin, registry) for plugin in everyone]

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from aang_cli import options, render
-
-STAGES = ("data", "transform", "representation", "output")
+from aang_core.primitives import STAGES
 
 
 @click.command("new")
@@ -22,13 +21,14 @@ STAGES = ("data", "transform", "representation", "output")
     help="What kind of primitive it brings.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="The folder to make.  [default: aang-NAME]"
+    "--out", metavar="DIR", type=options.PATH, help="The folder to make.  [default: aang-NAME]"
 )
 @options.as_json
 def command(name: str, stage: str, out: Path | None, as_json: bool) -> None:
-    """Write a plugin package with one working primitive, its tests, a README and a CI file.
+    """Write a plugin package with one working primitive.
 
-    NAME is the primitive's, in kebab-case; the package is called aang-NAME.
+    Its tests, a README and a CI file come with it. NAME is the primitive's, in kebab-case; the package is called
+    aang-NAME.
 
     \b
     Example:

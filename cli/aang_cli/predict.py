@@ -16,15 +16,20 @@ _SHOWN = 60
 
 
 @click.command("predict")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=options.PATH)
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
-    "--seed", type=int, help="Whose model, in a run of several seeds.  [default: the first]"
+    "--seed",
+    metavar="N",
+    type=int,
+    help="Whose model, in a run of several seeds.  [default: the first]",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write jsonl to this new file instead."
+    "--out", metavar="FILE", type=options.PATH, help="Write jsonl to this new file instead."
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option(
+    "--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda."
+)
 @options.as_json
 @options.plugins
 def command(
@@ -34,7 +39,7 @@ def command(
     out: Path | None,
     device: str,
     as_json: bool,
-    plugins: str,
+    plugins: tuple[str, ...],
 ) -> None:
     """Label the texts in FILE with the model of RUN.
 
@@ -64,7 +69,7 @@ def command(
     rows = list(answers(found, table, examples, device))
     if out is not None:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        out.write_text("".join(lines), encoding="utf-8")
+        render.written(out, "".join(lines))
         render.remark(f"{len(rows)} answers in {out}")
     elif as_json:
         render.document(rows)

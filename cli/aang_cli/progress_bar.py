@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.progress import TaskID
@@ -19,68 +18,55 @@ if TYPE_CHECKING:
     from aang_core.trainer import StepRecord
 
 
-class ProgressBar(Watcher):
-    """A `Watcher` and a context manager; the bar is drawn inside the block.
+class ProgressBar(Bars, Watcher):
+    """A `Watcher` whose bar is drawn inside its block.
 
     :param interruption: what it hears of signals; the bar says when a step is under way that should end first.
     :ivar directory: the run directory, once it is settled.
     """
 
-    def __init__(self, seeds: int, interruption: Interruption | None = None) -> None:
-        self.seeds, self.interruption = seeds, interruption or Interruption()
+    def __init__(self, interruption: Interruption | None = None) -> None:
+        super().__init__("{task.fields[name]}")
+        self.interruption = interruption or Interruption()
         self.directory: Path | None = None
-        self._bars = Bars("{task.fields[name]}")
-        self._live, self._bar = self._bars.live, self._bars.progress
         self._latest = ""
         self._prepared: dict[str, TaskID] = {}
-
-    def __enter__(self) -> ProgressBar:
-        self._bar.start()
-        return self
 
     @property
     def stopping(self) -> bool:
         return self.interruption.number != 0
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def on_begin(self, directory: Path) -> None:
         self.directory = directory
 
     def on_preparation(self, what: str, done: int, total: int) -> None:
         if what not in self._prepared:
-            self._prepared[what] = self._bar.add_task("", total=total, name=what, state="")
+            self._prepared[what] = self._bars.add_task("", total=total, name=what, state="")
             if not self._live:
-                self._bars.say(f"{what} …")
+                self.on_remark(f"{what} …")
         task = self._prepared[what]
-        self._bar.update(task, completed=done, total=total, visible=done < total)
+        self._bars.update(task, completed=done, total=total, visible=done < total)
         if done == total:
             del self._prepared[what]
 
     def on_seed(self, session: Session) -> None:
         total = sum(steps for _, steps in phases(session))
-        self._task = self._bar.add_task("", total=total, name=f"seed {session.seed}", state="")
+        self._task = self._bars.add_task("", total=total, name=f"seed {session.seed}", state="")
         self._total = total
         if not self._live:
-            self._bars.say(f"seed {session.seed}: at most {total} steps")
+            self.on_remark(f"seed {session.seed}: at most {total} steps")
 
     def on_step(self, session: Session, record: StepRecord, progress: State) -> None:
         self.interruption.held = True
         self._latest = _losses(record)
         best = f"  best dev {session.task.metric} {_best(progress)}" if progress.evaluations else ""
-        self._bar.update(self._task, completed=progress.done, state=self._latest + best)
+        self._bars.update(self._task, completed=progress.done, state=self._latest + best)
 
     def on_evaluation(self, session: Session, progress: State) -> None:
         if self._live:
             return
         value = progress.evaluations[-1][session.task.metric]
-        self._bars.say(
+        self.on_remark(
             f"seed {session.seed}  step {progress.done}/{max(self._total, progress.done)}  {self._latest}  "
             f"dev {session.task.metric} {value:.4f}  best {_best(progress)}"
         )
@@ -89,9 +75,6 @@ class ProgressBar(Watcher):
         self.interruption.held = False
         if self.stopping:
             raise KeyboardInterrupt
-
-    def on_remark(self, remark: str) -> None:
-        self._bars.say(remark)
 
 
 def _best(progress: State) -> str:

@@ -6,9 +6,12 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+
+from aang_core.errors import RunError
 
 _PIPE_WIDTH = 200
 """Columns of a table that goes into a file or pipe, where no terminal says how wide it is."""
@@ -46,6 +49,19 @@ def table(found: Sequence[Mapping[str, Any]], *, columns: Sequence[str], title: 
         grid.add_row(*(Text(_cell(row[name])) for name in shown))
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
     Console(file=sys.stdout, width=width).print(grid)
+
+
+def written(path: Path, text: str) -> None:
+    """Write a file that the user has named.
+
+    :raises RunError: where it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as cause:
+        raise RunError(
+            f"cannot write {path}: {cause.strerror}; give a file in a folder that you may write to"
+        ) from cause
 
 
 def remark(text: str) -> None:

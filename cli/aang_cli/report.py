@@ -6,19 +6,28 @@ from pathlib import Path
 
 import click
 
-from aang_cli import render
-
-_PATH = click.Path(path_type=Path)
+from aang_cli import options, render
 
 
 @click.command("report")
-@click.argument("run", type=_PATH)
+@click.argument("run", type=options.PATH)
 @click.option(
-    "--compare", "others", type=_PATH, multiple=True, metavar="RUN", help="A baseline; repeatable."
+    "--compare",
+    "others",
+    type=options.PATH,
+    multiple=True,
+    metavar="RUN",
+    help="Beside this baseline; repeatable.",
 )
-@click.option("--out", type=_PATH, metavar="FILE", help="The page.  [default: RUN/report.html]")
-@click.option("--plots", type=_PATH, metavar="DIR", help="Also write every plot as SVG and PNG.")
-@click.option("--weights", type=_PATH, metavar="FILE", help="Also export the learned weights.")
+@click.option(
+    "--out", type=options.PATH, metavar="FILE", help="The page.  [default: RUN/report.html]"
+)
+@click.option(
+    "--plots", type=options.PATH, metavar="DIR", help="Also write every plot as SVG and PNG."
+)
+@click.option(
+    "--weights", type=options.PATH, metavar="FILE", help="Also export the learned weights."
+)
 @click.option("--theory", is_flag=True, help="Add the stability bound of Theorem E.5.")
 def command(
     run: Path,

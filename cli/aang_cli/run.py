@@ -43,14 +43,19 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
 @click.command("run")
 @click.option(
     "--space",
+    metavar="SPACE",
     shell_complete=completion.spaces,
     help="A space's name or TOML file.  [default: td+ed]",
 )
 @click.option(
-    "--task", help="A folder, a task.toml, a data file, hf:NAME or a name.  [default: sample]"
+    "--task",
+    metavar="TASK",
+    help="A folder, a task.toml, a data file, hf:NAME or a name.  [default: sample]",
 )
 @click.option(
-    "--model", help="A hub id or folder, bundled:minilm or scratch:tiny.  [default: the task's]"
+    "--model",
+    metavar="MODEL",
+    help="A hub id or folder, bundled:minilm or scratch:tiny.  [default: the task's]",
 )
 @options.with_
 @options.external
@@ -59,9 +64,19 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
 @click.option(
     "--method", type=click.Choice(METHODS), help="How objectives are used.  [default: aang]"
 )
-@click.option("--seed", "seeds", type=int, multiple=True, help="Repeatable.  [default: 0]")
 @click.option(
-    "--train-rows", type=int, help="Keep this many labelled training rows.  [default: all]"
+    "--seed",
+    "seeds",
+    metavar="N",
+    type=int,
+    multiple=True,
+    help="A run with this seed; repeatable.  [default: 0]",
+)
+@click.option(
+    "--train-rows",
+    metavar="N",
+    type=int,
+    help="Keep this many labelled training rows.  [default: all]",
 )
 @click.option(
     "--split-anew",
@@ -70,25 +85,25 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     metavar="DEV TEST",
     help="Pool all labelled texts, drop repeats, and split anew for each seed, with these shares.",
 )
-@click.option("--max-steps", type=int, help="Most optimiser steps.  [default: 200]")
-@click.option("--config", type=click.Path(path_type=Path), help="A TOML file of settings.")
-@click.option(
-    "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting; repeatable."
-)
+@click.option("--max-steps", metavar="N", type=int, help="Most optimiser steps.  [default: 200]")
+@click.option("--config", metavar="FILE", type=options.PATH, help="A TOML file of settings.")
+@options.assignments("training.lr=3e-5")
 @click.option(
     "--weights", metavar="RUN|FILE", help="Begin with the weights of a run.  [default: equal]"
 )
 @click.option(
     "--log", multiple=True, metavar="NAME", help="Also log to tensorboard, …; repeatable."
 )
-@click.option("--device", help="auto, cpu or cuda.  [default: auto]")
+@click.option("--device", metavar="DEVICE", help="auto, cpu or cuda.  [default: auto]")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    metavar="DIR",
+    type=options.PATH,
     help="The run directory.  [default: a new one under runs/]",
 )
 @click.option(
     "--processes",
+    metavar="N",
     type=click.IntRange(1),
     default=1,
     show_default=True,
@@ -96,6 +111,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
 )
 @click.option(
     "--jobs",
+    metavar="N",
     type=click.IntRange(1),
     default=1,
     show_default=True,
@@ -122,7 +138,9 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Fine-tune an encoder together with auxiliary objectives, and search their weights.
+    """Fine-tune an encoder together with auxiliary objectives.
+
+    Their weights are learned on the way: objectives gain whose gradients agree with the gradient on dev.
 
     \b
     Example:
@@ -132,36 +150,36 @@ def command(
       aang run --task my_task/ --selection chosen --top 100 --top 500 --control none --out runs/chosen
       aang run --set meta.alignment=dot --set training.lr=3e-5 --dry-run
     """
+    from aang_core.config_file import build_config
+
     if resume and dry_run:
         raise click.UsageError("--resume and --dry-run exclude each other")
-    if processes > 1 and "WORLD_SIZE" not in os.environ:
-        launch(processes)
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the directory of the interrupted run")
     tops, controls = given.pop("tops"), given.pop("controls")
     flags = _flags({**given, "top": tops[0] if tops else None})
     if len(tops) > 1 or controls:
-        whole = not (dry_run or processes > 1)
-        one = selected_runs.configured(config, flags, assignments, controls, out, whole)
-        selected_runs.carry_out(one, tops, controls, out or Path(), resume, jobs, as_json)
+        where = selected_runs.folder(controls, out, dry_run or processes > 1)
+        one = build_config(config, flags, assignments)
+        selected_runs.carry_out(one, tops, controls, where, resume, jobs, as_json)
         return
-    chosen = _resumed(out, config, flags, assignments) if resume and out else None
-    if chosen is None:
-        from aang_core.config_file import build_config
-
-        chosen = build_config(config, flags, assignments)
     if dry_run:
-        _plan(chosen, as_json)
+        _plan(build_config(config, flags, assignments), as_json)
+        return
+    if processes > 1 and "WORLD_SIZE" not in os.environ:
+        launch(processes)
+    if resume and out is not None:
+        chosen = _resumed(out, config, flags, assignments)
     else:
-        _train(chosen, out, resume, jobs, as_json)
+        chosen = build_config(config, flags, assignments)
+    _train(chosen, out, resume, jobs, as_json)
 
 
 def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     """The flags that were given, by dotted key of the configuration."""
     values = dict(given)
     values["external"] = options.corpora(given["external"])
-    values["plugins"] = [n.strip() for n in given["plugins"].split(",") if n.strip()]
-    several = ("seeds", "with_", "aux_tasks", "log", "split_anew")
+    several = ("seeds", "with_", "aux_tasks", "log", "split_anew", "plugins")
     values |= {name: list(given[name] or ()) for name in several}
     return {
         key: (values[name], flag)
@@ -207,7 +225,7 @@ def _resumed(
 def _plan(config: RunConfig, as_json: bool) -> None:
     from aang_core.plan_summary import summarise
 
-    registry = options.registry_of(",".join(config.plugins))
+    registry = options.registry_of(config.plugins)
     summary = summarise(config, registry)
     for remark in summary.remarks:
         render.remark(remark)
@@ -227,18 +245,14 @@ def _train(config: RunConfig, out: Path | None, resume: bool, jobs: int, as_json
     from aang_cli.progress_bar import ProgressBar
     from aang_core.job import run
     from aang_core.processes import left
-    from aang_core.progress import Stopped
 
-    registry = options.registry_of(",".join(config.plugins))
+    registry = options.registry_of(config.plugins)
     interruption = Interruption()
     interruption.held = os.environ.get("RANK", "0") != "0"  # the first process decides for all
-    bar = ProgressBar(len(config.seeds), interruption)
+    bar = ProgressBar(interruption)
     try:
-        with interruption, bar:
+        with interruption.ending(lambda cause: _goodbye(bar.directory, cause)), bar:
             report = run(config, out=out, resume=resume, jobs=jobs, watcher=bar, registry=registry)
-    except (KeyboardInterrupt, Stopped) as cause:
-        click.echo(_goodbye(bar.directory, cause), err=True)
-        raise click.exceptions.Exit(interruption.exit_code) from None
     finally:
         left()
     if os.environ.get("RANK", "0") != "0":

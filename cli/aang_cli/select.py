@@ -35,7 +35,11 @@ _FLAGS: Mapping[str, str] = {
 
 
 @click.command("select")
-@click.option("--target", help="The task to choose for: as --task of aang run.  [default: sample]")
+@click.option(
+    "--target",
+    metavar="TASK",
+    help="The task to choose for, as in `aang run --task`.  [default: sample]",
+)
 @click.option(
     "--from",
     multiple=True,
@@ -45,45 +49,50 @@ _FLAGS: Mapping[str, str] = {
 @click.option(
     "--selector",
     metavar="NAME",
-    help="See aang list-selectors.  [default: discriminator-bce]",
+    help="See `aang list-selectors`.  [default: discriminator-bce]",
 )
-@click.option("--model", help="The encoder.  [default: the target's]")
-@click.option("--seed", type=int, help="[default: 0]")
+@click.option("--model", metavar="MODEL", help="The encoder.  [default: the target's]")
+@click.option("--seed", metavar="N", type=int, help="Of every draw.  [default: 0]")
 @click.option(
-    "--train-rows", type=int, help="Labelled training rows of the target.  [default: all]"
+    "--train-rows",
+    metavar="N",
+    type=int,
+    help="Keep this many labelled training rows of the target.  [default: all]",
 )
 @click.option(
     "--examples-per-task",
+    metavar="N",
     type=int,
     help="Rows of each task to train on; they are not ranked.  [default: 500]",
 )
-@click.option("--epochs", type=int, help="Of a discriminator's training.  [default: 5]")
-@click.option("--max-length", type=int, help="Longest row, in positions.  [default: 128]")
+@click.option(
+    "--epochs", metavar="N", type=int, help="Of a discriminator's training.  [default: 5]"
+)
+@click.option(
+    "--max-length", metavar="N", type=int, help="Longest row, in positions.  [default: 128]"
+)
 @click.option(
     "--exclude-leaks",
     is_flag=True,
     default=None,
     help="Leave out rows that share a text with the target's dev or test.",
 )
-@click.option("--like", help="The selection whose tasks random-matched takes.")
-@click.option("--top", type=int, help="How many of the best to sum up.  [default: 1000]")
+@click.option("--like", metavar="DIR", help="The selection whose tasks random-matched takes.")
 @click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Any setting, such as options.lr=5e-5; repeatable.",
+    "--top", metavar="N", type=int, help="How many of the best to sum up.  [default: 1000]"
 )
-@click.option("--device", help="auto, cpu or cuda.  [default: auto]")
+@options.assignments("options.lr=5e-5")
+@click.option("--device", metavar="DEVICE", help="auto, cpu or cuda.  [default: auto]")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
-    help="The directory.  [default: a new one under selections/]",
+    metavar="DIR",
+    type=options.PATH,
+    help="The selection's directory.  [default: a new one under selections/]",
 )
 @click.option(
     "--experiment",
-    type=click.Path(path_type=Path),
     metavar="SPEC",
+    type=options.PATH,
     help="Carry out the whole study in this TOML file, controls and training included.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the interrupted selection in --out.")
@@ -97,9 +106,10 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Rank the examples of other tasks, and lines of text files, by their worth for a target.
+    """Rank examples of other tasks by their worth for a target.
 
-    Writes selection.jsonl (every row with score and rank, the best first), summary.json and a picture.
+    Lines of text files are ranked beside them. Writes selection.jsonl (every row with score and rank, the best
+    first), summary.json and a picture.
 
     \b
     Example:
@@ -149,7 +159,7 @@ def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     values = {
         **given,
         "from": list(given["from"]),
-        "plugins": [n.strip() for n in given["plugins"].split(",") if n.strip()],
+        "plugins": list(given["plugins"]),
     }
     found = {key: (values[key.rsplit(".", 1)[-1]], flag) for key, flag in _FLAGS.items()}
     return {key: pair for key, pair in found.items() if pair[0] not in (None, [])}
@@ -182,23 +192,19 @@ def _selected(config: SelectionConfig, out: Path | None, resume: bool) -> Select
     from aang_cli.progress_bar import ProgressBar
     from aang_core.selection.job import select
 
-    registry = options.registry_of(",".join(config.plugins))
+    registry = options.registry_of(config.plugins)
     interruption = Interruption()
-    bar = ProgressBar(1, interruption)
-    try:
-        with interruption, bar:
-            return select(
-                config,
-                out=out,
-                resume=resume,
-                progress=bar.on_preparation,
-                remark=bar.on_remark,
-                begun=bar.on_begin,
-                registry=registry,
-            )
-    except KeyboardInterrupt:
-        click.echo(_goodbye(bar.directory), err=True)
-        raise click.exceptions.Exit(interruption.exit_code) from None
+    bar = ProgressBar(interruption)
+    with interruption.ending(lambda _: _goodbye(bar.directory)), bar:
+        return select(
+            config,
+            out=out,
+            resume=resume,
+            progress=bar.on_preparation,
+            remark=bar.on_remark,
+            begun=bar.on_begin,
+            registry=registry,
+        )
 
 
 def _goodbye(directory: Path | None) -> str:

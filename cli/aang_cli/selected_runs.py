@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ _FLAGS = (
     click.option(
         "--selection",
         metavar="DIR",
-        help="Train on the best examples that aang select has found.",
+        help="Train on the best examples that `aang select` has found.",
     ),
     click.option(
         "--top",
@@ -27,14 +27,14 @@ _FLAGS = (
         metavar="N",
         type=click.IntRange(1),
         multiple=True,
-        help="How many of them; several for a run each, below --out.",
+        help="How many of them; repeatable, for a run each below --out.",
     ),
     click.option(
         "--control",
         "controls",
         type=click.Choice(("none", "random", "random-matched", "full")),
         multiple=True,
-        help="Train this beside it, to compare; repeatable.",
+        help="Train this beside them, to compare; repeatable.",
     ),
 )
 
@@ -46,30 +46,23 @@ def flags(command: Any) -> Any:
     return command
 
 
-def configured(
-    config: Path | None,
-    given: Mapping[str, tuple[Any, str]],
-    assignments: Sequence[str],
-    controls: Sequence[str],
-    out: Path | None,
-    whole: bool,
-) -> RunConfig:
-    """The configuration of one of several runs.
+def folder(controls: Sequence[str], out: Path | None, alone: bool) -> Path:
+    """The folder of several runs.
 
-    :param whole: whether each is to be trained, in one process.
-    :raises click.UsageError: where flags are missing or exclude each other.
+    :param alone: whether a flag was given that goes with a single run only.
+    :raises click.UsageError: where it is missing, or flags exclude each other.
     """
-    from aang_core.config_file import build_config
-
-    what = "--control" if controls else "several --top"
-    if not whole:
+    what = _asked(controls)
+    if alone:
         raise click.UsageError(f"{what} and --dry-run or --processes exclude each other")
     if out is None:
         raise click.UsageError(f"{what} needs --out, the folder of the runs")
-    chosen = build_config(config, given, assignments)
-    if not chosen.selection or not chosen.top:
-        raise click.UsageError(f"{what} needs --selection DIR and --top N")
-    return chosen
+    return out
+
+
+def _asked(controls: Sequence[str]) -> str:
+    """Which flag asks for more than one run."""
+    return "--control" if controls else "several --top"
 
 
 def carry_out(
@@ -81,23 +74,23 @@ def carry_out(
     jobs: int,
     as_json: bool,
 ) -> None:
-    """Train all of them and print the comparison; `config` is that of one."""
+    """Train all of them and print the comparison; `config` is that of one.
+
+    :raises click.UsageError: where no selection is named.
+    """
     from aang_cli.interruption import Interruption
     from aang_cli.progress_bar import ProgressBar
-    from aang_core.progress import Stopped
     from aang_core.selection.selected_runs import run_selected
 
-    registry = options.registry_of(",".join(config.plugins))
+    if not config.selection or not config.top:
+        raise click.UsageError(f"{_asked(controls)} needs --selection DIR and --top N")
+    registry = options.registry_of(config.plugins)
     interruption = Interruption()
-    bar = ProgressBar(len(config.seeds), interruption)
-    try:
-        with interruption, bar:
-            found = run_selected(
-                config, tops, controls, out, registry, resume=resume, jobs=jobs, watcher=bar
-            )
-    except (KeyboardInterrupt, Stopped):
-        click.echo("interrupted; go on with the same command and --resume", err=True)
-        raise click.exceptions.Exit(interruption.exit_code) from None
+    goodbye = "interrupted; go on with the same command and --resume"
+    with interruption.ending(lambda _: goodbye), ProgressBar(interruption) as bar:
+        found = run_selected(
+            config, tops, controls, out, registry, resume=resume, jobs=jobs, watcher=bar
+        )
     if as_json:
         render.document(found.rows)
     else:

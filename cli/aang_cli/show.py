@@ -19,14 +19,30 @@ SMALLEST = "scratch:tiny"
 
 @click.command("show")
 @click.argument("objective")
-@click.option("--task", default="sample", show_default=True, help="As in `aang run`.")
-@click.option("--model", default="", help="As in `aang run`.  [default: the task's]")
-@options.external
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Which example.")
-@click.option("--rows", default=1, show_default=True, type=click.IntRange(1), help="How many rows.")
 @click.option(
-    "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting; repeatable."
+    "--task", metavar="TASK", default="sample", show_default=True, help="As in `aang run`."
 )
+@click.option(
+    "--model", metavar="MODEL", default="", help="As in `aang run`.  [default: the task's]"
+)
+@options.external
+@click.option(
+    "--seed",
+    metavar="N",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Which example.",
+)
+@click.option(
+    "--rows",
+    metavar="N",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many rows.",
+)
+@options.assignments("primitives.mask.rate=0.3")
 @options.as_json
 @options.plugins
 def command(
@@ -38,11 +54,12 @@ def command(
     rows: int,
     assignments: tuple[str, ...],
     as_json: bool,
-    plugins: str,
+    plugins: tuple[str, ...],
 ) -> None:
-    """Show what an objective does to a real example of a task, and what is wrong with it.
+    """Show what an objective does to an example of a task.
 
-    OBJECTIVE is data/transform/representation/output, or a name that the literature has for one.
+    Warns where it teaches nothing there. OBJECTIVE is data/transform/representation/output, or a name that the
+    literature has for one.
 
     \b
     Example:
@@ -83,7 +100,7 @@ def _walk(objective: str, config: RunConfig, registry: Registry, rows: int) -> W
     from aang_core.errors import ModelError
     from aang_core.inspection import walk
 
-    with ProgressBar(1) as bar:
+    with ProgressBar() as bar:
         told = bar.on_preparation
         try:
             bound, backbone = bind_one(config, objective, registry, progress=told)

@@ -10,16 +10,19 @@ from aang_cli import options, render
 
 
 @click.command("submission")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.argument("runs", nargs=-1, required=True, type=options.PATH, metavar="RUN...")
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="The new .zip file to write."
+    "--out", metavar="FILE", type=options.PATH, required=True, help="The new .zip file to write."
 )
-@click.option("--seed", type=int, help="Whose predictions.  [default: the seed best on dev]")
+@click.option(
+    "--seed", metavar="N", type=int, help="Whose predictions.  [default: the seed best on dev]"
+)
 @options.as_json
 def command(runs: tuple[Path, ...], out: Path, seed: int | None, as_json: bool) -> None:
-    """Pack the test predictions of RUNs, one a task, in the submission format of GLUE.
+    """Pack test predictions in the submission format of GLUE.
 
-    The archive holds a file such as RTE.tsv for each task that a RUN has predicted, and nothing else.
+    Give one RUN for each task. The archive holds a file such as RTE.tsv for each that has predictions, and nothing
+    else.
 
     \b
     Example:

@@ -18,15 +18,22 @@ _COLUMNS = ("task", "configuration", "dev", "metric", "seeds", "chosen", "test",
 
 
 @click.command("sweep")
-@click.argument("spec", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The sweep's directory; needed.")
+@click.argument("spec", type=options.PATH)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=options.PATH,
+    help="The sweep's directory; only --dry-run does without.",
+)
 @click.option(
     "--workers",
+    metavar="N",
     type=click.IntRange(1),
     help="Trials beside each other.  [default: one a GPU, or a core, at most 8]",
 )
 @click.option(
     "--retries",
+    metavar="N",
     type=click.IntRange(0),
     default=1,
     show_default=True,
@@ -40,18 +47,21 @@ _COLUMNS = ("task", "configuration", "dev", "metric", "seeds", "chosen", "test",
     help="Use Ray Tune, on this machine or on the cluster at ADDRESS.",
 )
 @click.option(
-    "--task", "tasks", multiple=True, help="Instead of the file's tasks; repeatable, a column each."
-)
-@click.option(
-    "--seed", "seeds", type=int, multiple=True, help="Instead of the file's seeds; repeatable."
-)
-@click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
+    "--task",
+    "tasks",
+    metavar="TASK",
     multiple=True,
-    help="A setting of all; repeatable.",
+    help="Run on this instead of the file's tasks; repeatable.",
 )
+@click.option(
+    "--seed",
+    "seeds",
+    metavar="N",
+    type=int,
+    multiple=True,
+    help="Run with this seed instead of the file's; repeatable.",
+)
+@options.assignments("training.max_steps=300")
 @click.option("--dry-run", is_flag=True, help="Print the configurations, and train nothing.")
 @options.as_json
 def command(
@@ -66,10 +76,11 @@ def command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Run every configuration of SPEC with every seed, and choose one for each task by its mean on dev.
+    """Run every configuration of a file with every seed.
 
-    SPEC is a TOML file of [base], [[runs]], [grid] and [random]; see docs/sweeps.md. The same command goes on where a
-    sweep stopped: finished trials are kept, broken ones go on from their checkpoints, failed ones are tried again.
+    One is chosen for each task, by its mean on dev. SPEC is a TOML file of [base], [[runs]], [grid] and [random]; see
+    docs/sweeps.md. The same command goes on where a sweep stopped: finished trials are kept, broken ones go on from
+    their checkpoints, failed ones are tried again.
 
     \b
     Example:
@@ -130,17 +141,12 @@ def _carry_out(
     from aang_cli.sweep_bar import SweepBar
     from aang_core.sweep.job import sweep
 
-    bar, interruption = SweepBar(), Interruption()
-    try:
-        with interruption, bar:
-            found = sweep(experiment, out, workers=workers, retries=retries, ray=ray, watcher=bar)
-    except KeyboardInterrupt:
-        again = shlex.join(["aang", *sys.argv[1:]])
-        click.echo(
-            f"interrupted; finished trials are kept, the others go on with the same command\n  {again}",
-            err=True,
-        )
-        raise click.exceptions.Exit(interruption.exit_code) from None
+    again = shlex.join(["aang", *sys.argv[1:]])
+    goodbye = (
+        f"interrupted; finished trials are kept, the others go on with the same command\n  {again}"
+    )
+    with Interruption().ending(lambda _: goodbye), SweepBar() as bar:
+        found = sweep(experiment, out, workers=workers, retries=retries, ray=ray, watcher=bar)
     _show(found, out, as_json)
 
 

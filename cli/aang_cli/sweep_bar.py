@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.progress import TaskID
 
 from aang_cli.bars import Bars
@@ -17,32 +15,19 @@ if TYPE_CHECKING:
     from aang_core.sweep.trial import Outcome, Trial
 
 
-class SweepBar(SweepWatcher):
-    """A `SweepWatcher` and a context manager; the bars are drawn inside the block. Safe to call from any thread."""
+class SweepBar(Bars, SweepWatcher):
+    """A `SweepWatcher` whose bars are drawn inside its block. Safe to call from any thread."""
 
     def __init__(self) -> None:
-        self._bars = Bars("{task.description}")
-        self._live, self._bar = self._bars.live, self._bars.progress
+        super().__init__("{task.description}")
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
         self._all = TaskID(0)
         self._total = self._done = self._failed = 0
 
-    def __enter__(self) -> SweepBar:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
     def on_plan(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
         self._total, self._done = len(trials), len(finished)
-        self._all = self._bar.add_task("trials", total=len(trials), completed=self._done, state="")
+        self._all = self._bars.add_task("trials", total=len(trials), completed=self._done, state="")
         kept = f", {len(finished)} of them finished before" if finished else ""
         self.on_remark(f"{len(trials)} trials{kept}")
 
@@ -50,8 +35,8 @@ class SweepBar(SweepWatcher):
         again = "" if attempt == 1 else f", attempt {attempt}"
         with self._lock:
             self._remove(trial)
-            name = f"  {escape(trial.name)}{again}"
-            self._tasks[trial.name] = self._bar.add_task(name, total=None, state="preparing")
+            name = f"  {trial.name}{again}"
+            self._tasks[trial.name] = self._bars.add_task(name, total=None, state="preparing")
         if not self._live:
             self.on_remark(f"begins: {trial.name}{again}")
 
@@ -62,11 +47,11 @@ class SweepBar(SweepWatcher):
             task = self._tasks.get(trial.name)
             if task is None:
                 return
-            self._bar.update(task, total=total, completed=done)
+            self._bars.update(task, total=total, completed=done)
             if best is not None:
-                self._bar.update(task, state=f"best dev {best:.4f}")
+                self._bars.update(task, state=f"best dev {best:.4f}")
             elif total is not None and done is None:
-                self._bar.update(task, state="")
+                self._bars.update(task, state="")
 
     def on_retry(self, trial: Trial, error: str) -> None:
         self.on_remark(f"tried again: {trial.name}: {error}")
@@ -77,17 +62,14 @@ class SweepBar(SweepWatcher):
             self._done += 1
             self._failed += bool(outcome.error)
             state = f"{self._failed} failed" if self._failed else ""
-            self._bar.update(self._all, completed=self._done, state=state)
+            self._bars.update(self._all, completed=self._done, state=state)
             count = f"{self._done}/{self._total}"
         if outcome.error:
             self.on_remark(f"{count} failed: {outcome.trial.name}: {outcome.error}")
         elif not self._live:
             self.on_remark(f"{count} finished: {outcome.trial.name}")
 
-    def on_remark(self, remark: str) -> None:
-        self._bars.say(remark)
-
     def _remove(self, trial: Trial) -> None:
         task = self._tasks.pop(trial.name, None)
         if task is not None:
-            self._bar.remove_task(task)
+            self._bars.remove_task(task)
