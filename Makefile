@@ -19,8 +19,9 @@ demo: $(READY)
 	$(BIN)/aang run --space td+ed --task sample --model bundled:minilm --max-steps 60 \
 		--out "runs/demo-$$(date +%Y%m%d-%H%M%S)"
 
+# Without --quiet, under which --strict fails for no warning.
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # pytest comes last, so that its closing line is the last thing shown.
 test: $(READY)

@@ -25,7 +25,7 @@ def site(root, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"),
+            *(sys.executable, "-m", "mkdocs", "build", "--strict"),  # --quiet would silence --strict
             *("--site-dir", str(folder)),
         ],
         cwd=root,

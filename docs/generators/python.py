@@ -11,7 +11,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Plugins, spaces and objectives": (
         *("registry", "space", "objectives", "hookspecs", "primitives"),
     ),
-    "Data": ("task", "rows", "batching", "protocols"),
+    "Data": ("task", "rows", "stream", "protocols"),
     "The search": ("metagrad", "weighting"),
 }
 """Heading → the modules whose public names stand under it."""
