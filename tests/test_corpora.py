@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from aang_text.corpora import load_corpus, split_sentences
+from aang_text.corpora import Corpus, load_corpus, split_sentences
+from aang_text.documents import ORDER, Sentences
 
 from aang_core.errors import TaskError
 
@@ -16,19 +17,22 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def ordered(corpus: Corpus) -> bool:
+    return ORDER in Sentences("c", corpus.documents).provides()
+
+
 def test_one_text_a_line(tmp_path):
     corpus = load_corpus(write(tmp_path / "c.txt", "one\ntwo\n\n"))
     assert corpus.documents == [["one"], ["two"]]
-    assert not corpus.ordered
+    assert not ordered(corpus)
     assert "1 empty lines" in corpus.remarks[0]
 
 
 def test_blank_lines_part_documents(tmp_path):
     corpus = load_corpus(write(tmp_path / "c.txt", "\na one\na two\n\n\nb one\r\nb two\n"))
     assert corpus.documents == [["a one", "a two"], ["b one", "b two"]]
-    assert corpus.ordered
+    assert ordered(corpus)
     assert "2 documents" in corpus.remarks[0]
-    assert corpus.texts() == ["a one", "a two", "b one", "b two"]
 
 
 def test_empty_lines_among_passages_do_not_join_them(tmp_path):
@@ -36,15 +40,15 @@ def test_empty_lines_among_passages_do_not_join_them(tmp_path):
     corpus = load_corpus(write(tmp_path / "c.txt", f"{passage}\n{passage}\n\n{passage}\n"))
     assert [len(document) for document in corpus.documents] == [1, 1, 1]
     assert "1 empty lines" in corpus.remarks[0]
-    assert [len(sentences) for sentences in corpus.sentences()] == [20, 20, 20]
+    assert [len(split_sentences(text)) for (text,) in corpus.documents] == [20, 20, 20]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not here")
 @pytest.mark.parametrize(("name", "passages"), [("acl-arc", 1659), ("chemprot", 3983)])
 def test_published_corpora_are_passages(name, passages):
     corpus = load_corpus(DATA / name / "in-domain.txt")
-    assert len(corpus.documents) == len(corpus.texts()) == passages
-    assert corpus.ordered
+    assert [len(document) for document in corpus.documents] == [1] * passages
+    assert ordered(corpus)
 
 
 def test_folders_hold_a_document_a_file(tmp_path):

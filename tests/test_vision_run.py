@@ -10,6 +10,7 @@ import torch
 from _digits import backbone, rows_of, small_task
 from _steps import Step, bind
 from aang_cli.main import main
+from aang_vision.backbone import SHAPES
 from click.testing import CliRunner
 
 import aang_core
@@ -143,6 +144,14 @@ def test_the_exported_model_loads_by_its_card(runs):
     answers = [json.loads(line) for line in lines[:20]]
     logits = model.logits([answer["inputs"] for answer in answers])
     assert [str(int(each.argmax())) for each in logits] == [each["label"] for each in answers]
+
+
+def test_the_larger_encoder_trains_and_answers_from_its_files(tmp_path):
+    aang_core.run(out=tmp_path / "run", model="patches:small", **SETTINGS)
+    model = exported.load_predictor(tmp_path / "run" / "model", BackboneSettings(device="cpu"))
+    assert model.config.shape == SHAPES["patches:small"]
+    lines = (tmp_path / "run" / "history.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(line)["step"] for line in lines} >= {1, 2, 3, 4}
 
 
 def test_predict_reads_tables_lines_and_arrays(runs, tmp_path):

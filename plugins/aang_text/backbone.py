@@ -22,7 +22,8 @@ from aang_core.rows import Hidden, Origin, Row
 from aang_core.stream import FusedBatch, RowRule
 from aang_text import attention, probes
 from aang_text.checkpoint import Checkpoint, device_named, open_checkpoint, quiet
-from aang_text.classifier import ClassifierHead, export_model, exported_logits, make_head
+from aang_text.classifier import ClassifierHead, make_head
+from aang_text.exported import export_model, exported_logits
 from aang_text.tokens import Tokens
 from aang_text.tuning import add_adapters, freeze_lower_layers
 from aang_text.vocabulary import VocabularyHead, make_vocabulary_parts
@@ -47,7 +48,6 @@ class HuggingFaceBackbone:
     :ivar mask_id: the mask token, or None.
     :ivar vocab_size: V, the rows of the input embeddings.
     :ivar replaceable: [V'] ids that may stand for another token: all that are not special.
-    :ivar special_ids: the others.
     """
 
     def __init__(self, checkpoint: Checkpoint, settings: BackboneSettings) -> None:
@@ -63,8 +63,8 @@ class HuggingFaceBackbone:
         self._keywords = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self.tokenizer = checkpoint.tokenizer
         self.mask_id: int | None = self.tokenizer.mask_token_id
-        self.special_ids: frozenset[int] = frozenset(self.tokenizer.all_special_ids)
-        ordinary = [i for i in range(len(self.tokenizer)) if i not in self.special_ids]
+        special = frozenset(self.tokenizer.all_special_ids)
+        ordinary = [i for i in range(len(self.tokenizer)) if i not in special]
         self.replaceable = torch.tensor(ordinary)
         embeddings = self.body.get_input_embeddings()
         self.vocab_size, self.embedding_size = embeddings.weight.shape
@@ -89,10 +89,6 @@ class HuggingFaceBackbone:
     def truncated(self) -> int:
         """How many texts have been cut so far."""
         return self.tokens.truncated
-
-    def decode(self, ids: Tensor | Sequence[int]) -> str:
-        """Ids as one readable string."""
-        return str(self.tokenizer.decode(ids))
 
     def pieces(self, ids: Tensor) -> list[str]:
         """[T] ids as T readable tokens."""

@@ -76,7 +76,7 @@ class Checkpoint:
             except (OSError, ValueError) as cause:
                 raise ModelError(
                     f"cannot load the weights of model {self.name!r}: expected model.safetensors (pickled .bin files "
-                    f"are not read; save the model again with save_pretrained); {_first_line(cause)}"
+                    f"are not read; save the model again with save_pretrained); {first_line(cause)}"
                 ) from cause
         lacking = set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
         return model, frozenset(lacking)
@@ -87,9 +87,7 @@ def open_checkpoint(model: str, dtype: str, seed: int) -> Checkpoint:
 
     :raises ModelError: where it is missing, damaged, has no fast tokenizer, or is no encoder.
     """
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
-        raise ModelError(f"dtype {dtype!r} is no floating-point type of torch; use 'float32'")
+    kind = dtype_named(dtype)
     if model == SCRATCH:
         from aang_text.scratch import tiny_config, tiny_tokenizer
 
@@ -181,7 +179,7 @@ def _read(model: str, path: str, auto: str, what: str) -> Any:
     except (OSError, ValueError, KeyError, ImportError, RecursionError) as cause:
         raise ModelError(
             f"cannot load the {what} of model {model!r}: not a hub id or folder that transformers can read here "
-            f"({_first_line(cause)})"
+            f"({first_line(cause)})"
         ) from cause
 
 
@@ -203,7 +201,8 @@ def _check_tokenizer(model: str, tokenizer: Any, config: Any) -> None:
         raise ModelError(f"model {model!r} cannot be used: {'; '.join(faults)}")
 
 
-def _first_line(cause: Exception) -> str:
+def first_line(cause: Exception) -> str:
+    """What an exception of transformers says first; the rest is advice about its own functions."""
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 
 
@@ -222,6 +221,17 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """A floating-point type as torch names it.
+
+    :raises ModelError: where there is none of this name.
+    """
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(f"dtype {name!r} is no floating-point type of torch; use 'float32'")
+    return found
 
 
 def device_named(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""External corpora. In: a file, a folder or ``hf:NAME``. Out: `Corpus`, documents of texts and of sentences.
+"""External corpora. In: a file, a folder or ``hf:NAME``. Out: `Corpus`, documents of texts.
 
 Sentence boundaries are those of pysbd (Sadvilkar and Neumann, "PySBD: Pragmatic Sentence Boundary
 Disambiguation", 2020), whose rules need no model and no download.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,7 +30,7 @@ _MAY_END = re.compile(r"[.!?:;…][^\w\s]*\s+\S|[。！？．]|\n")
 Documents = list[list[str]]
 
 
-@attrs.frozen(eq=False, slots=False)  # a dict for the cached sentences
+@attrs.frozen(eq=False)
 class Corpus:
     """Texts in document order.
 
@@ -42,27 +42,6 @@ class Corpus:
     where: str
     documents: Documents
     remarks: tuple[str, ...] = ()
-
-    def texts(self) -> list[str]:
-        """All texts, document after document."""
-        return [text for document in self.documents for text in document]
-
-    @cached_property
-    def ordered(self) -> bool:
-        """Whether there is document order to learn from: a document of two sentences or more."""
-        several = any(len(document) > 1 for document in self.documents)
-        return several or any(len(split_sentences(text)) > 1 for text in self.texts())
-
-    def sentences(self) -> Documents:
-        """Each document as its sentences; split at the first call (about 2 ms a passage) and kept."""
-        return self._sentences
-
-    @cached_property
-    def _sentences(self) -> Documents:
-        return [
-            [sentence for text in document for sentence in split_sentences(text)]
-            for document in self.documents
-        ]
 
 
 def split_sentences(text: str) -> list[str]:

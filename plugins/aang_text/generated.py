@@ -10,7 +10,7 @@ import torch
 from aang_core.errors import ModelError, TaskError
 from aang_core.protocols import Binding
 from aang_core.rows import Origin
-from aang_text.checkpoint import quiet
+from aang_text.checkpoint import first_line, quiet
 from aang_text.sources import Examples, Texts
 from aang_text.stored import place_of, read, text_tensor, texts_of, weights_digest, write
 
@@ -79,10 +79,9 @@ def _load(name: str) -> tuple[Any, Any]:
                 name, use_safetensors=True, trust_remote_code=False
             )
     except (OSError, ValueError, KeyError) as cause:
-        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise ModelError(
             f"[primitives.generated] model: {name!r} cannot be loaded as a causal language model with "
-            f"safetensors ({reason})"
+            f"safetensors ({first_line(cause)})"
         ) from cause
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         raise ModelError(

@@ -60,11 +60,12 @@ def aang_backbones() -> Iterable[BackboneKind]:
             name="huggingface",
             summary="Encoders of transformers: hub ids, folders, bundled: and scratch: names",
             factory="aang_text.backbone:load",
-            predictor="aang_text.classifier:load_predictor",
+            predictor="aang_text.exported:load_predictor",
             prefixes=("bundled:", "scratch:"),
             fallback=True,
             default_model="bundled:minilm",
             reads=("text", "text_pair", "tags"),
+            training_only=("tags",),
             capabilities={"backbone:row-attention", "backbone:dropout", "backbone:vocabulary"},
             source="Wolf et al., Transformers, EMNLP 2020 (demonstrations)",
         )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from aang_core.primitives import Output
-
-AANG = "Dery et al., AANG: Automating Auxiliary Learning, ICLR 2023"
-BERT = "Devlin et al., BERT, NAACL 2019"
-ELECTRA = "Clark et al., ELECTRA, ICLR 2020"
-LOSSES = "Aroca-Ouellette & Rudzicz, On Losses for Modern Language Models, EMNLP 2020"
-SPANBERT = "Joshi et al., SpanBERT, TACL 2020"
-GPT = "Radford et al., Improving Language Understanding by Generative Pre-Training, 2018"
-STRUCTBERT = "Wang et al., StructBERT, ICLR 2020"
-ALBERT = "Lan et al., ALBERT, ICLR 2020"
-QUICK_THOUGHTS = (
-    "Logeswaran & Lee, An Efficient Framework for Learning Sentence Representations, ICLR 2018"
+from aang_text.papers import (
+    AANG,
+    ALBERT,
+    BERT,
+    ELECTRA,
+    GPT,
+    LOSSES,
+    QUICK_THOUGHTS,
+    SIMCSE,
+    SPANBERT,
+    STILTS,
+    STRUCTBERT,
 )
 
 _DECODER = {"decoder": "tied"}
@@ -136,13 +137,13 @@ OUTPUTS = (
         factory="aang_text.outputs.contrast:Contrastive",
         requires={"backbone:dropout"} | _WHOLE,
         options={"temperature": 0.05},
-        source="Gao et al., SimCSE, EMNLP 2021",
+        source=SIMCSE,
     ),
     Output(
         name="supervised",
         summary="Predict the labels of a further task",
         factory="aang_text.outputs.supervised:Supervised",
         requires={"data:aux-labels"} | _WHOLE,
-        source="Phang et al., Sentence Encoders on STILTs, 2018",
+        source=STILTS,
     ),
 )

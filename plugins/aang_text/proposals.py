@@ -22,10 +22,11 @@ from aang_core.evaluation import by_length
 from aang_core.protocols import BackboneSettings, Binding, BoundSource
 from aang_core.rows import Layout, Row
 from aang_core.stream import FULL, FusedBatch
-from aang_text.outputs.vocabulary import IDS, Denoise
+from aang_text.outputs.vocabulary import Denoise
 from aang_text.representations import bidirectional
 from aang_text.sources import CorpusTexts, TaskTexts, distinct
 from aang_text.stored import digest, place_of, read, tokenizer_digest, weights_digest, write
+from aang_text.tokens import IDS
 from aang_text.transforms import Mask
 
 RATE = 0.15
@@ -120,7 +121,7 @@ def _teacher(binding: Binding) -> Any:
         max_length=own.max_length, device=str(next(own.body.parameters()).device)
     )
     other = load(name, settings)
-    mine, theirs = _tokenizer(own), _tokenizer(other)
+    mine, theirs = _reading_of(own), _reading_of(other)
     if mine != theirs:
         raise ModelError(
             f"[primitives.neural-lm] model: the proposals of {name!r} would be made with another tokenizer "
@@ -132,7 +133,8 @@ def _teacher(binding: Binding) -> Any:
     return other
 
 
-def _tokenizer(backbone: Any) -> str:
+def _reading_of(backbone: Any) -> str:
+    """How a backbone reads texts, as a digest: that of its tokenizer, or of its name where it has none."""
     tokenizer = getattr(backbone, "tokenizer", None)
     if tokenizer is not None:
         return tokenizer_digest(tokenizer)
@@ -145,7 +147,7 @@ def _settings(binding: Binding, teacher: Any, rows: Sequence[Row]) -> dict[str, 
         "format": _FORMAT,
         "model": teacher.name,
         "weights": weights_digest(teacher.body),
-        "tokenizer": _tokenizer(teacher),
+        "tokenizer": _reading_of(teacher),
         "texts": digest(row.inputs[IDS].numpy().tobytes() for row in rows),
         "fit_steps": 0 if has_own_head(teacher) else int(binding.options["fit_steps"]),
         "seed": int(binding.options["seed"]),

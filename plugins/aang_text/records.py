@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from aang_core.primitives import DataSource, Representation, Transform
-
-AANG = "Dery et al., AANG: Automating Auxiliary Learning, ICLR 2023"
-BERT = "Devlin et al., BERT, NAACL 2019"
-ELECTRA = "Clark et al., ELECTRA, ICLR 2020"
-SPANBERT = "Joshi et al., SpanBERT, TACL 2020"
-TAPT = "Gururangan et al., Don't Stop Pretraining, ACL 2020"
-XLNET = "Yang et al., XLNet, NeurIPS 2019"
-GPT = "Radford et al., Improving Language Understanding by Generative Pre-Training, 2018"
-BART = "Lewis et al., BART, ACL 2020"
-NEFTUNE = "Jain et al., NEFTune, ICLR 2024"
+from aang_text.papers import (
+    AANG,
+    BART,
+    BERT,
+    ELECTRA,
+    ELMO,
+    GPT,
+    NEFTUNE,
+    SPANBERT,
+    STILTS,
+    TAPT,
+    XLNET,
+)
 
 _SELECTS = {"rate": 0.15, "whole_words": False}
 _BERT_SHARES = [0.8, 0.1, 0.1]
@@ -67,7 +70,7 @@ DATA_SOURCES = (
         may_provide={"data:tags"},
         options={"task": ""},
         per_task=True,
-        source="Phang et al., Sentence Encoders on STILTs, 2018",
+        source=STILTS,
     ),
 )
 
@@ -163,7 +166,7 @@ REPRESENTATIONS = (
         factory="aang_text.representations:right_to_left",
         provides={"representation:order"},
         requires=_PER_ROW,
-        source="Peters et al., Deep Contextualized Word Representations, NAACL 2018",
+        source=ELMO,
     ),
     Representation(
         name="random-factorized",

@@ -132,14 +132,17 @@ class TaskTexts(Texts):
         rows = super()._make(numbers)
         if self.token_task:
             laid = [_laid(row, row.label) for row in rows]
-            return [attrs.evolve(r, label=tag, marks=_marks(r, tag)) for r, tag in laid]
+            tagged = zip(rows, laid, strict=True)
+            return [attrs.evolve(r, label=tag, marks={**r.marks, "tag": tag}) for r, tag in tagged]
         if not self.tag_names:
             return rows
         codes = {tag: code for code, tag in enumerate(self.tag_names)}
         tags = [example.get("tags") for example in self._examples(numbers)[0]]
         coded = [None if given is None else [codes[tag] for tag in given] for given in tags]
-        pairs = [_laid(row, given) for row, given in zip(rows, coded, strict=True)]
-        return [attrs.evolve(row, marks=_marks(row, tag)) for row, tag in pairs]
+        return [
+            attrs.evolve(row, marks={**row.marks, "tag": _laid(row, given)})
+            for row, given in zip(rows, coded, strict=True)
+        ]
 
 
 class CorpusTexts(Texts):
@@ -254,12 +257,8 @@ def _words(text: str | Sequence[str]) -> list[str]:
     return text.split() if isinstance(text, str) else list(text)
 
 
-def _laid(row: Row, values: Sequence[int] | None) -> tuple[Row, Tensor]:
-    """The row, and what its words say laid on positions: [T], −100 where there is nothing."""
+def _laid(row: Row, values: Sequence[int] | None) -> Tensor:
+    """What the row's words say laid on its positions: [T], −100 where there is nothing."""
     if values is None:
-        return row, torch.full((len(row),), IGNORED)
-    return row, lay_on_words(row.marks["word"], values)
-
-
-def _marks(row: Row, tag: Tensor) -> dict[str, Tensor]:
-    return {**row.marks, "tag": tag}
+        return torch.full((len(row),), IGNORED)
+    return lay_on_words(row.marks["word"], values)

@@ -6,17 +6,7 @@ A space is a union of products; what is illegal in a product follows from what t
 from __future__ import annotations
 
 from aang_core.primitives import Block, NamedObjective, Space
-
-AANG = "Dery et al., AANG: Automating Auxiliary Learning, ICLR 2023"
-TAPT = "Gururangan et al., Don't Stop Pretraining, ACL 2020"
-BERT = "Devlin et al., BERT, NAACL 2019"
-GPT = "Radford et al., Improving Language Understanding by Generative Pre-Training, 2018"
-XLNET = "Yang et al., XLNet, NeurIPS 2019"
-ELMO = "Peters et al., Deep Contextualized Word Representations, NAACL 2018"
-SPANBERT = "Joshi et al., SpanBERT, TACL 2020"
-
-ELECTRA = "Clark et al., ELECTRA, ICLR 2020"
-STILTS = "Phang et al., Sentence Encoders on STILTs, 2018"
+from aang_text.papers import AANG, BERT, ELECTRA, ELMO, GPT, SPANBERT, STILTS, TAPT, XLNET
 
 _TRANSFORMS = ("bert-op", "mask", "replace", "no-op")
 _REPRESENTATIONS = ("bidirectional", "left-to-right", "right-to-left", "random-factorized")

@@ -40,11 +40,15 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return digest([json.dumps(rules, sort_keys=True).encode()])
 
 
+def user_cache() -> Path:
+    """aang's folder in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aang"
+
+
 def place_of(cache: Path | None, kind: str, settings: Mapping[str, Any]) -> Path:
     """The file for these settings, in `cache` or in the user's own."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aang"
     name = digest([_text(settings).encode()])[:32]
-    return (cache or home) / kind / f"{name}.safetensors"
+    return (cache or user_cache()) / kind / f"{name}.safetensors"
 
 
 def read(place: Path, settings: Mapping[str, Any]) -> dict[str, Tensor] | None:

@@ -11,6 +11,9 @@ import torch
 from aang_core.errors import TaskError
 from aang_core.rows import Origin, Row
 
+IDS = "input_ids"
+"""The encoder's input of texts: [T] token ids."""
+
 
 class Tokens:
     """A fast tokenizer with a length limit.
@@ -73,7 +76,7 @@ class Tokens:
 
     def _row(self, example: Mapping[str, Any], origin: Origin, encoding: Any) -> Row:
         self.truncated += bool(encoding.overflowing)
-        inputs = {"input_ids": torch.tensor(encoding.ids)}
+        inputs = {IDS: torch.tensor(encoding.ids)}
         if "token_type_ids" in self.inputs:
             inputs["token_type_ids"] = torch.tensor(encoding.type_ids)
         marks = {

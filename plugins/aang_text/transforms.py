@@ -11,12 +11,13 @@ import attrs
 import torch
 from torch import Generator, Tensor
 
-from aang_core.errors import ConfigError, ModelError
+from aang_core.errors import ConfigError
 from aang_core.protocols import Binding
 from aang_core.rows import Packed
+from aang_text.offers import backbone_of
 from aang_text.selection import budgets, checked_rate, choose, select, select_spans, units
+from aang_text.tokens import IDS
 
-IDS = "input_ids"
 NOISES = ("gaussian", "uniform")
 
 
@@ -59,7 +60,7 @@ class Replace(Selecting):
 
     def __init__(self, binding: Binding) -> None:
         super().__init__(binding)
-        self.replaceable: Tensor = _offered(binding, "replaceable", self.name)
+        self.replaceable = _replaceable(binding, self.name)
 
     def changed(self, packed: Packed, generator: Generator) -> Packed:
         new = _uniform_ids(self.replaceable, len(packed.special), generator)
@@ -77,7 +78,7 @@ class BertOp(Selecting):
         super().__init__(binding)
         self.proportions = _proportions(binding, self.name)
         self.mask_id = _mask_id(binding, self.name)
-        self.replaceable: Tensor = _offered(binding, "replaceable", self.name)
+        self.replaceable = _replaceable(binding, self.name)
 
     def changed(self, packed: Packed, generator: Generator) -> Packed:
         """Each position draws its own fate."""
@@ -163,7 +164,8 @@ class NoiseEmbeddings(Selecting):
                 f"[primitives.{self.name}]: expected noise to be one of {', '.join(NOISES)} and "
                 f"std over 0, found noise = {self.noise!r} and std = {std!r}"
             )
-        matrix = _offered(binding, "vocabulary_head", self.name)(tied=True).decoder_weight.detach()
+        backbone = backbone_of(binding, self.name, "vocabulary_head")
+        matrix = backbone.vocabulary_head(tied=True).decoder_weight.detach()
         self.std = float(std) * float(matrix.double().square().mean().sqrt())
         self.width = matrix.shape[1]
 
@@ -234,23 +236,14 @@ def _uniform_ids(replaceable: Tensor, count: int, generator: Generator) -> Tenso
     return replaceable[torch.randint(len(replaceable), (count,), generator=generator)]
 
 
-def _offered(binding: Binding, what: str, primitive: str) -> Any:
-    """What the encoder offers beside its protocol.
-
-    :raises ModelError: where it does not.
-    """
-    found = getattr(binding.backbone, what, None)
-    if found is None:
-        name = getattr(binding.backbone, "name", "the encoder")
-        raise ModelError(
-            f"{primitive}: expected an encoder that has {what}, found none in {name!r}; "
-            f"use another encoder, or a space without {primitive}"
-        )
-    return found
-
-
 def _mask_id(binding: Binding, primitive: str) -> int:
-    return int(_offered(binding, "mask_id", primitive))
+    return int(backbone_of(binding, primitive, "mask_id").mask_id)
+
+
+def _replaceable(binding: Binding, primitive: str) -> Tensor:
+    """[V'] ids that may stand for another token."""
+    ids: Tensor = backbone_of(binding, primitive, "replaceable").replaceable
+    return ids
 
 
 def _proportions(binding: Binding, primitive: str) -> tuple[float, float, float]:

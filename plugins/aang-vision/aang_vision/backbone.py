@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from aang_text.checkpoint import device_named
+from aang_text.checkpoint import device_named, dtype_named
 from torch import Tensor, nn
 
 from aang_core.errors import ModelError, did_you_mean
@@ -62,17 +62,13 @@ class PatchBackbone:
     capabilities = frozenset({"backbone:row-attention", "backbone:dropout", "backbone:patches"})
 
     def __init__(self, name: str, shape: Shape, settings: BackboneSettings) -> None:
-        dtype = getattr(torch, settings.dtype, None)
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise ModelError(
-                f"dtype {settings.dtype!r} is no floating-point type of torch; use 'float32'"
-            )
         self.name, self.shape = name, shape
-        self.device, self.dtype, self.seed = device_named(settings.device), dtype, settings.seed
+        self.device, self.dtype = device_named(settings.device), dtype_named(settings.dtype)
+        self.seed = settings.seed
         self.hidden_size = self.embedding_size = shape.hidden
         self.max_length = shape.form.positions
         with seeded(self.seed, "patch-encoder", device=torch.device("cpu")):
-            self.body: nn.Module = PatchEncoder(shape).to(self.device, dtype)
+            self.body: nn.Module = PatchEncoder(shape).to(self.device, self.dtype)
         self._heads: dict[int, ImageHead] = {}
 
     def rows(self, examples: Sequence[Mapping[str, Any]], origins: Sequence[Origin]) -> list[Row]:

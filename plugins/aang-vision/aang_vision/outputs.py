@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from aang_text.offers import backbone_of
+from aang_text.outputs.heads import PositionHead, new_head
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aang_core.errors import ModelError
 from aang_core.protocols import Binding
-from aang_core.randomness import seeded
 from aang_core.rows import SINGLE, Hidden, Packed, Targets
 from aang_vision.images import PATCHES
 from aang_vision.transforms import format_of
-
-
-class Perceptron(nn.Module):
-    """Dense, GELU, linear: [M, H] → [M, outputs]."""
-
-    def __init__(self, hidden: int, outputs: int) -> None:
-        super().__init__()
-        self.dense, self.out = nn.Linear(hidden, hidden), nn.Linear(hidden, outputs)
-
-    def forward(self, states: Tensor) -> Tensor:
-        answers: Tensor = self.out(F.gelu(self.dense(states)))
-        return answers
 
 
 class PatchOutput:
@@ -40,17 +27,12 @@ class PatchOutput:
     outputs = 1
 
     def __init__(self, binding: Binding) -> None:
-        if binding.backbone is None:
-            raise ModelError(f"{self.name}: expected an encoder of images, found none")
-        self.backbone, self.seed = binding.backbone, binding.seed
+        self.binding = binding
+        self.width = int(backbone_of(binding, self.name).hidden_size)
 
     def head(self) -> nn.Module:
-        """A new head, in the same initial state at every call."""
-        weight = next(self.backbone.body.parameters())
-        stream = zlib.crc32(self.name.encode())
-        with seeded(self.seed, "head", stream, device=torch.device("cpu")):
-            made = Perceptron(self.backbone.hidden_size, self.outputs)
-        return made.to(weight.device, weight.dtype)
+        """A new head, [M, H] → [M, outputs], in the same initial state at every call."""
+        return new_head(self.binding, self.name, lambda: PositionHead(self.width, self.outputs))
 
     def state(self) -> Mapping[str, Tensor]:
         """Nothing is fitted."""

@@ -19,7 +19,8 @@ from aang_core.errors import ConfigError
 from aang_core.protocols import Binding
 from aang_core.rows import Hidden, Layout, Packed, Targets
 from aang_text.documents import say_what_is_cut
-from aang_text.outputs.heads import backbone_of, new_head
+from aang_text.offers import backbone_of
+from aang_text.outputs.heads import new_head
 
 
 class TwoEncoders(nn.Module):

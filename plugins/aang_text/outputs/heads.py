@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from aang_core.errors import ModelError
 from aang_core.protocols import Binding
 from aang_core.randomness import seeded
+from aang_text.offers import backbone_of
 
 _M = TypeVar("_M", bound=nn.Module)
 _WAVES = 16
@@ -29,21 +29,6 @@ def new_head(binding: Binding, output: str, make: Callable[[], _M]) -> _M:
     with seeded(binding.seed, "head", stream, device=torch.device("cpu")):
         head = make()
     return head.to(parameter.device, parameter.dtype)
-
-
-def backbone_of(binding: Binding, output: str, *offers: str) -> Any:
-    """The encoder, which must offer everything named in `offers` beside its protocol.
-
-    :raises ModelError: where it does not.
-    """
-    missing = [what for what in offers if getattr(binding.backbone, what, None) is None]
-    if binding.backbone is None or missing:
-        name = getattr(binding.backbone, "name", "no encoder")
-        raise ModelError(
-            f"{output}: expected an encoder that has {', '.join(missing) or 'a body'}, found "
-            f"{name!r} without; use another encoder, or a space without {output}"
-        )
-    return binding.backbone
 
 
 class PositionHead(nn.Module):

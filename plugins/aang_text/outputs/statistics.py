@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from aang_core.errors import TaskError
 from aang_core.protocols import Binding, BoundSource
 from aang_core.rows import Hidden, Packed, Targets
-from aang_text.outputs.heads import backbone_of
-from aang_text.outputs.tokens import IDS, TokenOutput, read
+from aang_text.offers import backbone_of
+from aang_text.outputs.tokens import TokenOutput, read
+from aang_text.tokens import IDS
 
 
 class TermFrequency(TokenOutput):

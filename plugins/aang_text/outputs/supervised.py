@@ -16,7 +16,8 @@ from aang_core.errors import PluginError
 from aang_core.protocols import Binding
 from aang_core.rows import Hidden, Layout, Packed, Targets
 from aang_core.task import Task
-from aang_text.outputs.heads import PositionHead, backbone_of, new_head
+from aang_text.offers import backbone_of
+from aang_text.outputs.heads import PositionHead, new_head
 
 
 class Supervised:

@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from aang_core.errors import ModelError, TaskError
 from aang_core.protocols import Binding, BoundSource
 from aang_core.rows import SINGLE, Hidden, Layout, Packed, Targets
-from aang_text.outputs.heads import PositionHead, backbone_of, new_head
+from aang_text.offers import backbone_of
+from aang_text.outputs.heads import PositionHead, new_head
+from aang_text.tokens import IDS
 
-IDS = "input_ids"
 CASES = 3
 """No capital, a capital first letter, capitals throughout."""
 

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from aang_core.errors import ConfigError, PluginError
 from aang_core.protocols import Binding
 from aang_core.rows import SINGLE, Hidden, Packed, Targets
-from aang_text.outputs.heads import BoundaryHead, OffsetHead, backbone_of, new_head
+from aang_text.offers import backbone_of
+from aang_text.outputs.heads import BoundaryHead, OffsetHead, new_head
+from aang_text.tokens import IDS
 
-IDS = "input_ids"
 DECODERS = ("tied", "untied")
 LONGEST_SPAN = 32
 

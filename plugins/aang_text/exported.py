@@ -1,0 +1,149 @@
+"""What a run on texts leaves: a plain model of transformers with its tokenizer and card; and how to load it again.
+
+C logits of a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from aang_core.errors import ModelError
+from aang_text.checkpoint import device_named, quiet
+from aang_text.classifier import PROBLEMS, ClassifierHead, auto_class
+from aang_text.tokens import Tokens
+from aang_text.tuning import plain_state
+
+if TYPE_CHECKING:
+    from aang_core.protocols import BackboneSettings
+    from aang_core.task import Task
+    from aang_text.checkpoint import Checkpoint
+
+_EVAL_ROWS = 32
+
+
+def export_model(
+    directory: Path, body: nn.Module, head: ClassifierHead, task: Task, checkpoint: Checkpoint
+) -> None:
+    """Write configuration, safetensors, tokenizer and model card.
+
+    The model is assembled on the meta device from the trained tensors themselves, so nothing is copied.
+
+    :raises ModelError: where the parts do not make up the family's whole model.
+    """
+    shell: Any = head.shell
+    with torch.device("meta"):
+        whole = auto_class(task.kind).from_config(deepcopy(shell.config))
+    prefix = shell.base_model_prefix
+    state = {f"{prefix}.{name}": tensor for name, tensor in plain_state(body).items()}
+    state |= shell.state_dict()
+    lacking, surplus = whole.load_state_dict(state, strict=False, assign=True)
+    if lacking or surplus:
+        raise ModelError(
+            f"model {checkpoint.name!r} cannot be put together again: without a value {sorted(lacking)}, "
+            f"without a place {sorted(surplus)}"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        whole.save_pretrained(directory)
+    checkpoint.tokenizer.save_pretrained(directory)
+    (directory / "README.md").write_text(model_card(task, checkpoint), encoding="utf-8")
+
+
+def model_card(task: Task, checkpoint: Checkpoint) -> str:
+    """The exported model's README, with the front matter that model hubs read."""
+    token = task.kind == "token"
+    pipeline = "token-classification" if token else "text-classification"
+    pair = "text_pair" in task.splits["train"].column_names
+    example = '{"text": "…", "text_pair": "…"}' if pair else '"…"'
+    labels = "\n".join(f"- `{name}`" for name in task.label_names) or "- a number"
+    return f"""---
+library_name: transformers
+pipeline_tag: {pipeline}
+base_model: {checkpoint.known_as}
+metrics:
+- {task.metric}
+tags:
+- aang
+---
+
+# {task.name}
+
+{checkpoint.known_as}, fine-tuned on the task `{task.name}` ({task.kind}) by aang.
+It needs nothing but transformers:
+
+```python
+from transformers import pipeline
+
+pipeline("{pipeline}", "path/to/this/folder")({example})
+```
+
+It answers with
+
+{labels}
+
+The run's `report.json` holds the method, development and test results, and the auxiliary objectives, where the
+method has any, with their weights (Dery et al., AANG, ICLR 2023).
+"""
+
+
+class ExportedModel:
+    """A folder that `export_model` wrote, loaded from its files alone; a `prediction.Predictor`.
+
+    :param max_length: positions of the longest row; a lower limit of the tokenizer is kept.
+    """
+
+    def __init__(self, directory: Path, max_length: int, device: torch.device) -> None:
+        from transformers import AutoConfig, AutoTokenizer
+
+        try:
+            with quiet():
+                config: Any = AutoConfig.from_pretrained(directory)
+                token = config.architectures[0].endswith("ForTokenClassification")
+                loader = auto_class("token" if token else "class")
+                model = loader.from_pretrained(directory, use_safetensors=True)
+                tokenizer = AutoTokenizer.from_pretrained(directory)
+        except (OSError, ValueError, SafetensorError) as cause:
+            raise ModelError(f"{directory} holds no model that can be loaded: {cause}") from cause
+        kinds = {problem: kind for kind, problem in PROBLEMS.items()}
+        self.kind = "token" if token else kinds[config.problem_type]
+        names = () if self.kind == "regression" else (config.id2label[i] for i in config.id2label)
+        self.label_names: tuple[str, ...] = tuple(names)
+        self.device = device
+        self.model: Any = model.to(device).eval()
+        self.tokens = Tokens(tokenizer, min(max_length, tokenizer.model_max_length), frozenset())
+
+    @torch.no_grad()
+    def logits(self, examples: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+        """Each example's logits on the CPU in fp32: [C], for token tasks [T, C]."""
+        found: list[Tensor] = []
+        for padded in self.tokens.padded(examples, _EVAL_ROWS):
+            batch = padded.to(self.device)
+            logits = self.model(**batch).logits.float().cpu()
+            real = batch["attention_mask"].bool().cpu()
+            token = self.kind == "token"
+            found += [row[own] if token else row for row, own in zip(logits, real, strict=True)]
+        return found
+
+
+def load_predictor(directory: Path, settings: BackboneSettings) -> ExportedModel:
+    """An exported model that answers; only `max_length` and `device` of the settings matter.
+
+    :raises ModelError: where the files cannot be loaded, or there is no such device.
+    """
+    return ExportedModel(directory, settings.max_length, device_named(settings.device))
+
+
+def exported_logits(
+    directory: Path, examples: Sequence[Mapping[str, Any]], tokens: Tokens, device: torch.device
+) -> Tensor:
+    """[len(examples), C] (token tasks: [positions, C]) from the files alone, on the CPU."""
+    found = ExportedModel(directory, tokens.max_length, device)
+    logits = found.logits(examples)
+    return torch.cat(logits) if found.kind == "token" else torch.stack(logits)

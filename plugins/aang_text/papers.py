@@ -1,0 +1,20 @@
+"""The publications that primitives, spaces and named objectives come from, as records cite them."""
+
+AANG = "Dery et al., AANG: Automating Auxiliary Learning, ICLR 2023"
+ALBERT = "Lan et al., ALBERT, ICLR 2020"
+BART = "Lewis et al., BART, ACL 2020"
+BERT = "Devlin et al., BERT, NAACL 2019"
+ELECTRA = "Clark et al., ELECTRA, ICLR 2020"
+ELMO = "Peters et al., Deep Contextualized Word Representations, NAACL 2018"
+GPT = "Radford et al., Improving Language Understanding by Generative Pre-Training, 2018"
+LOSSES = "Aroca-Ouellette & Rudzicz, On Losses for Modern Language Models, EMNLP 2020"
+NEFTUNE = "Jain et al., NEFTune, ICLR 2024"
+QUICK_THOUGHTS = (
+    "Logeswaran & Lee, An Efficient Framework for Learning Sentence Representations, ICLR 2018"
+)
+SIMCSE = "Gao et al., SimCSE, EMNLP 2021"
+SPANBERT = "Joshi et al., SpanBERT, TACL 2020"
+STILTS = "Phang et al., Sentence Encoders on STILTs, 2018"
+STRUCTBERT = "Wang et al., StructBERT, ICLR 2020"
+TAPT = "Gururangan et al., Don't Stop Pretraining, ACL 2020"
+XLNET = "Yang et al., XLNet, NeurIPS 2019"
