@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from aang_core.detectability import detectable
 from aang_core.errors import RunError, one_message
 from aang_core.finished_runs import FinishedRun
 from aang_core.statistics import bootstrap_interval, paired_t_test
@@ -111,8 +112,6 @@ def _statistics(run: FinishedRun, baseline: FinishedRun, split: str, metric: str
     ``interval`` (95 %), and ``detectable`` (`detectability.detectable`). Without two seeds those of them that need two
     are None; so are the baseline's own.
     """
-    from aang_core.detectability import detectable
-
     values = run.scores(split, metric)
     seeds = sorted(values)
     scores = [values[seed] for seed in seeds]

@@ -1,24 +1,19 @@
-"""How small a difference between two runs this many seeds, and this many test texts, could have shown.
+"""How small a difference between two runs this many seeds, and this many test examples, could have shown.
 
-Seeds and texts are two sources of chance: the variation from seed to seed is over the *same* texts, so it says nothing
-about which texts the test split happens to hold.
+Seeds and examples are two sources of chance: the variation from seed to seed is over the *same* examples, so it says
+nothing about which ones the test split happens to hold.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from aang_core.errors import RunError
-from aang_core.parsing import json_lines
+from aang_core.finished_runs import FinishedRun
+from aang_core.metrics import confusion_of
 from aang_core.statistics import macro_f1_standard_error, smallest_detectable_difference
-
-if TYPE_CHECKING:
-    from aang_core.finished_runs import FinishedRun
 
 _BOTH_QUANTILES = 1.959964 + 0.841621  # of the normal: 5 % two-sided, and power 80 %
 
@@ -29,8 +24,8 @@ def detectable(
     """The true difference that a study like this finds with power 80 % at the 5 % level.
 
     :param std: of the paired differences over seeds.
-    :return: ``seeds``: by chance over seeds alone; ``texts``: by chance over test texts alone (accuracy: paired, from
-        the predictions of both; macro-F1: the delta method, unpaired, so too large rather than too small); ``both``:
+    :return: ``seeds``: by chance over seeds alone; ``texts``: by chance over test examples alone (accuracy: paired,
+        from the predictions of both; macro-F1: the delta method, unpaired, so too large rather than too small); ``both``:
         the root of the sum of their squares. None where it cannot be known: fewer than two seeds, other metrics, dev,
         or differences that do not vary at all, which would claim that nothing is too small to be seen.
     """
@@ -43,7 +38,7 @@ def detectable(
 
 
 def _over_texts(baseline: FinishedRun, run: FinishedRun, metric: str) -> float | None:
-    first, second = _answers(baseline), _answers(run)
+    first, second = _judged(baseline), _judged(run)
     if not first or not second or metric not in ("accuracy", "f1"):
         return None
     if metric == "accuracy":
@@ -51,7 +46,7 @@ def _over_texts(baseline: FinishedRun, run: FinishedRun, metric: str) -> float |
         gain = gain - np.mean([right for _, right in first], axis=0)
         error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
         return _BOTH_QUANTILES * error if 0 < error < math.inf else None
-    # The texts are the same for all seeds, so over seeds the error is a mean, and no smaller.
+    # The examples are the same for all seeds, so over seeds the error is a mean, and no smaller.
     errors = [
         float(np.mean([macro_f1_standard_error(confusion) for confusion, _ in answers]))
         for answers in (first, second)
@@ -59,38 +54,14 @@ def _over_texts(baseline: FinishedRun, run: FinishedRun, metric: str) -> float |
     return _BOTH_QUANTILES * math.hypot(*errors)
 
 
-def _answers(run: FinishedRun) -> list[tuple[Any, Any]]:
-    """For each seed the confusion matrix and [R] whether each test row was right; empty for other kinds of tasks."""
+def _judged(run: FinishedRun) -> list[tuple[Any, Any]]:
+    """For each seed the [C, C] confusion and [R] whether each test row was right; empty for other kinds of tasks."""
     found = []
     for seed in run.seeds:
-        rows = read_predictions(run.seed_directory(seed))
+        rows = run.predictions(seed)
         if not rows or any("gold" not in row or "label" not in row for row in rows):
             return []
         names = sorted({row["gold"] for row in rows} | set(rows[0]["probabilities"]))
         confusion = confusion_of(rows, names)
         found.append((confusion, np.asarray([row["gold"] == row["label"] for row in rows], float)))
     return found
-
-
-def confusion_of(rows: Sequence[Any], names: Sequence[str]) -> Any:
-    """[C, C] counts of predicted rows: true labels down, predicted ones across, in the order of `names`."""
-    place = {name: i for i, name in enumerate(names)}
-    counts = np.zeros((len(names), len(names)), dtype=np.int64)
-    for row in rows:
-        counts[place[row["gold"]], place[row["label"]]] += 1
-    return counts
-
-
-def read_predictions(directory: Path) -> list[dict[str, Any]]:
-    """The lines of ``predictions.jsonl``; none where the task has no test split.
-
-    :raises RunError: where a line is no JSON object.
-    """
-    path = directory / "predictions.jsonl"
-    if not path.is_file():
-        return []
-    rows = json_lines(path)
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise RunError(f"{path}:{number} is damaged: expected an object, found {str(row)[:40]}")
-    return rows

@@ -1,4 +1,4 @@
-"""Run directories that are finished, read back: for comparisons, report pages and recipes."""
+"""Run directories that are finished, read back: for comparisons, report pages, recipes, predictions and submissions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import attrs
 from aang_core.config import RunConfig
 from aang_core.config_file import load_config
 from aang_core.errors import RunError, one_message
+from aang_core.parsing import json_lines
 from aang_core.report import mean_weights, read_report, seed_report, summary_of
 
 
@@ -54,9 +55,30 @@ class FinishedRun:
             s["seconds"] if name == "seconds" else s["cost"][name] for s in self.report["seeds"]
         )
 
-    def seed_directory(self, seed: int) -> Path:
-        """Where one seed's files lie."""
+    def folder_of(self, seed: int) -> Path:
+        """Where a seed's files lie.
+
+        :raises RunError: where the run has no such seed.
+        """
+        if seed not in self.folders:
+            known = ", ".join(map(str, self.folders))
+            raise RunError(f"{self.path} has no seed {seed}; it has {known}")
         return self.folders[seed]
+
+    def predictions(self, seed: int) -> list[dict[str, Any]]:
+        """The lines of a seed's ``predictions.jsonl``, one a test row; none where the task has no test split.
+
+        :raises RunError: where a line is no JSON object.
+        """
+        path = self.folder_of(seed) / "predictions.jsonl"
+        if not path.is_file():
+            return []
+        rows = json_lines(path)
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, dict):
+                found = str(row)[:40]
+                raise RunError(f"{path}:{number} is damaged: expected an object, found {found}")
+        return rows
 
 
 def read_run(path: Path) -> FinishedRun:
@@ -112,21 +134,10 @@ def _joined(path: Path, runs: Sequence[FinishedRun]) -> FinishedRun:
 
 def _read_one(path: Path) -> FinishedRun:
     report = read_report(path)
-    wanted = {"seed", "dev", "test", "seconds", "cost", "weights", "evaluations", "best_step"}
-    seeds = report.get("seeds")
-    whole = isinstance(seeds, list) and all(
-        isinstance(s, dict) and wanted <= s.keys() for s in seeds
-    )
-    missing = {"task", "space", "method", "model", "metric", "summary"} - report.keys()
-    if not whole or not seeds or missing:
-        what = f"it lacks {', '.join(sorted(missing))}" if missing else "its seeds are not complete"
-        raise RunError(
-            f"{path / 'report.json'} is damaged: {what}; run it again into another folder"
-        )
     config = path / "config.toml"
     if not config.is_file():
         raise RunError(f"{path} is damaged: it has no config.toml, so its settings are unknown")
-    numbers = [seed["seed"] for seed in seeds]
+    numbers = [seed["seed"] for seed in report["seeds"]]
     return FinishedRun(
         path=path,
         name=path.name,

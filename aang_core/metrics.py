@@ -1,4 +1,4 @@
-"""Scores of predictions: `score` for every kind of task, and `confusion` for the report.
+"""Scores of predictions: `score` for every kind of task, and `confusion_of` what a run predicted.
 
 Fixed letters: R examples, T positions of an example, C classes. The numbers are fractions (0 to 1)
 and correlations (−1 to 1), never percentages. They come from scikit-learn and scipy; what is decided
@@ -7,7 +7,7 @@ here is which ones, over which classes, and what a degenerate case gives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,17 +51,13 @@ def score(kind: str, predictions: Any, labels: Any, classes: int = 0) -> dict[st
     return scorers[kind](predicted, expected, classes)
 
 
-def confusion(predictions: Any, labels: Any, classes: int) -> NDArray[np.int64]:
-    """[C, C] counts: row the label, column the prediction (classes [R] or logits [R, C]).
-
-    :raises TaskError: as in `score`.
-    """
-    from sklearn.metrics import confusion_matrix
-
-    predicted, expected = np.asarray(predictions), np.asarray(labels)
-    _check(predicted, expected)
-    matrix = confusion_matrix(expected, _argmax(predicted, expected), labels=range(classes))
-    return np.asarray(matrix, dtype=np.int64)
+def confusion_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> NDArray[np.int64]:
+    """[C, C] counts of rows of ``predictions.jsonl``: true labels down, predicted ones across, as `names` orders them."""
+    place = {name: i for i, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    for row in rows:
+        counts[place[row["gold"]], place[row["label"]]] += 1
+    return counts
 
 
 def _check(predicted: NDArray[Any], expected: NDArray[Any]) -> None:

@@ -10,13 +10,12 @@ import attrs
 from torch import Tensor
 
 from aang_core.config import RunConfig
-from aang_core.config_file import load_config
 from aang_core.errors import RunError, TaskError
 from aang_core.export import prediction
+from aang_core.finished_runs import read_run
 from aang_core.primitives import BackboneKind, load_factory
 from aang_core.protocols import BackboneSettings
 from aang_core.registry import Registry
-from aang_core.report import read_report
 from aang_core.task_files import SUFFIXES, Faults, Table, decoded_lines, read_lines, read_table
 from aang_core.task_spec import TaskSpec, read_spec
 
@@ -32,11 +31,11 @@ class Predictor(Protocol):
 
 
 @attrs.frozen(eq=False, kw_only=True)
-class FinishedRun:
-    """What predicting needs of a run.
+class ChosenModel:
+    """The model of one seed of a finished run, and what asking it needs.
 
     :param seed: the one whose model answers; `seeds` are all that the run has.
-    :param reads: the input columns of its task.
+    :param reads: the input columns of its task, but for those that only training needs.
     """
 
     config: RunConfig
@@ -47,28 +46,25 @@ class FinishedRun:
     reads: tuple[str, ...]
 
 
-def finished_run(directory: Path, registry: Registry, seed: int | None = None) -> FinishedRun:
-    """A run that has ended.
+def chosen_model(directory: Path, registry: Registry, seed: int | None = None) -> ChosenModel:
+    """The model that answers for a run.
 
     :param seed: one of the run's; None for the first.
-    :raises RunError: where it is unfinished or damaged, or has no such seed.
+    :raises RunError: where the run is unfinished or damaged, or has no such seed.
     """
-    report = read_report(directory)
-    seeds = tuple(each["seed"] for each in report["seeds"])
-    chosen = seeds[0] if seed is None else seed
-    if chosen not in seeds:
-        known = ", ".join(map(str, seeds))
-        raise RunError(f"{directory} has no seed {chosen}; it has {known}")
-    model = (directory if len(seeds) == 1 else directory / f"seed-{chosen}") / "model"
+    run = read_run(directory)
+    chosen = run.seeds[0] if seed is None else seed
+    model = run.folder_of(chosen) / "model"
     if not model.is_dir():
         raise RunError(f"{model} is missing; the run was moved or pruned, so it cannot answer")
-    return FinishedRun(
-        config=load_config(directory / "config.toml"),
-        kind=registry.backbone_for(report["model"]),
+    kind = registry.backbone_for(run.report["model"])
+    return ChosenModel(
+        config=run.config,
+        kind=kind,
         model=model,
         seed=chosen,
-        seeds=seeds,
-        reads=tuple(report["reads"]),
+        seeds=run.seeds,
+        reads=tuple(name for name in run.report["reads"] if name not in kind.training_only),
     )
 
 
@@ -76,37 +72,37 @@ Examples = tuple[Table, list[dict[str, Any]]]
 """A table, whose numbers are lines of its file, and its rows by input column."""
 
 
-def read_examples(run: FinishedRun, path: Path) -> Examples:
+def read_examples(asked: ChosenModel, path: Path) -> Examples:
     """The examples in a file with the columns of the run's task, in one that its encoder reads, or one text a line.
 
     :raises TaskError: where the file is missing, malformed, empty, or lacks a column.
     """
     faults = Faults()
-    if reader := run.kind.readers.get(path.suffix.lower()):
+    if reader := asked.kind.readers.get(path.suffix.lower()):
         columns = load_factory(reader)(path)
         numbers = range(1, 1 + max(map(len, columns.values()), default=0))
         table = Table(where=str(path), columns=columns, numbers=numbers, by_line=False)
-        return _examples(run, table, TaskSpec(folder=Path()), faults)
+        return _examples(asked, table, TaskSpec(folder=Path()), faults)
     if path.suffix.lower() not in SUFFIXES:
-        return _from_lines(run, read_lines(path, faults), str(path), faults)
-    spec = _spec(run)
-    return _examples(run, read_table(path, spec.header, faults), spec, faults)
+        return _from_lines(asked, read_lines(path, faults), str(path), faults)
+    spec = _spec(asked)
+    return _examples(asked, read_table(path, spec.header, faults), spec, faults)
 
 
-def read_texts(run: FinishedRun, data: bytes, where: str) -> Examples:
+def read_texts(asked: ChosenModel, data: bytes, where: str) -> Examples:
     """The examples in bytes that messages call `where`, one text a line.
 
     :raises TaskError: where they are malformed or empty, or the task reads more than one text.
     """
     faults = Faults()
-    return _from_lines(run, decoded_lines(data, where, faults), where, faults)
+    return _from_lines(asked, decoded_lines(data, where, faults), where, faults)
 
 
-def _examples(run: FinishedRun, table: Table, spec: TaskSpec, faults: Faults) -> Examples:
+def _examples(asked: ChosenModel, table: Table, spec: TaskSpec, faults: Faults) -> Examples:
     """The rows of a table, checked."""
     path = table.where
     faults.raise_any(path)
-    columns = {role: _column(table, role, spec) for role in run.reads}
+    columns = {role: _column(table, role, spec) for role in asked.reads}
     values = {role: table.columns.get(column) for role, column in columns.items()}
     lacking = [columns[role] for role, found in values.items() if found is None]
     if lacking and len(table):
@@ -117,7 +113,7 @@ def _examples(run: FinishedRun, table: Table, spec: TaskSpec, faults: Faults) ->
     if not len(table):
         raise TaskError(f"{path} holds no example")
     examples = [
-        {role: (values[role] or [])[row] for role in run.reads} for row in range(len(table))
+        {role: (values[role] or [])[row] for role in asked.reads} for row in range(len(table))
     ]
     for row, example in enumerate(examples):
         for role, value in example.items():
@@ -129,12 +125,12 @@ def _examples(run: FinishedRun, table: Table, spec: TaskSpec, faults: Faults) ->
     return table, examples
 
 
-def _spec(run: FinishedRun) -> TaskSpec:
+def _spec(asked: ChosenModel) -> TaskSpec:
     """What the task's own ``task.toml`` says of columns; nothing where there is none any more."""
-    place = Path(run.config.task).expanduser()
+    place = Path(asked.config.task).expanduser()
     toml = place / "task.toml" if place.is_dir() else place
     if toml.suffix == ".toml" and toml.is_file():
-        return read_spec(toml, run.kind.reads)
+        return read_spec(toml, asked.kind.reads)
     return TaskSpec(folder=Path())
 
 
@@ -145,13 +141,13 @@ def _column(table: Table, role: str, spec: TaskSpec) -> str:
 
 
 def _from_lines(
-    run: FinishedRun, lines: Sequence[tuple[int, str]], path: str, faults: Faults
+    asked: ChosenModel, lines: Sequence[tuple[int, str]], path: str, faults: Faults
 ) -> Examples:
     """One text a line; blank lines are left out.
 
     :raises TaskError: where the task reads more than one text.
     """
-    reads = run.reads
+    reads = asked.reads
     if len(reads) > 1:
         raise TaskError(
             f"{path} holds one text a line, but the run's task reads {', '.join(map(repr, reads))}; "
@@ -165,19 +161,21 @@ def _from_lines(
         numbers=[number for number, _ in kept],
         remarks=(f"{path}: {blank} blank lines skipped",) if blank else (),
     )
-    return _examples(run, table, TaskSpec(folder=Path()), faults)
+    return _examples(asked, table, TaskSpec(folder=Path()), faults)
 
 
 def answers(
-    run: FinishedRun, table: Table, examples: Sequence[Mapping[str, Any]], device: str = "auto"
+    asked: ChosenModel, table: Table, examples: Sequence[Mapping[str, Any]], device: str = "auto"
 ) -> Iterator[dict[str, Any]]:
     """``{"line", …}`` for each example: ``label`` and ``probabilities``, or for regression ``value``.
 
     :raises RunError: where the run's kind of encoder has no predictor.
     """
-    if not run.kind.predictor:
-        raise RunError(f"encoders of the kind {run.kind.name!r} bring no way to predict from files")
-    settings = BackboneSettings(max_length=run.config.training.max_length, device=device)
-    predictor: Predictor = load_factory(run.kind.predictor)(run.model, settings)
+    if not asked.kind.predictor:
+        raise RunError(
+            f"encoders of the kind {asked.kind.name!r} bring no way to predict from files"
+        )
+    settings = BackboneSettings(max_length=asked.config.training.max_length, device=device)
+    predictor: Predictor = load_factory(asked.kind.predictor)(asked.model, settings)
     for number, logits in zip(table.numbers, predictor.logits(examples), strict=True):
         yield {"line": number, **prediction(predictor, logits)}

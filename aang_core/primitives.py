@@ -189,6 +189,8 @@ class BackboneKind(Record):
     :param prefixes: a model name that starts with one of these (``bundled:``) is this kind's.
     :param fallback: whether the kind takes names that no prefix claims (hub ids and folders).
     :param reads: the input columns that rows are made of, the required one first.
+    :param training_only: those of `reads` that the end-task's answer does not depend on; a file to predict from need
+        not have them.
     :param default_model: the encoder of this kind that is taken where a run names none.
     :param capabilities: what the kind's encoders can usually do; a loaded encoder says for itself.
     :param predictor: ``predictor(directory, settings)`` loads an exported model as a `prediction.Predictor`; empty
@@ -200,6 +202,7 @@ class BackboneKind(Record):
     fallback: bool = False
     default_model: str = ""
     reads: tuple[str, ...] = ("text",)
+    training_only: tuple[str, ...] = ()
     predictor: str = ""
     readers: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)

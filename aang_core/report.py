@@ -80,12 +80,12 @@ class RunReport:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Those of `summary_of`."""
+        """As in `summary_of`."""
         return summary_of(self.seeds, self.metric)
 
     @property
     def weights(self) -> dict[str, Any]:
-        """Those of `mean_weights`."""
+        """As in `mean_weights`."""
         return mean_weights(self.seeds)
 
     def as_mapping(self) -> dict[str, Any]:
@@ -129,6 +129,18 @@ def mean_weights(seeds: Sequence[SeedReport]) -> dict[str, Any]:
         "stages": {stage: _mean([w["stages"][stage] for w in learned]) for stage in STAGES},
         "end_task": statistics.fmean(w["end_task"] for w in learned),
     }
+
+
+def engine_said(seeds: Sequence[SeedReport]) -> str:
+    """Which engine ran, and what its check on the first batch found: of several seeds, the largest disagreement."""
+    engines = " and ".join(dict.fromkeys(seed.engine for seed in seeds))
+    checks = [seed.engine_check for seed in seeds if seed.engine_check is not None]
+    if not checks:
+        return engines
+    worst = max(checks, key=lambda check: check["disagreement"])
+    gap, allowed = worst["disagreement"], worst["allowed"]
+    held = "agrees with the loop" if gap <= allowed else "disagreed with the loop"
+    return f"{engines}; first batch: one backward pass {held} to {gap:.0e} ({allowed:.0e} allowed)"
 
 
 def versions() -> dict[str, str]:
@@ -180,7 +192,7 @@ def strict(value: Any) -> Any:
 def read_report(run: Path) -> dict[str, Any]:
     """``report.json`` of a finished run.
 
-    :raises RunError: where it is missing, no JSON, or of another schema.
+    :raises RunError: where it is missing, no JSON, of another schema or shape, or without a seed.
     """
     path = run / "report.json"
     try:
@@ -194,6 +206,8 @@ def read_report(run: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: {cause}") from cause
     if schema != SCHEMA:
         raise RunError(f"{path} has the schema {schema!r}; this version of aang reads {SCHEMA}")
-    if faults := shape_faults(report, REPORT):
+    faults = shape_faults(report, REPORT)
+    if faults or not report["seeds"]:
+        faults = faults or ["it is not complete: it has no seed"]
         raise RunError(f"{path} is damaged: {'; '.join(faults[:5])}")
     return report

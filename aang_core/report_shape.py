@@ -1,7 +1,7 @@
 """The form of ``report.json``, so that what reads one need not ask at every step: anybody may have changed it.
 
-A form is a type (or several, in a tuple), a list with the form of its items, a table with the form of each named entry
-(``name?`` may be missing), or ``{...: form}``, a table of any names.
+A form is a type, None for null, a tuple of forms of which one must fit, a list with the form of its items, a table with
+the form of each named entry (``name?`` may be missing), or ``{...: form}``, a table of any names.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 Form = Any
 
 _NUMBER = (int, float)
-_SCORES = {...: (int, float, type(None))}
+_NUMBER_OR_NULL = (*_NUMBER, None)
+_SCORES = {...: _NUMBER_OR_NULL}
 _WEIGHTS = {"objectives": {...: _NUMBER}, "stages": {...: {...: _NUMBER}}, "end_task": _NUMBER}
-_MAYBE_SCORES = ({...: (int, float, type(None))}, None)
+_MAYBE_SCORES = (_SCORES, None)
 _SPREAD = {
-    "mean": (int, float, type(None)),
-    "std": (int, float, type(None)),
-    "metrics": {...: {"mean": (int, float, type(None)), "std": (int, float, type(None))}},
+    "mean": _NUMBER_OR_NULL,
+    "std": _NUMBER_OR_NULL,
+    "metrics": {...: {"mean": _NUMBER_OR_NULL, "std": _NUMBER_OR_NULL}},
 }
 _SEED = {
     "seed": int,
@@ -28,6 +29,7 @@ _SEED = {
     "dev": _SCORES,
     "test": _MAYBE_SCORES,
     "seconds": _NUMBER,
+    "peak_memory_mib": _NUMBER,
     "engine": str,
     "objectives": int,
     "weights": (_WEIGHTS, {}),
@@ -35,6 +37,7 @@ _SEED = {
     "evaluations": [_SCORES],
     "remarks": [str],
     "test_deduplicated?": _MAYBE_SCORES,
+    "engine_check?": ({"disagreement": _NUMBER, "allowed": _NUMBER}, None),
 }
 REPORT: Form = {
     "task": str,

@@ -134,15 +134,6 @@ def smallest_detectable_difference(
     return std * float(effect)
 
 
-def accuracy_standard_error(accuracy: float, rows: int) -> float:
-    """√(a (1 − a) / R): the sampling error of an accuracy `a` measured on R test rows."""
-    if rows < 1 or not 0.0 <= accuracy <= 1.0:
-        raise RunError(
-            f"a standard error needs rows >= 1 and an accuracy in [0, 1]; found {rows} and {accuracy}"
-        )
-    return math.sqrt(accuracy * (1.0 - accuracy) / rows)
-
-
 def macro_f1_standard_error(confusion: Sequence[Sequence[int]]) -> float:
     """The sampling error of a macro-F1, by the delta method over the cells of a confusion matrix.
 
@@ -150,7 +141,7 @@ def macro_f1_standard_error(confusion: Sequence[Sequence[int]]) -> float:
     variance is ``(Σ p (∂f/∂p)² − (Σ p ∂f/∂p)²) / R``. With ``F_c = 2 p_cc / (r_c + s_c)``, r_c and s_c the sums
     of row and column c: a cell (i, j) off the diagonal moves F_i and F_j down, one on it moves F_i up.
 
-    :param confusion: [C, C] counts, rows are labels (`metrics.confusion`).
+    :param confusion: [C, C] counts, rows are labels (`metrics.confusion_of`).
     :raises RunError: for an empty matrix.
     """
     counts = np.asarray(confusion, dtype=np.float64)

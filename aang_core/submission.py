@@ -7,7 +7,6 @@ made up for the others (Wang et al., "GLUE", ICLR 2019; gluebenchmark.com takes 
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -19,24 +18,8 @@ import attrs
 from aang_core.errors import RunError, one_message
 from aang_core.finished_runs import FinishedRun
 
-FILES: Mapping[str, str] = {
-    re.sub(r"[^a-z0-9]", "", name.lower()): name
-    for name in (
-        *(
-            "AX",
-            "CoLA",
-            "MNLI-m",
-            "MNLI-mm",
-            "MRPC",
-            "QNLI",
-            "QQP",
-            "RTE",
-            "SST-2",
-            "STS-B",
-            "WNLI",
-        ),
-    )
-}
+_NAMES = ("AX", "CoLA", "MNLI-m", "MNLI-mm", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B", "WNLI")
+FILES: Mapping[str, str] = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in _NAMES}
 """What the benchmark calls its files, by the letters and digits of the name."""
 
 _MOMENT = (1980, 1, 1, 0, 0, 0)  # the same archive, byte for byte, whenever it is written
@@ -115,32 +98,25 @@ def _best_seed(run: FinishedRun) -> int:
 
 
 def _sheet(run: FinishedRun, seed: int) -> Sheet:
-    if seed not in run.folders:
-        known = ", ".join(map(str, run.folders))
-        raise RunError(f"{run.path} has no seed {seed}; it has {known}")
-    path = run.folders[seed] / "predictions.jsonl"
-    if not path.is_file():
+    path = run.folder_of(seed) / "predictions.jsonl"
+    rows = run.predictions(seed)
+    if not rows:
         raise RunError(
             f"{run.path} predicts nothing ({path} is missing: its task has no test split)"
         )
     lines = ["index\tprediction"]
-    with path.open(encoding="utf-8") as file:
-        for number, text in enumerate(file, 1):
-            try:
-                row: Any = json.loads(text)
-                answer = _answer(row)
-                lines.append(f"{row['row']}\t{answer}")
-            except (ValueError, KeyError, TypeError) as cause:
-                raise RunError(
-                    f"{path}:{number} holds no prediction of one label: {cause}"
-                ) from cause
+    for number, row in enumerate(rows, 1):
+        try:
+            lines.append(f"{row['row']}\t{_answer(row)}")
+        except (ValueError, KeyError, TypeError) as cause:
+            raise RunError(f"{path}:{number} holds no prediction of one label: {cause}") from cause
     task = run.report["task"]
     return Sheet(
         name=file_name(task),
         task=task,
         run=run.path,
         seed=seed,
-        rows=len(lines) - 1,
+        rows=len(rows),
         lines=tuple(lines),
     )
 

@@ -220,7 +220,7 @@ def test_regression_predicts_a_value(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere", "-"], "holds no finished run"),
+        (["nowhere", "-"], "is no run directory"),
         (["{run}", "nowhere.txt"], "cannot read nowhere.txt"),
         (["{run}", "-", "--seed", "9"], "no seed 9; it has 0, 1"),
         (["{run}", "-", "--device", "nonsense"], "no device 'nonsense'"),

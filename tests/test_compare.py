@@ -11,11 +11,11 @@ from _runs import GOLD, answers, write_run
 from aang_cli.main import main
 from click.testing import CliRunner
 from scipy.stats import ttest_rel
+from sklearn.metrics import confusion_matrix
 
 from aang_core.compare import compare_runs
 from aang_core.errors import RunError
 from aang_core.finished_runs import read_run, read_runs
-from aang_core.metrics import confusion
 from aang_core.statistics import macro_f1_standard_error, smallest_detectable_difference
 
 PLAIN = {0: 20, 1: 24, 2: 22}
@@ -64,7 +64,7 @@ def test_what_could_have_been_seen_counts_seeds_and_texts(runs):
     assert found["seeds"] == pytest.approx(seeds)
     assert found["both"] == pytest.approx(math.hypot(texts, seeds))
     errors = [
-        np.mean([macro_f1_standard_error(confusion(answers(n), GOLD, 3)) for n in t.values()])
+        np.mean([macro_f1_standard_error(confusion_matrix(GOLD, answers(n))) for n in t.values()])
         for t in (PLAIN, BETTER)
     ]
     expected = (1.959964 + 0.841621) * math.hypot(*errors)

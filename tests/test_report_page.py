@@ -4,20 +4,22 @@ import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
+import attrs
 import numpy as np
 import pytest
 from _runs import GOLD, IDS, NAMES, answers, write_run
 from aang_cli.main import main
 from click.testing import CliRunner
 
-from aang_core.detectability import confusion_of
 from aang_core.errors import RunError
 from aang_core.finished_runs import read_run
+from aang_core.metrics import confusion_of
 from aang_core.page.changed_predictions import changed, mistakes
 from aang_core.page.figures import figures
 from aang_core.page.plots import write_plots
 from aang_core.page.report_page import build_story, page, write_run_page
 from aang_core.page.story import read_story
+from aang_core.report import engine_said, seed_report
 
 pytest.importorskip("matplotlib", reason="plots are an extra")
 
@@ -187,3 +189,22 @@ def test_a_damaged_run_is_one_message(runs, tmp_path):
     (broken / "predictions.jsonl").write_text("{\n", "utf-8")
     with pytest.raises(RunError, match=r"predictions\.jsonl:1 is damaged"):
         write_run_page(broken)
+
+
+def test_the_engine_is_said_once_for_all_seeds(runs):
+    seeds = [seed_report(seed) for seed in runs[1].report["seeds"]]
+    assert engine_said(seeds) == "fused"
+    gaps = [
+        attrs.evolve(s, engine_check={"disagreement": g, "allowed": 1e-5})
+        for s, g in zip(seeds, (1e-7, 3e-6, 2e-7), strict=True)
+    ]
+    assert (
+        engine_said(gaps)
+        == "fused; first batch: one backward pass agrees with the loop to 3e-06 (1e-05 allowed)"
+    )
+    gaps[1] = attrs.evolve(
+        gaps[1], engine="looped", engine_check={"disagreement": 0.2, "allowed": 1e-5}
+    )
+    assert engine_said(gaps).startswith(
+        "fused and looped; first batch: one backward pass disagreed"
+    )

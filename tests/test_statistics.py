@@ -7,7 +7,6 @@ import pytest
 
 from aang_core.errors import RunError
 from aang_core.statistics import (
-    accuracy_standard_error,
     bootstrap_interval,
     macro_f1_standard_error,
     paired_t_test,
@@ -85,13 +84,6 @@ def test_power_agrees_with_simulation():
 def test_a_detectable_difference_needs_two_seeds(std, seeds):
     with pytest.raises(RunError, match="at least two seeds"):
         smallest_detectable_difference(std, seeds)
-
-
-def test_accuracy_error_is_the_binomial_one():
-    assert accuracy_standard_error(0.5, 100) == 0.05
-    assert accuracy_standard_error(1.0, 100) == 0.0
-    with pytest.raises(RunError, match=r"found 0 and 0\.5"):
-        accuracy_standard_error(0.5, 0)
 
 
 def macro_f1(counts):

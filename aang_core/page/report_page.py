@@ -19,6 +19,7 @@ from aang_core.page.changed_predictions import changed, mistakes
 from aang_core.page.figures import figures
 from aang_core.page.plots import Plot, available, inline_svg
 from aang_core.page.story import Story, read_story
+from aang_core.report import engine_said, seed_report
 
 PAGE = "report.html"
 _NAMED = 4  # objectives that an alarm names
@@ -61,15 +62,11 @@ def page(
     html = template.substitute(
         title=escape(f"{report['task']}: {report['method']}{space}"),
         under=escape(
-            f"{report['model']} · {len(story.run.seeds)} seed(s) · aang {_version(report)}"
+            f"{report['model']} · {len(story.run.seeds)} seed(s) · aang {report['versions'].get('aang', '')}"
         ),
         body="\n".join(part for part in parts if part),
     )
     return html, plots
-
-
-def _version(report: Mapping[str, Any]) -> str:
-    return str(report.get("versions", {}).get("aang", ""))
 
 
 def write_page(path: Path, html: str) -> None:
@@ -131,8 +128,8 @@ def _notes(story: Story) -> str:
         notes.append((kind, _gain(name, row)))
     if audit := report.get("audit"):
         notes += [("bad", f"Data: {finding}") for finding in findings(audit)]
-    notes += [("", str(remark)) for remark in report.get("remarks", ())]
-    said = dict.fromkeys(remark for seed in report["seeds"] for remark in seed.get("remarks", ()))
+    notes += [("", str(remark)) for remark in report["remarks"]]
+    said = dict.fromkeys(remark for seed in report["seeds"] for remark in seed["remarks"])
     notes += [("", remark) for remark in said]
     items = "".join(f'<li class="{kind}">{escape(text)}</li>' for kind, text in notes)
     return f'<ul class="notes">{items}</ul>' if items else ""
@@ -259,11 +256,11 @@ def _theory(rows: Sequence[tuple[str, str]]) -> str:
 
 def _provenance(run: FinishedRun) -> str:
     report = run.report
-    versions = [f"{name} {version}" for name, version in report.get("versions", {}).items()]
-    plugins = [f"{name} ({origin})" for name, origin in report.get("plugins", {}).items()]
+    versions = [f"{name} {version}" for name, version in report["versions"].items()]
+    plugins = [f"{name} ({origin})" for name, origin in report["plugins"].items()]
     rows = [
         ["model", report["model"]],
-        ["engine", report.get("engine", "") + _checked(report)],
+        ["engine", engine_said([seed_report(seed) for seed in report["seeds"]])],
         ["versions", ", ".join(versions)],
         ["plugins", ", ".join(plugins)],
     ]
@@ -272,14 +269,3 @@ def _provenance(run: FinishedRun) -> str:
         + _table(["what", "value"], rows, texts=[1])
         + f"<details><summary>config.toml</summary><pre>{escape(dump_config(run.config))}</pre></details>"
     )
-
-
-def _checked(report: Mapping[str, Any]) -> str:
-    """What the comparison of the engines on the first batch found, where there was one."""
-    gaps = [seed["engine_check"] for seed in report["seeds"] if seed.get("engine_check")]
-    if not gaps:
-        return ""
-    worst = max(gap["disagreement"] for gap in gaps)
-    held = "held" if worst <= gaps[0]["allowed"] else "did not hold"
-    numbers = f"differs by {worst:.0e}, {gaps[0]['allowed']:.0e} allowed"
-    return f"; the check against the loop on the first batch {held} ({numbers})"

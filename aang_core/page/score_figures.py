@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aang_core.detectability import confusion_of
 from aang_core.history import END_TASK, smoothed
+from aang_core.metrics import confusion_of
 from aang_core.page.plots import COLOURS, INK, Plot, finish_rows, label_above, legend_below, says
 from aang_core.page.story import Story, colour_of, columns, heaviest, many_lines, mean_over_seeds
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from aang_core.detectability import read_predictions
 from aang_core.finished_runs import FinishedRun
 from aang_core.history import (
     Estimate,
@@ -68,11 +67,10 @@ def read_story(run: FinishedRun, gains: Sequence[tuple[str, dict[str, Any]]] = (
 
     :raises RunError: where a file is damaged.
     """
-    folders = [run.seed_directory(seed) for seed in run.seeds]
     return Story(
         run=run,
-        histories=tuple(read_history(folder / "history.jsonl") for folder in folders),
-        predictions=tuple(read_predictions(folder) for folder in folders),
+        histories=tuple(read_history(run.folders[seed] / "history.jsonl") for seed in run.seeds),
+        predictions=tuple(run.predictions(seed) for seed in run.seeds),
         gains=tuple(gains),
     )
 

@@ -10,13 +10,15 @@ import click
 from aang_cli import render
 
 if TYPE_CHECKING:
-    from aang_core.report import RunReport, SeedReport
+    from aang_core.report import RunReport
 
 HEAVIEST = 10
 
 
 def show(report: RunReport) -> None:
     """Print the tables of a finished run."""
+    from aang_core.report import engine_said
+
     scores = list(_scores(report))
     title = " ".join(part for part in (report.method, report.space, "on", report.task) if part)
     render.table(scores, columns=list(scores[0]), title=title)
@@ -31,8 +33,7 @@ def show(report: RunReport) -> None:
         ]
         render.table(stages, columns=("stage", "weights"), title="Weights of each stage")
         click.echo(f"end-task weight λ {weights['end_task']:.4f}")
-    for line in dict.fromkeys(_engine(seed) for seed in report.seeds):
-        click.echo(line)
+    click.echo(f"engine {engine_said(report.seeds)}")
     for seed in report.seeds:
         if seed.guard:
             click.echo(f"seed {seed.seed}: {seed.guard['said']}")
@@ -74,12 +75,3 @@ def _shares(table: Mapping[str, float]) -> str:
     """``mask 0.31, no-op 0.24``, the heaviest first."""
     ordered = sorted(table.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {weight:.3f}" for name, weight in ordered)
-
-
-def _engine(seed: SeedReport) -> str:
-    """Which engine ran, and what its check on the first batch found."""
-    if seed.engine_check is None:
-        return f"engine {seed.engine}"
-    gap, allowed = seed.engine_check["disagreement"], seed.engine_check["allowed"]
-    held = "agrees with the loop" if gap <= allowed else "disagreed with the loop"
-    return f"engine {seed.engine}; first batch: one backward pass {held} to {gap:.0e} ({allowed:.0e} allowed)"

@@ -52,11 +52,11 @@ def command(
       echo "A sentence." | aang predict runs/my_task -
     """
     from aang_core.errors import RunError
-    from aang_core.prediction import answers, finished_run, read_examples, read_texts
+    from aang_core.prediction import answers, chosen_model, read_examples, read_texts
 
     if out is not None and out.exists():
         raise RunError(f"{out} exists already; choose another --out")
-    found = finished_run(run, options.registry_of(plugins), seed)
+    found = chosen_model(run, options.registry_of(plugins), seed)
     if seed is None and len(found.seeds) > 1:
         others = ", ".join(map(str, found.seeds))
         render.remark(f"the model of seed {found.seed} answers; --seed chooses among {others}")
