@@ -16,16 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from aang_core.contracts.data import (
-    tiny_backbone,
-    tiny_binding,
-    tiny_packed,
-    tiny_source,
-    tiny_task,
-)
 from aang_core.contracts.output import check_output
-from aang_core.contracts.rows import check_source, check_transform
-from aang_core.contracts.rules import check_representation
+from aang_core.contracts.representation import check_representation
+from aang_core.contracts.source import check_source
+from aang_core.contracts.tiny_data import tiny_binding, tiny_packed, tiny_source, tiny_task
+from aang_core.contracts.tiny_encoder import tiny_backbone
+from aang_core.contracts.transform import check_transform
 from aang_core.primitives import Primitive
 from aang_core.protocols import Binding
 

@@ -8,10 +8,12 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from aang_core.contracts.data import source_of, tiny_packed
-from aang_core.contracts.tools import expect, expect_same, frozen_copy, made, quiet, seeded
+from aang_core.blame import check_losses, check_targets
+from aang_core.contracts.expect import expect, expect_same, made, quiet, seeded, well_formed
+from aang_core.contracts.tiny_data import source_of, tiny_packed
 from aang_core.primitives import Primitive
 from aang_core.protocols import Binding, BoundOutput
+from aang_core.purity import frozen_copy
 from aang_core.rows import Hidden, Packed, Targets
 
 LAYOUTS = ("single", "pair", "neighbours", "two-views")
@@ -77,17 +79,9 @@ def _check_targets(record: Primitive, output: BoundOutput, packed: Packed) -> Ta
         targets, again = output.targets(packed), output.targets(packed)
     expect_same(record, packed, before, "expected the input to be left as it was")
     expect_same(record, targets, again, "expected the same targets for the same rows")
-    count = len(targets)
-    expect(count > 0, record, "expected targets for ordinary rows, found none")
-    stop = len(packed.special) if targets.level == "position" else len(packed.lengths)
-    low, high = int(targets.index.min()), int(targets.index.max())
-    expect(
-        low >= 0 and high < stop,
-        record,
-        f"expected indices of {targets.level}s from 0 to {stop - 1}, found {low} to {high}",
-    )
-    for name, value in {"value": targets.value, **targets.extra}.items():
-        expect(len(value) == count, record, f"expected {count} in {name!r}, found {len(value)}")
+    with well_formed(record):
+        check_targets(targets, packed)
+    expect(len(targets) > 0, record, "expected targets for ordinary rows, found none")
     return targets
 
 
@@ -109,11 +103,10 @@ def _check_losses(
             return output.losses(head, Hidden(at, packed.offsets), of)
 
     found = losses(states)
-    expect(
-        found.shape == (len(targets),) and found.dtype == states.dtype,
-        record,
-        f"expected {len(targets)} losses in float64, found {list(found.shape)} in {found.dtype}",
-    )
+    with well_formed(record):
+        check_losses(found, targets)
+    precise = found.dtype == states.dtype
+    expect(precise, record, f"expected losses in float64, as the states are, found {found.dtype}")
     expect(bool(found.isfinite().all()), record, "expected finite losses")
     none = losses(states, _part(targets, slice(0)))
     expect(none.shape == (0,), record, f"expected no loss without targets, found {none.tolist()}")

@@ -1,58 +1,15 @@
-"""What the contract checks share: comparison of records, and a guard over global random numbers."""
+"""What shows whether a call was pure: copies to compare with, differences, and the global random states."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 import numpy as np
 import torch
 from torch import Tensor
-
-from aang_core.primitives import Primitive, load_factory
-from aang_core.protocols import Binding
-
-
-def expect(holds: bool, record: Primitive, message: str) -> None:
-    """:raises AssertionError: that names the primitive, where the contract does not hold."""
-    if not holds:
-        raise AssertionError(f"{record.stage}:{record.name}: {message}")
-
-
-def made(record: Primitive, binding: Binding) -> Any:
-    """What the record's factory makes, on untouched global random numbers."""
-    with quiet(record, "its factory"):
-        return load_factory(record.factory)(binding)
-
-
-def seeded(seed: int) -> torch.Generator:
-    """A fresh generator."""
-    return torch.Generator().manual_seed(seed)
-
-
-@contextmanager
-def quiet(record: Primitive, what: str) -> Iterator[None]:
-    """Nothing inside may touch the global random states of torch, numpy or Python."""
-    before = global_states()
-    yield
-    changed = [name for name, state in global_states().items() if state != before[name]]
-    expect(
-        not changed,
-        record,
-        f"expected {what} to draw from the generator that it is given, found that it changed the "
-        f"global random state of {', '.join(changed)}",
-    )
-
-
-def global_states() -> dict[str, object]:
-    return {
-        "torch": torch.random.get_rng_state().numpy().tobytes(),
-        "numpy": repr(np.random.get_state(legacy=False)),
-        "python": random.getstate(),
-    }
 
 
 def frozen_copy(value: Any) -> Any:
@@ -92,7 +49,10 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
     return [] if type(one) is type(other) and one == other else [where]
 
 
-def expect_same(record: Primitive, one: Any, other: Any, message: str) -> None:
-    """:raises AssertionError: `message`, and the fields that differ."""
-    found = differences(one, other)
-    expect(not found, record, f"{message}, found differences in {', '.join(found[:5])}")
+def global_states() -> dict[str, object]:
+    """The states of the global random generators, by library; equal ones are equal."""
+    return {
+        "torch": torch.random.get_rng_state().numpy().tobytes(),
+        "numpy": repr(np.random.get_state(legacy=False)),
+        "python": random.getstate(),
+    }

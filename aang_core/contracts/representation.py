@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 from aang_core.batching import row_rules
-from aang_core.contracts.data import tiny_backbone, tiny_packed, tiny_source
-from aang_core.contracts.tiny import rule_mask
-from aang_core.contracts.tools import expect, expect_same, made, quiet, seeded
+from aang_core.blame import check_rule
+from aang_core.contracts.expect import expect, expect_same, made, quiet, seeded, well_formed
+from aang_core.contracts.tiny_data import tiny_packed, tiny_source
+from aang_core.contracts.tiny_encoder import LAYERS, tiny_backbone
 from aang_core.primitives import Primitive
 from aang_core.protocols import Binding, BoundRepresentation
 from aang_core.stream import FusedBatch, RowRule
 
-TAGS = ("full", "causal", "anticausal", "matrix", "order")
-_LAYERS = 2
 _LENGTHS = (1, 2, 7, 16)
 
 
@@ -26,7 +25,8 @@ def check_representation(record: Primitive, binding: Binding) -> None:
     :raises AssertionError: where a contract is broken.
     """
     rule: BoundRepresentation = made(record, binding)
-    expect(rule.tag in TAGS, record, f"expected a tag of {', '.join(TAGS)}, found {rule.tag!r}")
+    with well_formed(record):
+        check_rule(rule.tag, None, 0)
     for length in _LENGTHS:
         if rule.tag == "matrix":
             _check_matrix(record, rule, length)
@@ -38,12 +38,8 @@ def check_representation(record: Primitive, binding: Binding) -> None:
 def _check_matrix(record: Primitive, rule: BoundRepresentation, length: int) -> None:
     with quiet(record, "allowed"):
         matrix, again = rule.allowed(length, seeded(0)), rule.allowed(length, seeded(0))
-    shape = (length, length)
-    expect(
-        matrix.shape == shape and matrix.dtype == torch.bool,
-        record,
-        f"expected a bool matrix {list(shape)}, found {matrix.dtype} {list(matrix.shape)}",
-    )
+    with well_formed(record):
+        check_rule(rule.tag, matrix, length)
     blind = (~matrix.diagonal()).nonzero().flatten().tolist()
     expect(not blind, record, f"expected every position to see itself, found {blind} that do not")
     expect_same(record, matrix, again, "expected the same matrix for the same generator")
@@ -52,6 +48,8 @@ def _check_matrix(record: Primitive, rule: BoundRepresentation, length: int) -> 
 def _check_order(record: Primitive, rule: BoundRepresentation, length: int) -> None:
     with quiet(record, "order"):
         ranks, again = rule.order(length, seeded(0)), rule.order(length, seeded(0))
+    with well_formed(record):
+        check_rule(rule.tag, ranks, length)
     permutation = ranks.sort().values.equal(torch.arange(length))
     expect(permutation, record, f"expected a permutation of {length}, found {ranks.tolist()}")
     expect_same(record, ranks, again, "expected the same order for the same generator")
@@ -82,7 +80,7 @@ def _check_perturbation(record: Primitive, rule: BoundRepresentation) -> None:
 
 def _reach(rules: tuple[RowRule, ...], lengths: list[int]) -> Tensor:
     """[N, N] bool: what each position sees through all layers."""
-    blocks = [rule_mask(rule, n).double() for rule, n in zip(rules, lengths, strict=True)]
+    blocks = [rule.matrix(n).double() for rule, n in zip(rules, lengths, strict=True)]
     step: Tensor = torch.block_diag(*blocks)
-    paths: Tensor = torch.linalg.matrix_power(step, _LAYERS)
+    paths: Tensor = torch.linalg.matrix_power(step, LAYERS)
     return paths > 0

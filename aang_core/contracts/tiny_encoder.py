@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from aang_core.batching import plain_batch
 from aang_core.rows import Hidden, Origin, Row
-from aang_core.stream import FusedBatch, RowRule
+from aang_core.stream import FusedBatch
 
 if TYPE_CHECKING:
     from aang_core.task import Task
@@ -28,22 +28,11 @@ PAD, CLS, SEP, MASK = range(4)
 VOCABULARY = 97
 HIDDEN = 32
 HEADS = 2
+LAYERS = 2
 MAX_LENGTH = 64
 _WORDS = VOCABULARY - 4
 _ABILITIES = frozenset({"backbone:row-attention", "backbone:vocabulary"})
 _SENTENCE = 5  # words to a "sentence"
-
-
-def rule_mask(rule: RowRule, length: int) -> Tensor:
-    """[T, T] bool: what each position of a row may attend to."""
-    everything = torch.ones(length, length, dtype=torch.bool)
-    if rule.tag == "matrix":
-        if rule.allowed is None:
-            raise ValueError("a rule of the tag 'matrix' needs its matrix; found None")
-        return rule.allowed
-    return {"full": everything, "causal": everything.tril(), "anticausal": everything.triu()}[
-        rule.tag
-    ]
 
 
 class TinyLayer(nn.Module):
@@ -81,7 +70,7 @@ class TinyBody(nn.Module):
         super().__init__()
         self.words = nn.Embedding(VOCABULARY, HIDDEN)
         self.places = nn.Embedding(MAX_LENGTH, HIDDEN)
-        self.layers = nn.ModuleList(TinyLayer(dropout) for _ in range(2))
+        self.layers = nn.ModuleList(TinyLayer(dropout) for _ in range(LAYERS))
         self.norm = nn.LayerNorm(HIDDEN)
         self.dropout = nn.Dropout(dropout)
 
@@ -178,7 +167,7 @@ class TinyBackbone:
     def encode(self, batch: FusedBatch) -> Hidden:
         """One pass over the packed stream."""
         lengths = batch.lengths
-        masks = [rule_mask(rule, n) for rule, n in zip(batch.rules, lengths, strict=True)]
+        masks = [rule.matrix(n) for rule, n in zip(batch.rules, lengths, strict=True)]
         places = torch.cat([torch.arange(n) for n in lengths])
         device = self._tiny.words.weight.device
         noise = None if batch.noise is None else batch.noise.to(device, self.dtype)
@@ -229,6 +218,13 @@ class TinyBackbone:
         with torch.no_grad():
             logits: Tensor = head(fresh.encode(batch), torch.arange(count))
         return logits
+
+
+def tiny_backbone(
+    dtype: torch.dtype = torch.float32, seed: int = 0, dropout: float = 0.0
+) -> TinyBackbone:
+    """A real two-layer encoder of 32 hidden units over 97 ids, the same for the same `seed`."""
+    return TinyBackbone(dtype, seed, dropout)
 
 
 @contextmanager

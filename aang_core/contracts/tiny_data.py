@@ -1,4 +1,4 @@
-"""What the contract kit checks primitives on: a tiny encoder, task, corpus and data source."""
+"""What the contract kit checks primitives on, beside the tiny encoder: a tiny task, corpus and data source."""
 
 from __future__ import annotations
 
@@ -10,20 +10,13 @@ import torch
 from torch import Generator
 
 from aang_core.batching import pack
-from aang_core.contracts.tiny import TinyBackbone
+from aang_core.contracts.tiny_encoder import tiny_backbone
 from aang_core.primitives import DataSource, Primitive
 from aang_core.protocols import Backbone, Binding, BoundSource
 from aang_core.rows import SINGLE, Layout, Origin, Packed, Row
 from aang_core.task import Task
 
 _WORDS = 120
-
-
-def tiny_backbone(
-    dtype: torch.dtype = torch.float32, seed: int = 0, dropout: float = 0.0
-) -> TinyBackbone:
-    """A real two-layer encoder of 32 hidden units over 97 ids, the same for the same `seed`."""
-    return TinyBackbone(dtype, seed, dropout)
 
 
 def tiny_task(
