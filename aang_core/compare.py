@@ -5,22 +5,18 @@ Scores are fractions. The first run is the baseline, and a difference is always 
 
 from __future__ import annotations
 
-import statistics as stats
 from collections.abc import Sequence
 from typing import Any
 
 import attrs
-import numpy as np
 
 from aang_core.detectability import detectable
 from aang_core.errors import RunError, one_message
 from aang_core.finished_runs import FinishedRun
-from aang_core.statistics import bootstrap_interval, paired_t_test
+from aang_core.statistics import paired_t_test, shown_interval, spread
 
 COST_GAP = 0.1
 """Runs whose tokens differ by more than this share are not compared at equal cost, and a remark says so."""
-
-_BOOTSTRAP_SEED = 0  # the same intervals whenever the same runs are compared
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -116,8 +112,7 @@ def _statistics(run: FinishedRun, baseline: FinishedRun, split: str, metric: str
     seeds = sorted(values)
     scores = [values[seed] for seed in seeds]
     found: dict[str, Any] = {
-        "mean": stats.fmean(scores),
-        "std": stats.stdev(scores) if len(scores) > 1 else None,
+        **spread(scores),
         "values": {str(seed): values[seed] for seed in seeds},
         "delta": 0.0,
         "p_value": None,
@@ -129,12 +124,12 @@ def _statistics(run: FinishedRun, baseline: FinishedRun, split: str, metric: str
     others = baseline.scores(split, metric)
     reference = [others[seed] for seed in seeds]
     test = paired_t_test(reference, scores)
-    found |= {"delta": test.mean, "p_value": test.p_value}
-    if len(seeds) > 1:
-        generator = np.random.default_rng(_BOOTSTRAP_SEED)
-        found["interval"] = list(bootstrap_interval(reference, scores, generator))
-    found["detectable"] = detectable(baseline, run, split, metric, test.std)
-    return found
+    return found | {
+        "delta": test.mean,
+        "p_value": test.p_value,
+        "interval": shown_interval(reference, scores),
+        "detectable": detectable(baseline, run, split, metric, test.std),
+    }
 
 
 def _remarks(runs: Sequence[FinishedRun], split: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from aang_core.errors import RunError
 from aang_core.parsing import json_of
 from aang_core.primitives import STAGES
 from aang_core.report_shape import REPORT, shape_faults
+from aang_core.statistics import spread
 
 SCHEMA = 1
 _LIBRARIES = ("torch", "transformers", "datasets")
@@ -30,7 +31,7 @@ class SeedReport:
 
     :param dev: every metric of the chosen checkpoint on the dev rows that chose it.
     :param test: the same on test, read once; None where test has no labels.
-    :param test_deduplicated: the same on the test rows whose text does not stand in train; None where all do not.
+    :param test_deduplicated: the same on the test rows that do not stand in train; None where all do not.
     :param weights: ``objectives``, ``stages`` and ``end_task`` at the last step; empty for methods that end with
         the end-task alone (finetune, pretrain-finetune), where nothing is left to weigh.
     :param cost: labelled rows, rows and tokens of training, skipped steps, CPU-seconds.
@@ -157,17 +158,8 @@ def _spread(scores: Sequence[Mapping[str, float] | None], metric: str) -> dict[s
     known = [score for score in scores if score is not None]
     if not known:
         return None
-    metrics = {
-        name: {"mean": statistics.fmean(values), "std": _deviation(values)}
-        for name in known[0]
-        for values in [[score[name] for score in known]]
-    }
+    metrics = {name: spread([score[name] for score in known]) for name in known[0]}
     return {**metrics[metric], "metrics": metrics}
-
-
-def _deviation(values: Sequence[float]) -> float | None:
-    """The sample standard deviation; None for a single value, of which there is none."""
-    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def seed_report(raw: Mapping[str, Any]) -> SeedReport:

@@ -7,6 +7,7 @@ Fixed letter: S seeds.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from functools import cache
 
@@ -15,6 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aang_core.errors import RunError
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """``mean`` and sample standard deviation ``std`` of one number or more; ``std`` is None for a single one."""
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": std}
 
 
 @attrs.frozen
@@ -83,6 +90,13 @@ def bootstrap_interval(
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(delta[picks].mean(axis=1), [tail, 1.0 - tail])
     return float(low), float(high)
+
+
+def shown_interval(first: Sequence[float], second: Sequence[float]) -> list[float] | None:
+    """`bootstrap_interval` as tables show it: always the same for the same scores; None for a single seed."""
+    if len(first) < 2:
+        return None
+    return list(bootstrap_interval(first, second, np.random.default_rng(0)))
 
 
 @cache

@@ -8,7 +8,7 @@ from aang_core.errors import ConfigError
 from aang_core.objectives import Legal, enumerate_objectives
 from aang_core.registry import load_registry
 from aang_core.space import resolve_space
-from aang_core.sweep.experiments import read_experiment
+from aang_core.sweep.experiments import load_experiment
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "experiments"
 RUNS = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "table7": 27}
@@ -22,7 +22,7 @@ def test_every_file_is_listed_here():
 @pytest.mark.parametrize("name", RUNS)
 def test_a_specification_gives_valid_runs_over_legal_spaces(name):
     registry = load_registry()
-    found = read_experiment(FOLDER / f"{name}.toml", task="sample")
+    found = load_experiment(FOLDER / f"{name}.toml", task="sample").runs
     assert len(found) == RUNS[name]
     assert len({str(config) for config in found.values()}) == len(found), "two runs are the same"
     for config in found.values():
@@ -39,7 +39,7 @@ def test_runs_lie_over_the_base_and_the_grid_over_both(tmp_path):
         '[grid]\n"training.lr" = [3e-3, 4e-3]\n',
         "utf-8",
     )
-    found = read_experiment(spec, train_rows=50)
+    found = load_experiment(spec, train_rows=50).runs
     assert list(found) == ["a, lr=0.003", "a, lr=0.004"]
     first = found["a, lr=0.003"]
     assert (first.training.lr, first.training.max_steps, first.train_rows) == (3e-3, 9, 50)
@@ -58,6 +58,6 @@ def test_faults_are_named(tmp_path, text, messages):
     spec = tmp_path / "spec.toml"
     spec.write_text(text, "utf-8")
     with pytest.raises(ConfigError) as caught:
-        read_experiment(spec)
+        load_experiment(spec)
     for message in messages:
         assert message in str(caught.value)

@@ -10,7 +10,7 @@ from test_sweep_spec import SPEC, spec
 
 from aang_core.errors import RunError
 from aang_core.sweep.experiments import load_experiment
-from aang_core.sweep.job import planned
+from aang_core.sweep.plan import planned
 from aang_core.sweep.results import as_markdown, results
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from aang_core.errors import ConfigError
 from aang_core.sweep.draws import Draw, RandomSearch
-from aang_core.sweep.experiments import load_experiment, read_experiment
-from aang_core.sweep.job import check_configurations, planned
+from aang_core.sweep.experiments import load_experiment
+from aang_core.sweep.plan import check_configurations, planned
 from aang_core.sweep.pool import cores, machine_for
 
 SPEC = """title = "A | search"
@@ -92,7 +92,7 @@ def test_grid_and_random_points_are_the_same_for_every_run(tmp_path):
         '[[runs]]\nname = "static"\nmethod = "static"\n'
         "[random]\ntrials = 3\nmeta.factor_lr = { uniform = [0.0, 1.0] }\n"
     )
-    found = read_experiment(spec(tmp_path, text))
+    found = load_experiment(spec(tmp_path, text)).runs
     assert len(found) == 2 * 2 * 3
     points = {}
     for name, config in found.items():
@@ -105,11 +105,11 @@ def test_grid_and_random_points_are_the_same_for_every_run(tmp_path):
 def test_flags_lie_over_the_file_and_tasks_become_an_axis(tmp_path):
     path = spec(tmp_path, SPEC)
     flags = {"training.max_steps": (7, "--set"), "seeds": ([5], "--seed")}
-    found = read_experiment(path, tasks=["a/", "b/"], flags=flags)
+    found = load_experiment(path, tasks=["a/", "b/"], flags=flags).runs
     assert [config.task for config in found.values()] == ["a/", "a/", "b/", "b/"]
     assert {config.seeds for config in found.values()} == {(5,)}
     assert {config.training.max_steps for config in found.values()} == {7}
-    one = read_experiment(path, tasks=["a/"])
+    one = load_experiment(path, tasks=["a/"]).runs
     assert list(one) == ["plain, lr=0.001", "plain, lr=0.0001"]
     assert {config.task for config in one.values()} == {"a/"}
 
@@ -131,7 +131,7 @@ meta.factor_lr = [0.1, -2]
 def test_every_fault_is_named_with_its_line_and_once(tmp_path):
     text = FAULTY.replace('titel = "x"\n', "\n")
     with pytest.raises(ConfigError) as caught:
-        read_experiment(spec(tmp_path, text))
+        load_experiment(spec(tmp_path, text))
     path = tmp_path / "spec.toml"
     lines = str(caught.value).split("\n")
     assert lines[0] == f"{path}: 4 faults"
@@ -186,7 +186,7 @@ def test_every_fault_is_named_with_its_line_and_once(tmp_path):
 )
 def test_faults_of_searches(tmp_path, text, messages):
     with pytest.raises(ConfigError) as caught:
-        read_experiment(spec(tmp_path, text))
+        load_experiment(spec(tmp_path, text))
     for message in messages:
         assert message in str(caught.value)
 
@@ -199,7 +199,7 @@ def test_two_names_for_one_configuration_are_refused(tmp_path):
 
 def test_what_cannot_run_is_found_before_anything_does(tmp_path):
     text = SPEC + '[[runs]]\nname = "static"\nmethod = "static"\nspace = "tdd"\n'
-    found = read_experiment(spec(tmp_path, text), task=str(tmp_path / "nowhere"))
+    found = load_experiment(spec(tmp_path, text), task=str(tmp_path / "nowhere")).runs
     with pytest.raises(ConfigError) as caught:
         check_configurations(found)
     assert "nowhere" in str(caught.value)

@@ -30,7 +30,7 @@ DIGITS = 4
 """Significant digits of a drawn number, so that a configuration's name tells its value completely."""
 
 MOST = 10_000
-"""Points of one search."""
+"""Points of one search, and configurations of one file: more are taken for a slip, since a grid multiplies fast."""
 
 _TRIES = 30  # draws a point, before a search gives up finding one that it has not had yet
 

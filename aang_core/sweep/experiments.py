@@ -32,13 +32,10 @@ import attrs
 from aang_core.config import SECTIONS, RunConfig
 from aang_core.config_file import key_lines, overlaid, read_config
 from aang_core.errors import ConfigError, faults_in, nearest, one_message
-from aang_core.sweep.draws import flat, read_random
+from aang_core.sweep.draws import MOST, flat, read_random
 
 _KEYS = frozenset({"title", "paper", "base", "runs", "grid", "random"})
 _RUN = re.compile(r"\s*\[\[\s*runs\s*\]\]")
-
-MOST = 10_000
-"""Configurations of one file, before they are taken for a slip: a grid multiplies fast."""
 
 Flags = Mapping[str, tuple[Any, str]]
 """Dotted key → (value, where it was set)."""
@@ -54,23 +51,16 @@ class Experiment:
     runs: Mapping[str, RunConfig]
 
 
-def read_experiment(
+def load_experiment(
     path: Path, *, tasks: Sequence[str] = (), flags: Flags | None = None, **over: Any
-) -> dict[str, RunConfig]:
-    """The runs of a specification, by name; those of a grid end with their settings (``aang, factor_lr=0.1``).
+) -> Experiment:
+    """A specification's runs; the names of those of a grid end with their settings (``aang, factor_lr=0.1``).
 
     :param tasks: run everything on each of these instead of the file's own.
     :param flags: settings over those of the file, each with the flag that it comes from.
     :param over: the same as keywords, such as ``task="elsewhere/"``.
     :raises ConfigError: where the file cannot be read, or with every fault of it.
     """
-    return dict(load_experiment(path, tasks=tasks, flags=flags, **over).runs)
-
-
-def load_experiment(
-    path: Path, *, tasks: Sequence[str] = (), flags: Flags | None = None, **over: Any
-) -> Experiment:
-    """A specification as a whole; the parameters and errors of `read_experiment`."""
     raw, origins = read_config(path)
     given = {**(flags or {}), **{key: (value, f"{key}=") for key, value in over.items()}}
     if len(tasks) == 1:

@@ -7,33 +7,27 @@ stopped: finished trials are kept, broken ones go on from their checkpoints, fai
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import attrs
+import torch
 
-from aang_core.config import Heads, Meta, RunConfig, Training
+from aang_core.config import RunConfig
 from aang_core.config_file import dump_config, load_config
 from aang_core.cores import cores
 from aang_core.durable import locked, write_text
-from aang_core.errors import AangError, ConfigError, RunError, faults_in, one_message
-from aang_core.run_directory import seed_directory
+from aang_core.errors import AangError, RunError, one_message
+from aang_core.job import run
 from aang_core.sweep.experiments import Experiment
+from aang_core.sweep.plan import Plan, check_configurations, planned
 from aang_core.sweep.pool import SweepWatcher, in_processes, machine_for
-from aang_core.sweep.results import Plan, is_finished, results, write_results
+from aang_core.sweep.results import results, write_results
 from aang_core.sweep.trial import Outcome, Trial
 
-RETRIES = 1
-"""How often a failed trial is tried again, where nobody says."""
-
-_LONGEST = 100  # characters of a folder's name
 _MARKS = ("results.json", ".lock")
 
 
@@ -42,7 +36,7 @@ def sweep(
     out: str | Path,
     *,
     workers: int | None = None,
-    retries: int = RETRIES,
+    retries: int = 1,
     ray: str | None = None,
     watcher: SweepWatcher | None = None,
 ) -> dict[str, Any]:
@@ -62,8 +56,8 @@ def sweep(
     check_configurations(plan.configurations)
     with _held(plan.directory):
         _check_places(plan)
-        finished = [trial for trial in plan.trials if is_finished(trial)]
-        waiting = [trial for trial in plan.trials if not is_finished(trial)]
+        finished = [trial for trial in plan.trials if trial.is_finished]
+        waiting = [trial for trial in plan.trials if not trial.is_finished]
         course = _Course(plan, watcher)
         watcher.on_plan(plan.trials, finished)
         if waiting and ray is None:
@@ -78,91 +72,8 @@ def sweep(
 
             course.write()
             course.threads = on_ray(waiting, str(ray), plan.directory, workers, retries, course)
-        for name, error in _summaries(plan):
-            watcher.on_remark(f"{name}: the seeds are finished, but their summary failed: {error}")
+        _join_seeds(plan, watcher)
         return course.write()
-
-
-def planned(experiment: Experiment, out: Path) -> Plan:
-    """The trials of an experiment, and where each lies.
-
-    :raises ConfigError: where two configurations are the same under two names.
-    """
-    names: dict[str, str] = {}
-    faults = []
-    for name, config in experiment.runs.items():
-        text = dump_config(config)
-        if text in names:
-            faults.append(f"{name!r} and {names[text]!r} are the same configuration; drop one")
-        names.setdefault(text, name)
-    if faults:
-        raise ConfigError(one_message(faults, experiment.title))
-    out = out.absolute()
-    places = _places(out / "runs", list(experiment.runs))
-    trials = [
-        Trial(
-            configuration=name,
-            config=attrs.evolve(config, seeds=(seed,)),
-            directory=seed_directory(places[name], config, seed),
-            log=out / "logs" / f"{places[name].name}-seed-{seed}.log",
-        )
-        for name, config in experiment.runs.items()
-        for seed in config.seeds
-    ]
-    turn = {t.name: experiment.runs[t.configuration].seeds.index(t.seed) for t in trials}
-    return Plan(
-        title=experiment.title,
-        directory=out,
-        configurations=experiment.runs,
-        places=places,
-        trials=tuple(sorted(trials, key=lambda trial: turn[trial.name])),
-    )
-
-
-def _places(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """A folder for each name: the name itself, as far as any file system takes it."""
-    plain = {name: re.sub(r"[^\w.+=-]+", "_", name).strip("._-") for name in names}
-    known = Counter(text.lower() for text in plain.values())
-    found = {}
-    for name, text in plain.items():
-        if not text or known[text.lower()] > 1 or len(text) > _LONGEST or not text.isascii():
-            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-            text = "-".join(
-                filter(None, (text.encode("ascii", "ignore").decode()[:_LONGEST], digest))
-            )
-        found[name] = folder / text
-    return found
-
-
-def check_configurations(configurations: Mapping[str, RunConfig]) -> None:
-    """Read every task and resolve every space once, so that what cannot run is known before anything does.
-
-    :raises ConfigError: every fault, with the first configuration that has it.
-    """
-    from aang_core.assembly import settle
-    from aang_core.recipe import check_recipe
-    from aang_core.registry import load_registry
-
-    seen: set[str] = set()
-    faults: dict[str, list[str]] = {}
-    for name, config in configurations.items():
-        # what is named and read, without the numbers of training
-        ground = attrs.evolve(config, training=Training(), meta=Meta(), heads=Heads())
-        if dump_config(ground) in seen:
-            continue
-        seen.add(dump_config(ground))
-        try:
-            settle(config, load_registry(frozenset(config.plugins) or None))
-            check_recipe(config)
-        except AangError as error:
-            for fault in faults_in(str(error)):
-                faults.setdefault(fault, []).append(name)
-    said = [
-        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {fault}"
-        for fault, names in faults.items()
-    ]
-    if said:
-        raise ConfigError(one_message(said, "configurations that cannot run"))
 
 
 @contextmanager
@@ -209,8 +120,6 @@ def _check_places(plan: Plan) -> None:
 
 def _devices(configurations: Iterable[RunConfig]) -> list[str]:
     """The CUDA devices that trials may use, as ``CUDA_VISIBLE_DEVICES`` would name them."""
-    import torch
-
     if all(config.device == "cpu" for config in configurations) or not torch.cuda.is_available():
         return []
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
@@ -254,18 +163,16 @@ class _Course(SweepWatcher):
         self.watcher.on_end(outcome)
 
 
-def _summaries(plan: Plan) -> Iterator[tuple[str, str]]:
-    """Make a whole run of every configuration whose seeds are finished; yields those where that failed, and why.
+def _join_seeds(plan: Plan, watcher: SweepWatcher) -> None:
+    """Make a whole run of every configuration whose seeds are finished.
 
     Nothing is trained: a resumed run takes finished seeds as they are.
     """
-    from aang_core.job import run
-
     for name, config in plan.configurations.items():
         trials = [trial for trial in plan.trials if trial.configuration == name]
         place = plan.places[name]
         text, path = dump_config(config), place / "config.toml"
-        if len(trials) == 1 or not all(is_finished(trial) for trial in trials):
+        if len(trials) == 1 or not all(trial.is_finished for trial in trials):
             continue
         if (place / "report.json").exists() and path.read_text("utf-8") == text:
             continue
@@ -273,4 +180,4 @@ def _summaries(plan: Plan) -> Iterator[tuple[str, str]]:
         try:
             run(config, out=place, resume=True)
         except AangError as error:
-            yield name, str(error)
+            watcher.on_remark(f"{name}: the seeds are finished, but their summary failed: {error}")

@@ -78,7 +78,7 @@ def machine_for(trials: int, workers: int | None, devices: Sequence[str]) -> Mac
 
 def in_processes(
     trials: Sequence[Trial], machine: Machine, retries: int, watcher: SweepWatcher
-) -> list[Outcome]:
+) -> None:
     """Carry out trials, each in a process of its own; a failed one is tried again `retries` times.
 
     :raises KeyboardInterrupt: after the trials under way have stopped behind a step.
@@ -88,17 +88,18 @@ def in_processes(
         lanes.put(lane)
     running = Running()
 
-    def one(trial: Trial) -> Outcome:
+    def one(trial: Trial) -> None:
         lane = lanes.get()
         try:
-            return _attempts(trial, _environment(machine, lane), retries, watcher, running)
+            _attempts(trial, _environment(machine, lane), retries, watcher, running)
         finally:
             lanes.put(lane)
 
     with ThreadPoolExecutor(machine.workers, thread_name_prefix="aang-trials") as threads:
         futures = [threads.submit(one, trial) for trial in trials]
         try:
-            return [future.result() for future in futures]
+            for future in futures:
+                future.result()
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -112,19 +113,17 @@ def _attempts(
     retries: int,
     watcher: SweepWatcher,
     running: Running,
-) -> Outcome:
-    error = ""
+) -> None:
+    """Start a trial until it is finished, has failed too often, or the sweep is stopped."""
     for attempt in range(1, retries + 2):
         watcher.on_start(trial, attempt)
         error = carried_out(trial, environment, watcher, running)
-        if running.stopped or not error:
-            break
-        if attempt <= retries:
-            watcher.on_retry(trial, error)
-    outcome = Outcome(trial=trial, attempts=attempt, error=error)
-    if not running.stopped:
-        watcher.on_end(outcome)
-    return outcome
+        if running.stopped:
+            return
+        if not error or attempt > retries:
+            watcher.on_end(Outcome(trial=trial, attempts=attempt, error=error))
+            return
+        watcher.on_retry(trial, error)
 
 
 def carried_out(

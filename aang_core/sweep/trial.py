@@ -52,12 +52,17 @@ class Trial:
         """What people call it."""
         return f"{self.configuration}, seed {self.seed}"
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether its report is there."""
+        return (self.directory / "report.json").is_file()
+
 
 @attrs.frozen(kw_only=True)
 class Outcome:
     """How a trial ended.
 
-    :param attempts: how often this sweep started it; 0 where it was finished before.
+    :param attempts: how often this sweep started it.
     :param error: why it failed; empty where it did not.
     """
 

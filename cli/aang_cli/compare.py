@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aang_cli import options, render
+from aang_core.markdown import markdown_table
 
 if TYPE_CHECKING:
     from aang_core.compare import Comparison
@@ -48,7 +49,7 @@ def command(runs: tuple[Path, ...], as_json: bool, markdown: bool, csv_file: Pat
         cells = [_cells(row, metric) for row in found.rows for metric in metrics]
         title = f"{found.split} scores, baseline {found.rows[0]['run']}"
         if markdown:
-            click.echo(_markdown(cells))
+            click.echo(markdown_table(cells))
         else:
             render.table(cells, columns=list(cells[0]), title=title)
     for remark in found.remarks:
@@ -97,14 +98,6 @@ def _detectable(found: Mapping[str, float | None] | None) -> str:
         (v for v in (found["both"], found["seeds"], found["texts"]) if v is not None), None
     )
     return "" if value is None else f"{value:.4f}"
-
-
-def _markdown(cells: list[dict[str, str]]) -> str:
-    columns = [name for name in cells[0] if any(row[name] for row in cells)]
-    lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in cells)]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
 
 
 def _write_csv(path: Path, found: Comparison) -> None:

@@ -105,8 +105,7 @@ def command(
 
 
 def _plan(experiment: Experiment, as_json: bool) -> None:
-    from aang_core.sweep.job import check_configurations, planned
-    from aang_core.sweep.results import differing_settings
+    from aang_core.sweep.plan import check_configurations, differing_settings, planned
 
     plan = planned(experiment, Path("sweep"))
     check_configurations(plan.configurations)
