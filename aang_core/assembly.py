@@ -34,7 +34,7 @@ from aang_core.primitives import BackboneKind, Block, Primitive, Space, load_fac
 from aang_core.proportions import proportioned
 from aang_core.protocols import Backbone, BackboneSettings, Binding, BoundSource, unheard
 from aang_core.registry import Registry
-from aang_core.selection.selected_rows import check_selection, load_selected
+from aang_core.selection.auxiliary import check_selection, load_selected
 from aang_core.space import resolve_space
 from aang_core.task import Task, load_task
 from aang_core.task_draws import draw_train_rows, split_anew
@@ -61,7 +61,7 @@ def settle(config: RunConfig, registry: Registry) -> Ground:
 
     :raises AangError: of the kind that says what is wrong: unknown names, a malformed task, bad options.
     """
-    model = config.model or _usual_model(config.task, registry)
+    model = config.model or usual_model(config.task, registry)
     kind = registry.backbone_for(model)
     check_selection(config)
     if config.selection:
@@ -90,7 +90,7 @@ def settle(config: RunConfig, registry: Registry) -> Ground:
     return attrs.evolve(ground, config=proportioned(config, labelled, auxiliary))
 
 
-def _usual_model(task: str, registry: Registry) -> str:
+def usual_model(task: str, registry: Registry) -> str:
     """The encoder that a registered task suits, or the default of the kind that takes any name."""
     if task in registry.tasks and registry.tasks[task].record.model:
         return registry.tasks[task].record.model

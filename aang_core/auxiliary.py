@@ -30,7 +30,7 @@ def load_auxiliary(
     tasks: dict[str, Task] = {}
     for name in names:
         task = load_task(name, reads=reads, registered=registered_tasks(registry), external={})
-        short = re.sub(r"[^a-z0-9]+", "-", task.name.lower()).strip("-") or "task"
+        short = short_name(task)
         if short in tasks:
             raise TaskError(
                 f"two further tasks have the name {short!r}, the second one is {name!r}; give one of "
@@ -38,6 +38,11 @@ def load_auxiliary(
             )
         tasks[short] = attrs.evolve(task, name=short)
     return tasks
+
+
+def short_name(task: Task) -> str:
+    """A task's name for ids and folders: small letters, digits and hyphens, whatever its file calls it."""
+    return re.sub(r"[^a-z0-9]+", "-", task.name.lower()).strip("-") or "task"
 
 
 def joined_to(task: Task, auxiliary: Mapping[str, Task]) -> Task:

@@ -160,6 +160,17 @@ def dump_config(config: RunConfig) -> str:
     return tomli_w.dumps(plain)
 
 
+def from_keywords(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Python's keywords in TOML's spelling: ``with_`` as ``with``, and paths, also those in a list, as texts."""
+    return {name.rstrip("_"): _without_paths(value) for name, value in settings.items()}
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_without_paths(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def _copied(table: Mapping[str, Any]) -> dict[str, Any]:
     """A copy down to the innermost table, so that laying flags over it leaves the original alone."""
     return {k: _copied(v) if isinstance(v, Mapping) else v for k, v in table.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from aang_core.assembly import Ground, settle
 from aang_core.audit import audit_task, findings
 from aang_core.config import RunConfig
-from aang_core.config_file import load_config
+from aang_core.config_file import from_keywords, load_config
 from aang_core.exhaustion import explained
 from aang_core.loggers import Logged, chosen_loggers
 from aang_core.page.report_page import write_run_page
@@ -48,7 +47,7 @@ def run(
     """
     if config is None and resume and out and not settings:
         config = load_config(Path(out) / "config.toml")
-    chosen = config or RunConfig.from_mapping(_plain(settings))
+    chosen = config or RunConfig.from_mapping(from_keywords(settings))
     registry = registry or load_registry(frozenset(chosen.plugins) or None)
     ground = settle(chosen, registry)
     check_recipe(chosen)
@@ -113,12 +112,6 @@ def _audited(ground: Ground, watcher: Watcher) -> dict[str, Any]:
     if found := findings(audit):
         watcher.on_remark(f"data: {'; '.join(found)} (see `aang audit`)")
     return audit
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Python's spelling of keywords: paths as strings, ``with_`` as ``with``."""
-    plain = {name.rstrip("_"): value for name, value in settings.items()}
-    return {n: os.fspath(v) if isinstance(v, Path) else v for n, v in plain.items()}
 
 
 def _provenance(registry: Registry) -> dict[str, str]:

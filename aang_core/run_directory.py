@@ -11,7 +11,7 @@ from pathlib import Path
 from aang_core.assembly import Ground
 from aang_core.config import RunConfig
 from aang_core.config_file import dump_config, load_config
-from aang_core.durable import locked, write_text
+from aang_core.durable import locked, refuse_used, write_settings
 from aang_core.errors import AangError, RunError
 from aang_core.exhaustion import begun
 from aang_core.processes import Processes
@@ -89,23 +89,11 @@ def _take(directory: Path, config: RunConfig, resume: bool, processes: Processes
         raise RunError(
             f"{directory} holds a run already; go on with --resume, or choose another --out"
         )
-    elif directory.exists() and not _is_empty(directory):
-        raise RunError(f"{directory} exists and is not an empty folder; choose another --out")
+    else:
+        refuse_used(directory)
     processes.wait()
     if processes.first and not resume:
-        try:
-            write_text(path, dump_config(config))
-        except OSError as cause:
-            raise RunError(
-                f"cannot write {path}: {cause.strerror}; choose another --out"
-            ) from cause
-
-
-def _is_empty(directory: Path) -> bool:
-    """Whether a folder holds nothing but what a run that was killed at once may have left."""
-    if not directory.is_dir():
-        return False
-    return all(entry.name == ".config.toml.partial" for entry in directory.iterdir())
+        write_settings(path, dump_config(config))
 
 
 def _free(directory: Path, made: bool) -> None:

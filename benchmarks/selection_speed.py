@@ -25,12 +25,12 @@ from aang_selectors.discriminator import sigmoids
 from aang_selectors.gradient import Gradients
 
 from aang_core.assembly import load_backbone, settle
-from aang_core.batching import fuse, plain_batch
+from aang_core.batching import plain_batch
 from aang_core.config import RunConfig
 from aang_core.dev_gradient import evaluating
 from aang_core.registry import load_registry
-from aang_core.selection.pools import draw_sample, load_pools, target_pool
-from aang_core.selection.selectors import SelectionGround, Window
+from aang_core.selection.pools import load_pools, target_pool
+from aang_core.selection.protocols import SelectionGround, Window
 
 
 def grounds(given) -> dict[str, SelectionGround]:
@@ -48,7 +48,7 @@ def grounds(given) -> dict[str, SelectionGround]:
             examples=target_pool(base.task, given.task),
             target_sample=range(32),
             pools=pools,
-            samples=[draw_sample(len(pools[0]), 32, frozenset(), 0, 0)],
+            samples=[pools[0].sample(32, seed=0)],
             options=options,
             seed=0,
             registry=registry,
@@ -83,14 +83,13 @@ def ways(given) -> dict:
                 plain.backbone.encode(plain_batch([rows[i] for i in batch]).to(plain.device))
 
     def training() -> None:
-        model, engine, _ = aligner._parts()
+        losses = aligner.losses
         made = pool.rows(ground["gradient"].backbone, window.numbers)
-        with evaluating(model.backbone.body), evaluating(model.heads):
+        with losses.evaluating():
             for batch in ground["gradient"].batches(made):
-                piece = aligner._piece(1, [made[i] for i in batch])
-                engine.plain(fuse([(1, piece)]).to(engine.device), torch.ones(1))
-                for parameter in (*model.body().values(), *model.heads.parameters()):
-                    parameter.grad = None
+                step = losses.batch(1, losses.piece(1, [made[i] for i in batch]))
+                losses.engine.plain(step, torch.ones(1))
+                losses.forget()
 
     return {
         "inference": inference,

@@ -16,8 +16,8 @@ from aang_core.config_file import dump_config, load_config
 from aang_core.errors import ConfigError, RunError, TaskError
 from aang_core.registry import load_registry
 from aang_core.selection.arms import arms_of
-from aang_core.selection.selected_rows import check_selection, load_selected, same_task
-from aang_core.selection.selected_runs import run_selected
+from aang_core.selection.auxiliary import check_selection, load_selected, same_task
+from aang_core.selection.runs import run_selected
 
 LABELLED = ("near", "pairs", "numbers")
 SHORT = {**TRAINING, "epochs": 1, "eval_every": 50}

@@ -15,11 +15,11 @@ from click.testing import CliRunner
 
 from aang_core.errors import AangError, ConfigError, RunError, TaskError
 from aang_core.registry import load_registry
-from aang_core.selection.drawn_tasks import drawn_rows
-from aang_core.selection.drawn_tasks import write_task as write_drawn
-from aang_core.selection.experiment import Overseer, run_experiment
+from aang_core.selection.experiment.job import Overseer, run_experiment
+from aang_core.selection.experiment.spec import dump_spec, read_spec
+from aang_core.selection.experiment.subsets import drawn_rows
+from aang_core.selection.experiment.subsets import write_task as write_drawn
 from aang_core.selection.files import read_selection
-from aang_core.selection.spec import dump_spec, read_spec
 from aang_core.task import load_task
 
 REGISTRY = load_registry()
@@ -219,6 +219,13 @@ def test_every_fault_of_a_specification_is_said_at_once(tmp_path):
         assert said in message
 
 
+def test_a_table_that_is_none_is_said_once(tmp_path):
+    path = tmp_path / "spec.toml"
+    path.write_text('targets = ["a"]\npools = ["b"]\nrows = 1\nrun = 2\nselect = 3\n', "utf-8")
+    with pytest.raises(ConfigError, match="3 faults"):
+        read_spec(path)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -282,6 +289,30 @@ def test_drawn_tasks_are_the_task_with_fewer_rows(tmp_path, shape):
         3,
         *range(5, 10),
     ]
+
+
+def test_a_targets_name_leads_nowhere_else(root, tmp_path):
+    """A task is called what its file says; two targets of one name would read each other's rows."""
+    hostile = tmp_path / "hostile"
+    write_task(hostile)
+    (hostile / "task.toml").write_text('name = "../../Far off"\n', "utf-8")
+    alone = SPEC.replace('"{root}/target", ', "")
+    text = alone.replace('["{root}/target"]', f'["{hostile}"]')
+    with pytest.raises(Broken):
+        run_experiment(
+            written(root, tmp_path, text), tmp_path / "a/b/out", REGISTRY, overseer=Breaking(at=1)
+        )
+    assert [p.name for p in (tmp_path / "a/b/out/data").iterdir()] == ["far-off"]
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["b"]
+    text = alone.replace('["{root}/target"]', f'["{hostile}", "{hostile}/task.toml"]')
+    with pytest.raises(ConfigError, match="two targets have the name 'far-off'"):
+        run_experiment(written(root, tmp_path, text), tmp_path / "out", REGISTRY)
+
+
+def test_a_place_that_cannot_be_written_to_is_named(root, tmp_path):
+    path = written(root, tmp_path)
+    with pytest.raises(RunError, match=r"cannot write .*; choose another --out"):
+        run_experiment(path, path / "out", REGISTRY)
 
 
 def test_a_task_that_cannot_be_drawn_says_so(root, tmp_path):

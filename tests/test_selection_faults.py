@@ -139,6 +139,8 @@ def test_an_occupied_directory_is_left_as_it_is(root, tmp_path):
     aang_core.select(out=tmp_path / "done", **settings(root))
     with pytest.raises(RunError, match="holds a selection already; go on with --resume"):
         aang_core.select(out=tmp_path / "done", **settings(root))
+    with pytest.raises(RunError, match=r"cannot write .*; choose another --out"):
+        aang_core.select(out=tmp_path / "out" / "mine.txt" / "below", **settings(root))
     with pytest.raises(RunError, match="no selection to resume"):
         aang_core.select(out=tmp_path / "none", resume=True)
 

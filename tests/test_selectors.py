@@ -15,8 +15,9 @@ from aang_core.dev_gradient import evaluating
 from aang_core.errors import ConfigError
 from aang_core.protocols import BackboneSettings
 from aang_core.registry import load_registry
+from aang_core.rows import Hidden
 from aang_core.selection.pools import load_pools, target_pool
-from aang_core.selection.selectors import SelectionGround, Window
+from aang_core.selection.protocols import SelectionGround, Window
 from aang_core.task import load_task
 
 READS = ("text", "text_pair", "tags")
@@ -67,12 +68,9 @@ def test_embedding_is_the_mean_of_the_nearest_cosines(root):
             assert score == pytest.approx(np.mean(cosines[-3:]), abs=1e-12)
 
 
-def slow_gradient(selector, model, loss, row):
+def slow_gradient(losses, loss, row):
     """The gradient of one row's own mean loss, by autograd, as the encoder's parameters see it."""
-    from aang_core.batching import fuse
-    from aang_core.rows import Hidden
-
-    batch = fuse([(loss, selector._piece(loss, [row]))])
+    model, batch = losses.model, losses.batch(loss, losses.piece(loss, [row]))
     hidden = model.backbone.encode(batch)
     leaf = hidden.states.detach().requires_grad_()
     value = model.heads.losses(Hidden(leaf, hidden.offsets), batch)[0]
@@ -89,23 +87,22 @@ def test_gradient_scores_are_each_examples_own_alignment(root):
     ground = ground_of(root, "gradient", head_steps=3, norm_rows=4)
     selector = Gradients(ground)
     selector.prepare()
-    model, engine, _ = selector._parts()
-    assert engine.kind == "fused"
+    assert selector.losses.engine.kind == "fused"
     dev = selector.dev_gradient
     size = sum(float((v * v).sum()) for v in dev.values()) ** 0.5
     numbers = [9, 10, 21, 22]
-    with evaluating(model.backbone.body), evaluating(model.heads):
+    with selector.losses.evaluating():
         for pool in ground.pools[:3]:
             found = selector.scores(Window(pool, numbers)).tolist()
             loss = pool.number + 1
             norms = [
-                sum(float((g * g).sum()) for g in slow_gradient(selector, model, loss, r).values())
+                sum(float((g * g).sum()) for g in slow_gradient(selector.losses, loss, r).values())
                 for r in pool.rows(ground.backbone, range(4))
             ]
             scale = np.mean(norms) ** 0.5
             assert float(selector.norms[pool.number]) == pytest.approx(scale, rel=1e-9)
             for row, score in zip(pool.rows(ground.backbone, numbers), found, strict=True):
-                own = slow_gradient(selector, model, loss, row)
+                own = slow_gradient(selector.losses, loss, row)
                 product = sum(float((own[n] * dev[n]).sum()) for n in dev)
                 assert score == pytest.approx(product / size / scale, rel=1e-9, abs=1e-12)
 
@@ -114,10 +111,9 @@ def test_the_dev_gradient_is_that_of_the_mean_loss_over_dev(root):
     ground = ground_of(root, "gradient", head_steps=3, norm_rows=4)
     selector = Gradients(ground)
     selector.prepare()
-    model, _, _ = selector._parts()
     dev = attrs.evolve(ground.examples, data=ground.target.splits["dev"])
-    with evaluating(model.backbone.body), evaluating(model.heads):
-        each = [slow_gradient(selector, model, 0, r) for r in dev.rows(ground.backbone, range(10))]
+    with selector.losses.evaluating():
+        each = [slow_gradient(selector.losses, 0, r) for r in dev.rows(ground.backbone, range(10))]
     for name, value in selector.dev_gradient.items():
         torch.testing.assert_close(value, sum(g[name] for g in each) / 10, rtol=1e-9, atol=1e-12)
 
@@ -127,13 +123,12 @@ def test_texts_without_labels_are_scored_by_their_own_words(root):
     ground = ground_of(root, "gradient", head_steps=3, norm_rows=4)
     selector = Gradients(ground)
     selector.prepare()
-    model, _, _ = selector._parts()
     lines, dev = ground.pools[3], selector.dev_gradient
     size = sum(float((v * v).sum()) for v in dev.values()) ** 0.5
     (score,) = selector.scores(Window(lines, [12])).tolist()
-    with evaluating(model.backbone.body), evaluating(model.heads):
+    with selector.losses.evaluating():
         (row,) = lines.rows(ground.backbone, [12])
-        own = slow_gradient(selector, model, 4, row)
+        own = slow_gradient(selector.losses, 4, row)
     product = sum(float((own[n] * dev[n]).sum()) for n in dev)
     assert score == pytest.approx(product / size / float(selector.norms[3]), rel=1e-9)
 
@@ -144,7 +139,7 @@ def test_gradients_by_the_loop_are_the_same(root):
     selector.prepare()
     window = Window(ground.pools[1], [8, 9, 30])
     one_pass = selector.scores(window)
-    selector._parts()[1].kind = "looped"
+    selector.losses.engine.kind = "looped"
     torch.testing.assert_close(selector.scores(window), one_pass, rtol=1e-9, atol=1e-12)
 
 
@@ -166,12 +161,12 @@ def test_the_discriminators_loss_is_the_papers(root):
     """One batch in float64: the task's cross-entropy, plus a sigmoid a task whose positives weigh (N − N_t) / N_t."""
     ground = ground_of(root, "discriminator-bce")
     selector = sigmoids(ground)
-    heads = selector._new_heads()
+    heads = selector.heads
     rows = ground.pools[0].rows(ground.backbone, [1, 2, 3])
     weights = torch.tensor([1.5, 2.0, 2.5, 3.0, 3.5], dtype=torch.float64)
     ground.backbone.body.eval()
     with torch.no_grad():
-        loss = float(selector._loss(heads, 1, rows, weights))
+        loss = float(selector._loss(1, rows, weights))
         states = np.stack([alone(ground, ground.pools[0], i) for i in (1, 2, 3)])
         logits = heads.discriminator(torch.tensor(states)).numpy()
         own = heads.tasks["1"](torch.tensor(states)).numpy()

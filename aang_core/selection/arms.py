@@ -38,6 +38,13 @@ class Arm:
     like: str = ""
 
     @property
+    def label(self) -> str:
+        """What legends call it, whatever its N."""
+        if self.like:
+            return f"{MATCHED} ({self.like})"
+        return self.selector or {"none": "fine-tune alone", "full": "full multi-task"}[self.name]
+
+    @property
     def source(self) -> str:
         """The selection that it trains on, which arms with different N share."""
         return f"{MATCHED}-{self.like}" if self.like else self.selector

@@ -8,7 +8,7 @@ import attrs
 
 from aang_core.errors import TaskError, one_message
 from aang_core.selection.config import SelectionConfig
-from aang_core.selection.pools import Pool, Scan, draw_sample, judged_texts, scan
+from aang_core.selection.pools import Pool, Scan, judged_texts, scan, target_pool
 from aang_core.task import Task
 from aang_core.task_spec import LABEL
 
@@ -22,11 +22,13 @@ _CLASSES_PER_ROW = 0.5
 class Checked:
     """What the checks leave to work with; lists run over the pools.
 
+    :param examples: the target's own rows; `target_sample` are those to train on.
     :param samples: rows to train on. :param kept_out: rows that are not scored.
     :param top: how many of the best the summary counts.
     """
 
     scans: Sequence[Scan]
+    examples: Pool
     target_sample: Sequence[int]
     samples: Sequence[Sequence[int]]
     kept_out: Sequence[frozenset[int]]
@@ -55,7 +57,7 @@ def checked(
     for pool, seen in zip(pools, scans, strict=True):
         usable = len(pool) - len(seen.excluded)
         most = min(config.examples_per_task, usable // 2)
-        samples.append(draw_sample(len(pool), most, seen.excluded, config.seed, pool.number))
+        samples.append(pool.sample(most, config.seed, seen.excluded))
     kept_out = [seen.excluded | set(sample) for seen, sample in zip(scans, samples, strict=True)]
     left = {p.name: len(p) - len(out) for p, out in zip(pools, kept_out, strict=True)}
     faults += [
@@ -71,12 +73,11 @@ def checked(
         )
     if faults:
         raise TaskError(one_message(faults, f"selecting for {target.name}"))
-    train = len(target.splits["train"])
+    examples = target_pool(target, config.target)
     return Checked(
         scans=scans,
-        target_sample=draw_sample(
-            train, config.examples_per_task or train, frozenset(), config.seed, -1
-        ),
+        examples=examples,
+        target_sample=examples.sample(config.examples_per_task or len(examples), config.seed),
         samples=samples,
         kept_out=kept_out,
         top=config.top or min(DEFAULT_TOP, total),

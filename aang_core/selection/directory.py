@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from aang_core.durable import write_text
+from aang_core.durable import refuse_used, write_settings, write_text
 from aang_core.errors import AangError, RunError
 from aang_core.progress import Spent
 from aang_core.selection.config import (
@@ -64,7 +64,7 @@ def taken(
 ) -> Iterator[None]:
     """Take a directory for the block, or refuse: nothing that is there is ever overwritten.
 
-    Where a mendable error comes before the first score, all that was made is removed again.
+    Where a mendable error comes before the selector has prepared anything, all that was made is removed again.
 
     :param digests: of the data, by name.
     :raises RunError: where it holds something else, or with `resume` a selection with other settings or other data.
@@ -74,8 +74,12 @@ def taken(
         check_same(directory, config)
         _check_data(directory, digests)
     else:
-        _refuse_occupied(directory)
-        write_text(directory / SETTINGS, dump_selection_config(config))
+        if (directory / SETTINGS).exists():
+            raise RunError(
+                f"{directory} holds a selection already; go on with --resume, or choose another --out"
+            )
+        refuse_used(directory)
+        write_settings(directory / SETTINGS, dump_selection_config(config))
         write_text(directory / WORK / _INPUTS, json.dumps(digests))
     try:
         yield
@@ -86,15 +90,6 @@ def taken(
             if new:
                 directory.rmdir()
         raise
-
-
-def _refuse_occupied(directory: Path) -> None:
-    if (directory / SETTINGS).exists():
-        raise RunError(
-            f"{directory} holds a selection already; go on with --resume, or choose another --out"
-        )
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise RunError(f"{directory} exists and is not an empty folder; choose another --out")
 
 
 def _check_data(directory: Path, digests: Mapping[str, str]) -> None:

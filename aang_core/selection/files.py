@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,10 @@ class Selection:
             rows.setdefault(self.names[task], []).append(row)
         return {name: sorted(rows[name]) for name in self.names if name in rows}
 
-
-def top_counts(names: Sequence[str], task: NDArray[np.int32], count: int) -> dict[str, int]:
-    """How many of the `count` best rows each task has, 0 included."""
-    found = Counter(task[:count].tolist())
-    return {name: found[number] for number, name in enumerate(names)}
+    def counts(self, count: int) -> dict[str, int]:
+        """How many of the `count` best rows each task has, 0 included."""
+        found = Counter(self.task[:count].tolist())
+        return {name: found[number] for number, name in enumerate(self.names)}
 
 
 def ranked(

@@ -5,7 +5,6 @@ Checks, then the selector's preparation, then scores in shards, then the ranking
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import attrs
 
 from aang_core.assembly import Ground, load_backbone, seed_task, settle
 from aang_core.config import RunConfig
+from aang_core.config_file import from_keywords
 from aang_core.durable import load_tensors, save_tensors
 from aang_core.errors import ConfigError, RunError
 from aang_core.page.plots import available
@@ -26,13 +26,7 @@ from aang_core.report import versions, write_json
 from aang_core.run_directory import unused_directory
 from aang_core.selection.checks import Checked, checked
 from aang_core.selection.config import SelectionConfig, settled_options
-from aang_core.selection.directory import (
-    WORK,
-    Clock,
-    begun_with,
-    check_same,
-    taken,
-)
+from aang_core.selection.directory import WORK, Clock, begun_with, check_same, taken
 from aang_core.selection.files import (
     ROWS,
     SCHEMA,
@@ -40,13 +34,12 @@ from aang_core.selection.files import (
     Selection,
     ranked,
     read_selection,
-    top_counts,
     write_rows,
 )
-from aang_core.selection.picture import write_picture
-from aang_core.selection.pools import Pool, load_pools, scan, target_pool
+from aang_core.selection.pools import Pool, load_pools, scan
+from aang_core.selection.protocols import BoundSelector, SelectionGround
 from aang_core.selection.scoring import Shards
-from aang_core.selection.selectors import BoundSelector, SelectionGround
+from aang_core.selection.tsne import write_picture
 
 _PREPARED = "prepared.safetensors"
 
@@ -65,7 +58,7 @@ def select(
     """Rank the examples of other tasks by their worth for a target; the same as ``aang select``.
 
     :param config: all settings; or else give them as keywords (``target=``, ``from_=``, ``selector=``,
-        ``options={"epochs": 3}``, …).
+        ``options={"epochs": 3}``, …); of a single pool `from_` may be the pool itself.
     :param out: the directory; by default ``selections/TARGET-SELECTOR``, with a number behind it where that is taken.
     :param resume: go on with a broken selection in `out`, whose ``selection.toml`` says everything else; one that has
         ended is read.
@@ -75,12 +68,16 @@ def select(
     started = Spent.now()
     if config is None and resume and out and not settings:
         config = begun_with(Path(out))
-    chosen = config or SelectionConfig.from_mapping(_plain(settings))
+    given = from_keywords(settings)
+    if isinstance(given.get("from"), str):
+        given["from"] = [given["from"]]
+    chosen = config or SelectionConfig.from_mapping(given)
     registry = registry or load_registry(frozenset(chosen.plugins) or None)
     entry = _entry(chosen, registry)
     options = settled_options(entry.record, chosen.options)
     base = settle(_as_run(chosen), registry)
-    directory = Path(out) if out else _fresh_directory(base, entry)
+    name = [base.task.name, entry.record.name]
+    directory = Path(out) if out else unused_directory("selections", name)
     if resume and (directory / SUMMARY).is_file():
         check_same(directory, chosen)
         return read_selection(directory)
@@ -113,7 +110,7 @@ def _prepared_job(
     found = checked(config, target, pools, progress)
     ground = SelectionGround(
         target=target,
-        examples=target_pool(target, config.target),
+        examples=found.examples,
         target_sample=found.target_sample,
         pools=pools,
         samples=found.samples,
@@ -187,8 +184,7 @@ class _Job:
     def _summary(self, selection: Selection, top: int, spent: Spent) -> dict[str, Any]:
         """``summary.json``: what was chosen for, from and how, what came of it, and what it cost."""
         config = self.config
-        counts = top_counts(selection.names, selection.task, top)
-        scored = top_counts(selection.names, selection.task, len(selection))
+        counts, scored = selection.counts(top), selection.counts(len(selection))
         parts = zip(self.ground.pools, self.found.scans, self.found.samples, strict=True)
         return {
             "schema": SCHEMA,
@@ -237,10 +233,6 @@ def _prepare(selector: BoundSelector, path: Path) -> None:
     selector.restore(state)
 
 
-def _fresh_directory(base: Ground, entry: Registered[Selector]) -> Path:
-    return unused_directory("selections", [base.task.name, entry.record.name])
-
-
 def _entry(config: SelectionConfig, registry: Registry) -> Registered[Selector]:
     if config.selector not in registry.selectors:
         raise ConfigError(registry.unknown("selector", config.selector, registry.selectors))
@@ -265,13 +257,3 @@ def _as_run(config: SelectionConfig) -> RunConfig:
 def _remarks(own: Sequence[str], pools: Sequence[Pool]) -> list[str]:
     theirs = [f"{p.name}: {text}" for p in pools if p.task is not None for text in p.task.remarks]
     return [*own, *theirs]
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Python's spelling of keywords: paths as strings, ``from_`` as ``from``, one pool as a list."""
-    plain = {name.rstrip("_"): value for name, value in settings.items()}
-    if isinstance(plain.get("from"), (str, Path)):
-        plain["from"] = [plain["from"]]
-    if "from" in plain:
-        plain["from"] = [os.fspath(each) for each in plain["from"]]
-    return {n: os.fspath(v) if isinstance(v, Path) else v for n, v in plain.items()}

@@ -38,7 +38,7 @@ class Pool:
 
     :param name: short, and unlike any other pool's.
     :param spec: as the user gave it.
-    :param number: its place among the pools, from 0.
+    :param number: its place among the pools, from 0; −1 for the target's own rows.
     :param task: None for a text file, whose lines have no labels.
     """
 
@@ -50,6 +50,13 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def sample(self, most: int, seed: int, excluded: frozenset[int] = frozenset()) -> list[int]:
+        """At most `most` rows that are not `excluded`, drawn evenly, sorted; for each pool from a stream of its own."""
+        wanted = min(most, len(self) - len(excluded))
+        random = np.random.default_rng(derived_seed(seed, "selection-sample", self.number + 1))
+        drawn = random.choice(len(self), min(len(self), wanted + len(excluded)), replace=False)
+        return sorted([row for row in drawn.tolist() if row not in excluded][:wanted])
 
     def examples(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Some rows as mappings from column to value."""
@@ -183,17 +190,3 @@ def _chunks(split: Dataset) -> Iterator[tuple[int, dict[str, list[str]]]]:
 def _forms(example: Sequence[str]) -> set[str]:
     parts = [joined(text) for text in example]
     return {joined(tuple(example))} | {p for p in parts if word_count(p) >= SHORTEST_PASSAGE}
-
-
-def draw_sample(
-    size: int, most: int, excluded: frozenset[int], seed: int, number: int
-) -> list[int]:
-    """At most `most` row numbers below `size` that are not `excluded`, sorted; always the same for the same pool.
-
-    :param number: the pool's place.
-    """
-    usable = size - len(excluded)
-    wanted = min(most, usable)
-    random = np.random.default_rng(derived_seed(seed, "selection-sample", number + 1))
-    drawn = random.choice(size, min(size, wanted + len(excluded)), replace=False).tolist()
-    return sorted([row for row in drawn if row not in excluded][:wanted])

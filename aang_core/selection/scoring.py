@@ -18,26 +18,20 @@ from torch import Tensor
 from aang_core.durable import load_tensors, save_tensors
 from aang_core.errors import ModelError, RunError, one_message
 from aang_core.selection.pools import Pool
-from aang_core.selection.selectors import BoundSelector, Window
+from aang_core.selection.protocols import BoundSelector, Window
 
 
 @attrs.frozen(eq=False)
 class Shards:
     """Where the windows lie, and which of their rows are candidates.
 
-    :param kept_out: for each pool the rows that are not scored.
+    :param kept_out: for each pool the rows that are not scored; all others are candidates.
     """
 
     directory: Path
     pools: Sequence[Pool]
     kept_out: Sequence[frozenset[int]]
     shard_rows: int
-
-    @property
-    def candidates(self) -> tuple[int, ...]:
-        """How many rows of each pool are scored."""
-        parts = zip(self.pools, self.kept_out, strict=True)
-        return tuple(len(pool) - len(out) for pool, out in parts)
 
     def windows(self) -> Iterator[tuple[Path, Window]]:
         """Each window that has candidates, with its shard's place."""
@@ -75,7 +69,7 @@ class Shards:
         :param finished: called after each shard.
         :raises ModelError: where a score is not a number; nothing of its window is written.
         """
-        total, done = sum(self.candidates), 0
+        total, done = sum(map(len, self.pools)) - sum(map(len, self.kept_out)), 0
         progress("scoring", done, total)
         for path, window in self.windows():
             if not path.exists():
@@ -106,12 +100,12 @@ def _read(path: Path, window: Window) -> dict[str, Tensor]:
 
 
 def _check_scores(scores: Tensor, window: Window) -> None:
-    wrong = scores.isnan() | (scores == torch.inf)
-    if len(scores) != len(window.numbers) or bool(wrong.any()):
-        first = window.numbers[int(wrong.nonzero()[0, 0])] if bool(wrong.any()) else None
+    pool, rows = window.pool.name, window.numbers
+    if len(scores) != len(rows):
+        raise ModelError(f"{pool}: expected {len(rows)} scores, found {len(scores)}")
+    wrong = (scores.isnan() | (scores == torch.inf)).nonzero().flatten().tolist()
+    if wrong:
         raise ModelError(
-            f"{window.pool.name} row {first}: expected a number as score, found none; the training before it has "
+            f"{pool} row {rows[wrong[0]]}: expected a number as score, found none; the training before it has "
             "diverged: choose a lower learning rate, or fp32"
-            if first is not None
-            else f"{window.pool.name}: expected {len(window.numbers)} scores, found {len(scores)}"
         )

@@ -11,8 +11,8 @@ from aang_cli import render
 from aang_cli.interruption import Interruption
 from aang_cli.progress_bar import ProgressBar
 from aang_core.registry import Registry
-from aang_core.selection.experiment import Overseer, run_experiment
-from aang_core.selection.tables import score_cells
+from aang_core.selection.experiment.job import Overseer, run_experiment
+from aang_core.selection.experiment.tables import score_cells
 
 
 class ExperimentBar(ProgressBar, Overseer):
@@ -33,7 +33,8 @@ def carry_out(spec: Path, out: Path, resume: bool, as_json: bool, registry: Regi
     again = shlex.join(["aang", "select", "--experiment", str(spec), "--out", str(out), "--resume"])
     goodbye = f"interrupted; go on with\n  {again}"
     interruption = Interruption()
-    with interruption.ending(lambda _: goodbye), ExperimentBar(interruption) as bar:
+    bar = ExperimentBar(interruption)
+    with interruption.ending(lambda _: goodbye), bar:
         results = run_experiment(spec, out, registry, resume, bar)
     if as_json:
         render.document(results)

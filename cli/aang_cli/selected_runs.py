@@ -80,14 +80,15 @@ def carry_out(
     """
     from aang_cli.interruption import Interruption
     from aang_cli.progress_bar import ProgressBar
-    from aang_core.selection.selected_runs import run_selected
+    from aang_core.selection.runs import run_selected
 
     if not config.selection or not config.top:
         raise click.UsageError(f"{_asked(controls)} needs --selection DIR and --top N")
     registry = options.registry_of(config.plugins)
     interruption = Interruption()
     goodbye = "interrupted; go on with the same command and --resume"
-    with interruption.ending(lambda _: goodbye), ProgressBar(interruption) as bar:
+    bar = ProgressBar(interruption)
+    with interruption.ending(lambda _: goodbye), bar:
         found = run_selected(
             config, tops, controls, out, registry, resume=resume, jobs=jobs, watcher=bar
         )

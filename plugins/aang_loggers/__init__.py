@@ -1,1 +1,1 @@
-"""Loggers under the names that transformers gives them."""
+"""Loggers under the names that transformers gives them. Begin in `hooks`, which lists them."""

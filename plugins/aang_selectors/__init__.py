@@ -1,1 +1,1 @@
-"""Selectors: ways to choose auxiliary examples for a target task."""
+"""Selectors: ways to choose auxiliary examples for a target task. Begin in `hooks`, which lists them."""

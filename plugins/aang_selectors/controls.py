@@ -18,7 +18,7 @@ from torch import Tensor
 from aang_core.errors import ConfigError, one_message
 from aang_core.randomness import derived_seed
 from aang_core.selection.files import Selection, read_selection
-from aang_core.selection.selectors import SelectionGround, Window
+from aang_core.selection.protocols import SelectionGround, Window
 
 
 class Random:

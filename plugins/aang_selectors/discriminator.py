@@ -10,6 +10,7 @@ B rows of a batch (all of one task), H hidden, K tasks (the target first, then t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from aang_core.errors import ConfigError
 from aang_core.randomness import generator, seeded
 from aang_core.rows import Hidden, Row
 from aang_core.schedule import linear_warmup_decay
-from aang_core.selection.selectors import SelectionGround, Window, pooled
+from aang_core.selection.protocols import SelectionGround, Window, pooled
 from aang_core.task import Task
 
 _CLIP = 1.0
@@ -75,7 +76,15 @@ class Discriminator:
         if ground.options["epochs"] < 1 or ground.options["batch_rows"] < 1:
             raise ConfigError("options epochs and batch_rows must be at least 1")
         self.tasks: list[Task | None] = [ground.target, *(pool.task for pool in ground.pools)]
-        self.heads: Heads | None = None
+
+    @cached_property
+    def heads(self) -> Heads:
+        """Made when they are first asked for, since their size is the encoder's."""
+        ground = self.ground
+        with seeded(ground.seed, "selection-heads", device=torch.device("cpu")):
+            heads = Heads(ground.backbone.hidden_size, self.tasks)
+        parameter = next(ground.backbone.body.parameters())
+        return heads.to(device=ground.device, dtype=parameter.dtype)
 
     def prepare(self) -> dict[str, Tensor]:
         """Train; the state is that of the encoder and of the discriminator."""
@@ -87,18 +96,18 @@ class Discriminator:
                 for pool, sample in zip(ground.pools, ground.samples, strict=True)
             ),
         ]
-        heads = self._new_heads()
-        self._train(heads, rows)
-        body = {f"body.{n}": p.detach() for n, p in ground.backbone.body.named_parameters()}
-        return {**body, **{f"heads.{n}": p.detach() for n, p in heads.named_parameters()}}
+        self._train(rows)
+        return {name: p.detach() for name, p in self._parameters().items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Encoder and heads as they were after training."""
-        heads = self._new_heads()
         with torch.no_grad():
-            for prefix, module in (("body.", self.ground.backbone.body), ("heads.", heads)):
-                for name, parameter in module.named_parameters():
-                    parameter.copy_(state[prefix + name])
+            for name, parameter in self._parameters().items():
+                parameter.copy_(state[name])
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        parts = {"body": self.ground.backbone.body, "heads": self.heads}
+        return {f"{k}.{n}": p for k, part in parts.items() for n, p in part.named_parameters()}
 
     def scores(self, window: Window) -> Tensor:
         """[B] float64 in [0, 1]."""
@@ -110,27 +119,17 @@ class Discriminator:
     @torch.no_grad()
     def _logits(self, vectors: Tensor) -> Tensor:
         """[B, K] float64, so that probabilities near 1 stay apart."""
-        linear = self._heads().discriminator
+        linear = self.heads.discriminator
         weight, bias = linear.weight.cpu().double(), linear.bias.cpu().double()
         return vectors.double() @ weight.t() + bias
 
-    def _heads(self) -> Heads:
-        return self.heads if self.heads is not None else self._new_heads()
-
-    def _new_heads(self) -> Heads:
-        ground = self.ground
-        with seeded(ground.seed, "selection-heads", device=torch.device("cpu")):
-            heads = Heads(ground.backbone.hidden_size, self.tasks)
-        parameter = next(ground.backbone.body.parameters())
-        self.heads = heads.to(device=ground.device, dtype=parameter.dtype)
-        return self.heads
-
-    def _train(self, heads: Heads, rows: Sequence[Sequence[Row]]) -> None:
+    def _train(self, rows: Sequence[Sequence[Row]]) -> None:
+        """:param rows: those to train on, of the target and then of each pool."""
         ground, options = self.ground, self.ground.options
         body = [p for p in ground.backbone.body.parameters() if p.requires_grad]
         groups = [
             {"params": body, "base_lr": options["lr"]},
-            {"params": list(heads.parameters()), "base_lr": options["head_lr"]},
+            {"params": list(self.heads.parameters()), "base_lr": options["head_lr"]},
         ]
         optimizer = torch.optim.AdamW(
             groups, lr=options["lr"], weight_decay=_WEIGHT_DECAY, fused=True
@@ -150,7 +149,7 @@ class Discriminator:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
             with seeded(ground.seed, "selection-dropout", step, device=ground.device):
-                loss = self._loss(heads, task, [rows[task][i] for i in numbers], positive)
+                loss = self._loss(task, [rows[task][i] for i in numbers], positive)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], _CLIP)
             optimizer.step()
@@ -158,13 +157,13 @@ class Discriminator:
         ground.backbone.body.eval()
         ground.progress("training the discriminator", len(batches), len(batches))
 
-    def _loss(self, heads: Heads, task: int, rows: Sequence[Row], positive: Tensor) -> Tensor:
+    def _loss(self, task: int, rows: Sequence[Row], positive: Tensor) -> Tensor:
         """The task's own mean loss, where it has labels, plus the discriminator's."""
         ground = self.ground
         with ground.autocast():
             hidden = ground.backbone.encode(plain_batch(rows).to(ground.device))
             states = pooled(hidden, self.pooling)
-            logits = heads.discriminator(states).to(positive)
+            logits = self.heads.discriminator(states).to(positive)
         truth = torch.full((len(rows),), task, device=ground.device)
         if self.exclusive:
             loss = F.cross_entropy(logits, truth)
@@ -174,11 +173,13 @@ class Discriminator:
         labelled = self.tasks[task]
         if labelled is None:
             return loss
-        return loss + self._task_loss(heads.tasks[str(task)], labelled, rows, hidden, states)
+        head = self.heads.tasks[str(task)]
+        return loss + self._task_loss(head, labelled, rows, hidden, states)
 
     def _task_loss(
         self, head: nn.Module, task: Task, rows: Sequence[Row], hidden: Hidden, states: Tensor
     ) -> Tensor:
+        """[] the mean loss of one task's `rows`; `states` [B, H] are pooled."""
         targets = label_targets(task, pack(rows)).to(self.ground.device)
         with self.ground.autocast():
             read = hidden.states[targets.index] if targets.level == "position" else states

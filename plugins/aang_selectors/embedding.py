@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aang_core.errors import ConfigError
-from aang_core.selection.selectors import SelectionGround, Window
+from aang_core.selection.protocols import SelectionGround, Window
 
 
 class Embedding:

@@ -1,4 +1,4 @@
-"""Selectors at work: what the factory of a `primitives.Selector` is called with, and what it returns.
+"""What a selector is: made from a `SelectionGround`, a `BoundSelector` scores windows of rows.
 
 The core reads pools, keeps rows out, shares the rest into windows, writes shards, resumes and ranks; a selector only
 says how much each example is worth to the target. Fixed letters: B rows, H hidden, K pools.
@@ -101,9 +101,7 @@ class SelectionGround:
                 found[torch.tensor(batch)] = states
         if found is None:
             return torch.zeros(0, self.backbone.hidden_size)
-        return (
-            found.clone()
-        )  # an ordinary tensor: what inference mode makes cannot be saved for a gradient
+        return found.clone()  # an ordinary tensor: one of inference mode serves no gradient
 
 
 def pooled(hidden: Hidden, pooling: str) -> Tensor:

@@ -11,27 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
 
 from aang_core.durable import write_text
 from aang_core.finished_runs import read_runs
 from aang_core.page.plots import available, write_plots
 from aang_core.report import read_report, versions, write_json
 from aang_core.selection.arms import MATCHED, RANDOM, Arm
-from aang_core.selection.figures import Point, score_curve
+from aang_core.selection.experiment.spec import ExperimentSpec
+from aang_core.selection.experiment.tables import markdown
 from aang_core.selection.files import read_selection
-from aang_core.selection.spec import ExperimentSpec
-from aang_core.selection.tables import markdown
-from aang_core.statistics import bootstrap_interval, paired_t_test
+from aang_core.selection.score_curve import Score, score_curve
+from aang_core.statistics import paired_t_test, shown_interval, spread
 from aang_core.submission import sheets, write_submission
 
 SCHEMA = 1
-_BOOTSTRAP_SEED = 0  # the same intervals whenever the same runs are put together
 _CLOCKS = ("cpu_seconds", "seconds")
 
 
 def run_directory(out: Path, target: str, arm: Arm, seed: int) -> Path:
-    """Where one run of an experiment lies; `target` is the task's name."""
+    """Where one run of an experiment lies; `target` is the task's short name."""
     return out / "runs" / target / arm.name / f"seed-{seed}"
 
 
@@ -60,7 +58,7 @@ class Outcome:
 def write_results(spec: ExperimentSpec, names: Sequence[str], out: Path) -> dict[str, Any]:
     """Everything that finished runs allow to say.
 
-    :param names: of the targets.
+    :param names: the targets' short names.
     :returns: the contents of ``results.json``.
     """
     rows, comparisons, planned, done = [], [], 0, 0
@@ -68,8 +66,8 @@ def write_results(spec: ExperimentSpec, names: Sequence[str], out: Path) -> dict
         outcomes = {arm: _outcomes(spec, out, name, arm) for arm in spec.arms}
         planned += len(spec.arms) * len(spec.seeds)
         done += sum(map(len, outcomes.values()))
-        full = _mean_cost(next((o for a, o in outcomes.items() if a.name == "full"), []))
-        rows += [_row(name, arm, found, full) for arm, found in outcomes.items() if found]
+        costs = {arm.name: _mean_cost(found) for arm, found in outcomes.items() if found}
+        rows += [_row(name, arm, found, costs) for arm, found in outcomes.items() if found]
         comparisons += list(_comparisons(name, outcomes))
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -84,7 +82,7 @@ def write_results(spec: ExperimentSpec, names: Sequence[str], out: Path) -> dict
         "versions": versions(),
     }
     write_json(out / "results.json", results)
-    pictures = _pictures(results, out) if rows and available() else []
+    pictures = _pictures(spec, results, out) if rows and available() else []
     write_text(out / "results.md", markdown(results, pictures))
     return results
 
@@ -118,19 +116,17 @@ def _outcome(place: Path, selections: Path, arm: Arm, seed: int) -> Outcome:
     )
 
 
-def _mean_cost(outcomes: Sequence[Outcome]) -> dict[str, float] | None:
+def _mean_cost(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Selection and training together, by clock."""
-    if not outcomes:
-        return None
     return {c: stats.fmean(o.selecting[c] + o.training[c] for o in outcomes) for c in _CLOCKS}
 
 
 def _row(
-    name: str, arm: Arm, outcomes: Sequence[Outcome], full: Mapping[str, float] | None
+    name: str, arm: Arm, outcomes: Sequence[Outcome], costs: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:
-    total = _mean_cost(outcomes)
+    """One arm of one target; `costs`: those of each arm that has finished runs."""
+    total, full = costs[arm.name], costs.get("full")
     tasks = sorted({task for outcome in outcomes for task in outcome.counts})
-    assert total is not None
     return {
         "target": name,
         "arm": arm.name,
@@ -145,7 +141,7 @@ def _row(
         "tokens": stats.fmean(outcome.tokens for outcome in outcomes),
         "selection": {c: stats.fmean(o.selecting[c] for o in outcomes) for c in _CLOCKS},
         "training": {c: stats.fmean(o.training[c] for o in outcomes) for c in _CLOCKS},
-        "total": total,
+        "total": dict(total),
         "of_full": {c: total[c] / full[c] for c in _CLOCKS} if full else None,
     }
 
@@ -156,8 +152,7 @@ def _spread(outcomes: Sequence[Outcome], split: str) -> dict[str, Any] | None:
     scores = [value for value in values.values() if value is not None]
     if len(scores) < len(values):
         return None
-    std = stats.stdev(scores) if len(scores) > 1 else None
-    return {"mean": stats.fmean(scores), "std": std, "values": values}
+    return {**spread(scores), "values": values}
 
 
 def _comparisons(name: str, outcomes: Mapping[Arm, Sequence[Outcome]]) -> Iterator[dict[str, Any]]:
@@ -185,15 +180,12 @@ def _difference(
         return None
     first, second = [other[s] or 0.0 for s in seeds], [mine[s] or 0.0 for s in seeds]
     test = paired_t_test(first, second)
-    interval = None
-    if len(seeds) > 1:
-        interval = list(bootstrap_interval(first, second, np.random.default_rng(_BOOTSTRAP_SEED)))
     return {
         "split": split,
         "seeds": seeds,
         "delta": test.mean,
         "p_value": test.p_value,
-        "interval": interval,
+        "interval": shown_interval(first, second),
     }
 
 
@@ -227,26 +219,16 @@ def _submissions(spec: ExperimentSpec, names: Sequence[str], out: Path) -> list[
     return written
 
 
-def _pictures(results: Mapping[str, Any], out: Path) -> list[str]:
+def _pictures(spec: ExperimentSpec, results: Mapping[str, Any], out: Path) -> list[str]:
     """A curve a target, of test scores where there are any."""
-    plots = []
+    plots, arms = [], {arm.name: arm for arm in spec.arms}
     for name in results["targets"]:
         rows = [row for row in results["rows"] if row["target"] == name]
         if not any(row["top"] for row in rows):
             continue
         split = "test" if all(row["test"] for row in rows) else "dev"
-        lines: dict[str, list[Point]] = {}
-        for row in rows:
-            if row["top"]:
-                label = f"{MATCHED} ({row['like']})" if row["like"] else row["selector"]
-                point = Point(row["top"], row[split]["mean"], row[split]["std"])
-                lines.setdefault(label, []).append(point)
-        levels = {
-            {"none": "fine-tune alone", "full": "full multi-task"}[row["arm"]]: row[split]["mean"]
-            for row in rows
-            if not row["top"]
-        }
+        scores = [Score(arms[row["arm"]], row[split]["mean"], row[split]["std"]) for row in rows]
         measure = f"{split} {rows[0]['metric']}"
         title = f"{name}: {measure} against the number of selected examples"
-        plots.append(score_curve(f"score-{name}", title, measure, lines, levels))
+        plots.append(score_curve(f"score-{name}", title, measure, scores))
     return [path.name for path in write_plots(plots, out)]

@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
 from aang_core.page.plots import COLOURS, QUIET, Plot, legend_below, says
+from aang_core.selection.arms import Arm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @attrs.frozen
-class Point:
-    """A mean score over seeds. :param std: over seeds; None for one seed."""
+class Score:
+    """An arm's mean score over seeds. :param std: over seeds; None for one seed."""
 
-    top: int
+    arm: Arm
     mean: float
     std: float | None
 
 
-def score_curve(
-    name: str,
-    title: str,
-    measure: str,
-    lines: Mapping[str, Sequence[Point]],
-    levels: Mapping[str, float],
-) -> Plot:
-    """Lines over N, with a standard deviation as error bar, and levels of what has no N.
+def score_curve(name: str, title: str, measure: str, scores: Sequence[Score]) -> Plot:
+    """A line over N for each way to select, with a standard deviation as error bar, and a level for what has no N.
 
-    :param name: of its files. :param measure: what the y axis is. :param levels: name → mean score.
+    :param name: of its files. :param measure: what the y axis is.
     """
+    lines: dict[str, list[Score]] = {}
+    for score in scores:
+        if score.arm.top:
+            lines.setdefault(score.arm.label, []).append(score)
+    levels = [score for score in scores if not score.arm.top]
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        tops = sorted({point.top for points in lines.values() for point in points})
-        for number, (label, points) in enumerate(lines.items()):
+        tops = sorted({score.arm.top for score in scores if score.arm.top})
+        for number, (label, own) in enumerate(lines.items()):
             colour = COLOURS[number % len(COLOURS)]
             # beside each other, where error bars would hide one another
             shift = 1 + 0.02 * (number - (len(lines) - 1) / 2)
             axes.errorbar(
-                [shift * point.top for point in points],
-                [point.mean for point in points],
-                yerr=[point.std or 0.0 for point in points],
+                [shift * score.arm.top for score in own],
+                [score.mean for score in own],
+                yerr=[score.std or 0.0 for score in own],
                 color=colour,
                 marker="o",
                 markersize=4,
@@ -52,9 +53,9 @@ def score_curve(
                 label=label,
             )
         styles = ("--", ":", "-.")
-        for number, (label, level) in enumerate(levels.items()):
+        for level, style in zip(levels, itertools.cycle(styles)):
             axes.axhline(
-                level, color=QUIET, linestyle=styles[number % 3], linewidth=1.2, label=label
+                level.mean, color=QUIET, linestyle=style, linewidth=1.2, label=level.arm.label
             )
         axes.set_xscale("log")
         axes.set_xticks(tops, [str(top) for top in tops])

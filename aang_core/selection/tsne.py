@@ -19,8 +19,8 @@ from aang_core.durable import write_text
 from aang_core.page import plots
 from aang_core.randomness import derived_seed
 from aang_core.selection.files import Selection
-from aang_core.selection.pools import Pool, draw_sample
-from aang_core.selection.selectors import SelectionGround
+from aang_core.selection.pools import Pool
+from aang_core.selection.protocols import SelectionGround
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ def _points(ground: SelectionGround, selection: Selection, top: int, most: int) 
 
     best = selection.top(top)
     everyone = [ground.examples, *ground.pools]
-    drawn = [draw_sample(len(p), most, frozenset(), ground.seed, p.number) for p in everyone]
+    drawn = [pool.sample(most, ground.seed) for pool in everyone]
     vectors = np.concatenate(
         [_vectors(ground, pool, rows) for pool, rows in zip(everyone, drawn, strict=True)]
     )

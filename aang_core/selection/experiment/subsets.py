@@ -1,4 +1,4 @@
-"""Tasks cut to a size, each written as a folder that any command can read. In: `Task` and row numbers. Out: files.
+"""Subsets of tasks, each written as a folder that any command can read. In: `Task` and row numbers. Out: files.
 
 A study whose runs all read such folders needs nothing else to be repeated, and a subset that was drawn once is the same
 for every method.

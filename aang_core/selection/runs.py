@@ -25,8 +25,8 @@ from aang_core.progress import Watcher
 from aang_core.registry import Registry
 from aang_core.selection.arms import Arm, arm_settings, arms_of, made_selection
 from aang_core.selection.config import load_selection_config
-from aang_core.selection.figures import Point, score_curve
 from aang_core.selection.files import SETTINGS, read_selection
+from aang_core.selection.score_curve import Score, score_curve
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -61,10 +61,8 @@ def run_selected(
         )
     heard = watcher or Watcher()
     ways = _ways(config, tops, controls, out, registry, heard)
-    for way in ways:
-        settle(
-            way.config, registry
-        )  # what is wrong with the last of them is said before the first begins
+    for way in ways:  # what is wrong with the last of them is said before the first begins
+        settle(way.config, registry)
     for way in ways:
         if not (way.directory / "report.json").is_file():
             heard.on_remark(f"{way.arm.name}: {way.directory}")
@@ -100,14 +98,8 @@ def _ways(
 
 def _draw(found: Comparison, ways: Sequence[_Way], out: Path) -> None:
     """``scores.svg`` and ``scores.png``: each selector over N, and the level of what has none."""
-    lines: dict[str, list[Point]] = {}
-    levels = {}
-    for way, row in zip(ways, found.rows, strict=True):
-        if way.arm.top:
-            point = Point(way.arm.top, row["mean"], row["std"])
-            lines.setdefault(way.arm.selector, []).append(point)
-        else:
-            levels[way.arm.name] = row["mean"]
+    rows = zip(ways, found.rows, strict=True)
+    scores = [Score(way.arm, row["mean"], row["std"]) for way, row in rows]
     measure = f"{found.split} {found.metric}"
     title = f"{measure} against the number of selected examples"
-    write_plots([score_curve("scores", title, measure, lines, levels)], out)
+    write_plots([score_curve("scores", title, measure, scores)], out)

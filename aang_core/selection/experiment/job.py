@@ -6,7 +6,7 @@
                                                target's dev or test are left out
     selections/TARGET/seed-S/SELECTOR          what each selector ranks
     runs/TARGET/ARM/seed-S                     one run directory a target, arm and seed
-    results.json, results.md, *.svg, *.png     `results.py`
+    results.json, results.md, *.svg, *.png     see `results`
 
 Seeds come outermost, so that an early stop leaves whole pairs. What is finished is kept; what was broken off goes on.
 """
@@ -14,27 +14,29 @@ Seeds come outermost, so that an early stop leaves whole pairs. What is finished
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from aang_core.auxiliary import load_auxiliary
+from aang_core.assembly import usual_model
+from aang_core.auxiliary import load_auxiliary, short_name
 from aang_core.binding import registered_tasks
 from aang_core.config import RunConfig
+from aang_core.durable import refuse_used, write_settings
 from aang_core.errors import AangError, ConfigError, RunError, one_message
 from aang_core.job import run_or_resume
-from aang_core.primitives import BackboneKind
 from aang_core.progress import Watcher
 from aang_core.protocols import unheard
 from aang_core.registry import Registry
 from aang_core.selection.arms import Arm, arm_settings, made_selection
 from aang_core.selection.checks import checked
 from aang_core.selection.config import SelectionConfig
-from aang_core.selection.drawn_tasks import drawn_rows, write_task
+from aang_core.selection.experiment.results import run_directory, write_results
+from aang_core.selection.experiment.spec import ExperimentSpec, dump_spec, read_spec, run_settings
+from aang_core.selection.experiment.subsets import drawn_rows, write_task
 from aang_core.selection.pools import Pool, judged_texts, load_pools, scan
-from aang_core.selection.results import run_directory, write_results
-from aang_core.selection.spec import ExperimentSpec, dump_spec, read_spec, run_settings
 from aang_core.task import Task, load_task
 
 _SPEC = "experiment.toml"
@@ -53,7 +55,7 @@ class Cell:
     """One target and seed: what all of its arms share.
 
     :param target: the target's folder, as its runs are given it. :param pools: those of the further tasks.
-    :param name: the target's name. :param selections: where its selections lie.
+    :param name: the target's short name. :param selections: where its selections lie.
     """
 
     seed: int
@@ -67,19 +69,15 @@ class Cell:
 class Study:
     """An experiment with the tasks that it is about.
 
-    :param targets: target as the specification names it → the task, and its further tasks by name.
+    :param reads: the input columns that the encoder reads.
+    :param targets: the short name of each target → the task, and its further tasks by short name.
     """
 
     spec: ExperimentSpec
     out: Path
     registry: Registry
-    kind: BackboneKind
+    reads: tuple[str, ...]
     targets: dict[str, tuple[Task, dict[str, Task]]]
-
-    @property
-    def names(self) -> list[str]:
-        """The targets' names."""
-        return [task.name for task, _ in self.targets.values()]
 
 
 def run_experiment(
@@ -111,7 +109,7 @@ def run_experiment(
             watcher.on_part(number, len(parts), f"{cell.name}, {arm.name}, seed {cell.seed}")
             _carry_out(study, cell, arm, watcher)
     finally:  # also of an experiment that is interrupted: what it has so far
-        results = write_results(study.spec, study.names, out)
+        results = write_results(study.spec, list(study.targets), out)
     return results
 
 
@@ -138,7 +136,7 @@ def _free(out: Path, new: bool) -> None:
 def _settled(spec: ExperimentSpec, out: Path, registry: Registry) -> Study:
     """Every task read, and every selector known.
 
-    :raises AangError: as `task.load_task` does, or for unknown selectors.
+    :raises AangError: as `task.load_task` does, or for unknown selectors, or targets of the same name.
     """
     faults = [
         registry.unknown("selector", name, registry.selectors)
@@ -147,19 +145,23 @@ def _settled(spec: ExperimentSpec, out: Path, registry: Registry) -> Study:
     ]
     if faults:
         raise ConfigError(one_message(faults, "selectors"))
-    kind = registry.backbone_for(_model(spec, registry))
-    targets = {}
-    for name in spec.targets:
-        registered = registered_tasks(registry)
-        task = load_task(name, reads=kind.reads, registered=registered, external={})
-        targets[name] = (task, load_auxiliary(spec.pools_of(name), kind.reads, registry))
-    return Study(spec=spec, out=out, registry=registry, kind=kind, targets=targets)
+    model = str(spec.run.get("model", "")) or usual_model("", registry)
+    reads = registry.backbone_for(model).reads
+    targets: dict[str, tuple[Task, dict[str, Task]]] = {}
+    for given in spec.targets:
+        task = _task(given, reads, registry)
+        name = short_name(task)
+        if name in targets:
+            raise ConfigError(
+                f"two targets have the name {name!r}, the second one is {given!r}; give one of them another, with a "
+                'line name = "…" in its task.toml'
+            )
+        targets[name] = (task, load_auxiliary(spec.pools_of(given), reads, registry))
+    return Study(spec=spec, out=out, registry=registry, reads=reads, targets=targets)
 
 
-def _model(spec: ExperimentSpec, registry: Registry) -> str:
-    given: str = spec.run.get("model", "")
-    defaults = (entry.record.default_model for entry in registry.backbones.values())
-    return given or next(name for name in defaults if name)
+def _task(name: str, reads: Sequence[str], registry: Registry) -> Task:
+    return load_task(name, reads=reads, registered=registered_tasks(registry), external={})
 
 
 def _take(study: Study, resume: bool) -> None:
@@ -181,17 +183,15 @@ def _take(study: Study, resume: bool) -> None:
         return
     if resume:
         raise RunError(f"{study.out} holds no experiment to resume (no {_SPEC})")
-    if study.out.exists() and (not study.out.is_dir() or any(study.out.iterdir())):
-        raise RunError(f"{study.out} exists and is not an empty folder; choose another --out")
-    study.out.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    refuse_used(study.out)
+    write_settings(path, text)
 
 
 def _drawn(study: Study, target: str, seed: int) -> Cell:
     """The rows of one target and seed, as folders."""
     task, further = study.targets[target]
     sizes = study.spec.rows
-    place = study.out / "data" / task.name / f"seed-{seed}"
+    place = study.out / "data" / target / f"seed-{seed}"
     wanted = {"train": sizes.train, "dev": sizes.dev, "test": sizes.test}
     rows = {split: drawn_rows(task, split, wanted[split], seed) for split in task.splits}
     write_task(task, rows, place / "target")
@@ -208,10 +208,10 @@ def _drawn(study: Study, target: str, seed: int) -> Cell:
         pools.append(str(folder))
     return Cell(
         seed=seed,
-        name=task.name,
+        name=target,
         target=str(place / "target"),
         pools=tuple(pools),
-        selections=study.out / "selections" / task.name / f"seed-{seed}",
+        selections=study.out / "selections" / target / f"seed-{seed}",
     )
 
 
@@ -228,10 +228,8 @@ def _check(study: Study, cell: Cell) -> None:
     :raises TaskError: as `checks.checked` does.
     """
     config = attrs.evolve(_selection_config(study, cell), top=max(study.spec.top))
-    reads, registry = study.kind.reads, study.registry
-    registered = registered_tasks(registry)
-    target = load_task(cell.target, reads=reads, registered=registered, external={})
-    checked(config, target, load_pools(cell.pools, reads, registry), unheard)
+    target = _task(cell.target, study.reads, study.registry)
+    checked(config, target, load_pools(cell.pools, study.reads, study.registry), unheard)
 
 
 def _carry_out(study: Study, cell: Cell, arm: Arm, watcher: Watcher) -> None:

@@ -32,8 +32,8 @@ from aang_core.config_file import read_config
 from aang_core.config_rules import Choice, Flag, Several, Text, Whole, setting
 from aang_core.errors import ConfigError, one_message
 from aang_core.selection.arms import CONTROLS, Arm, arms_of
+from aang_core.selection.auxiliary import same_task
 from aang_core.selection.config import Options, SelectionConfig
-from aang_core.selection.selected_rows import same_task
 
 _OF_ARMS = ("task", "selection", "top", "seeds", "aux_tasks", "space", "method", "train_rows")
 _OF_SELECTIONS = ("target", "from", "selector", "seed", "top", "train_rows")
@@ -89,20 +89,18 @@ def read_spec(path: Path) -> ExperimentSpec:
     raw, origins = read_config(path)
     faults: list[str] = []
     arguments = settled(ExperimentSpec, raw, "", origins, faults)
-    for key, record in (("rows", Rows), ("run", dict), ("select", dict)):
+    rows = raw.get("rows", {})
+    if isinstance(rows, dict):
+        arguments["rows"] = settled(Rows, rows, "rows.", origins, faults)
+    else:
+        faults.append(f"{origins['rows']}: `rows` must be a table (got {rows!r})")
+    for key, varied in (("run", _OF_ARMS), ("select", _OF_SELECTIONS)):
         table = raw.get(key, {})
-        if not isinstance(table, dict):
-            faults.append(f"{path}: `{key}` must be a table (got {table!r})")
-        elif record is Rows:
-            arguments["rows"] = settled(Rows, table, "rows.", origins, faults)
-        else:
-            arguments[key] = table
-            taken = _OF_ARMS if key == "run" else _OF_SELECTIONS
-            faults += [
-                f"{origins.get(f'{key}.{name}', path)}: `{key}.{name}` is what an experiment varies; leave it out"
-                for name in taken
-                if name in table
-            ]
+        faults += [
+            f"{origins.get(f'{key}.{name}', path)}: `{key}.{name}` is what an experiment varies; leave it out"
+            for name in varied
+            if isinstance(table, dict) and name in table
+        ]
     faults += [
         f"{path}: `{key}` must list at least one task"
         for key in ("targets", "pools")
@@ -119,8 +117,8 @@ def _inner_faults(path: Path, arguments: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the settings of runs and selections, and with the parts taken together."""
     spec = {"target": arguments["targets"][0], "from": list(arguments["pools"])}
     checks = (
-        (RunConfig.from_mapping, run_settings(arguments["run"], {}), "run"),
-        (SelectionConfig.from_mapping, {**arguments["select"], **spec}, "select"),
+        (RunConfig.from_mapping, run_settings(arguments.get("run", {}), {}), "run"),
+        (SelectionConfig.from_mapping, {**arguments.get("select", {}), **spec}, "select"),
     )
     for check, settings, table in checks:
         try:
