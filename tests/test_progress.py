@@ -33,10 +33,11 @@ def test_a_run_whose_dev_is_never_finite_says_so_and_its_history_is_strict_json(
         raise AssertionError(f"{word} is no JSON")
 
     task = write_task(tmp_path / "boxes", "regression")
+    bar = ProgressBar()
     wild = {"lr": 1e30, "head_lr": 1e30, "warmup": 0.0, "max_steps": 3, "eval_every": 1}
     with (
         pytest.raises(RunError, match=r"dev pearson was not finite .* in any of 3 evaluations"),
-        ProgressBar() as bar,
+        bar,
     ):
         aang.run(
             task=str(task),
@@ -53,7 +54,8 @@ def test_a_run_whose_dev_is_never_finite_says_so_and_its_history_is_strict_json(
 
 def test_a_bar_shows_names_as_they_are(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # a console takes it for a terminal
-    with ProgressBar() as bar:
+    bar = ProgressBar()
+    with bar:
         bar.on_preparation("reading [/b] of [red]", 0, 2)
     assert "reading [/b] of [red]" in capsys.readouterr().err
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,9 +33,8 @@ class Bars:
             disable=not self._live,
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> None:
         self._bars.start()
-        return self
 
     def __exit__(
         self,

@@ -127,7 +127,8 @@ def _warnings(
 
     given = {"task": task, "model": model, "external": corpora}
     try:
-        with ProgressBar() as bar:
+        bar = ProgressBar()
+        with bar:
             return warnings_of(
                 RunConfig.from_mapping(given), space, registry, progress=bar.on_preparation
             )

@@ -100,7 +100,8 @@ def _walk(objective: str, config: RunConfig, registry: Registry, rows: int) -> W
     from aang_core.errors import ModelError
     from aang_core.inspection import walk
 
-    with ProgressBar() as bar:
+    bar = ProgressBar()
+    with bar:
         told = bar.on_preparation
         try:
             bound, backbone = bind_one(config, objective, registry, progress=told)

@@ -144,7 +144,8 @@ def _carry_out(
     goodbye = (
         f"interrupted; finished trials are kept, the others go on with the same command\n  {again}"
     )
-    with Interruption().ending(lambda _: goodbye), SweepBar() as bar:
+    bar = SweepBar()
+    with Interruption().ending(lambda _: goodbye), bar:
         found = sweep(experiment, out, workers=workers, retries=retries, ray=ray, watcher=bar)
     _show(found, out, as_json)
 
