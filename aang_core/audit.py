@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,22 +32,18 @@ from aang_core.task_files import SUFFIXES, Faults, read_table
 from aang_core.task_sources import HF
 from aang_core.task_spec import LABEL
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 UNASKED_BYTES = 64 * 2**20
-"""Corpora up to this size are searched for test texts in every run; larger ones only by `aang audit`."""
+"""Corpora up to this size are searched for test examples in every run; larger ones only by `aang audit`."""
 
 UNASKED_ROWS = 50_000
 """Near duplicates are looked for in every run where train has at most so many rows; else only by `aang audit`."""
 
-Examples = dict[str, list[Any]]
-
-
-def examples_of(task: Task) -> Examples:
-    """Each split's inputs: a text a row, or a tuple where there are several columns."""
-    return {name: _inputs(split) for name, split in task.splits.items()}
-
 
 def seen_in_training(task: Task) -> list[bool]:
-    """For each test row whether its text stands in the training split, labelled or not (`rows_seen_in`)."""
+    """For each test row whether its inputs stand in the training split, labelled or not (`rows_seen_in`)."""
     if "test" not in task.splits:
         return []
     train = _inputs(task.splits["train"])
@@ -56,7 +52,8 @@ def seen_in_training(task: Task) -> list[bool]:
     return rows_seen_in(train, _inputs(task.splits["test"]))
 
 
-def _inputs(split: Any) -> list[Any]:
+def _inputs(split: Dataset) -> list[Any]:
+    """The inputs of each row: a text (numbers are written out), or a tuple where there are several columns."""
     names = [name for name in split.column_names if name != LABEL]
     columns = [texts_of(split[name][:]) for name in names]
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
@@ -66,13 +63,13 @@ def audit_task(task: Task, thorough: bool = True) -> dict[str, Any]:
     """Leaks, repeats, contradictions, balance and lengths.
 
     :param thorough: whatever the size; else what would take long is None (`UNASKED_BYTES`, `UNASKED_ROWS`).
-    :return: ``splits`` rows of each; ``in_train`` dev and test rows whose text stands in train word for word
+    :return: ``splits`` rows of each; ``in_train`` dev and test rows that stand in train word for word
         (`deduplication.normalised`); ``near`` those that do so nearly (`near_duplicates`), exact ones left out;
-        ``duplicates`` rows of each split that repeat an earlier one; ``conflicts`` texts with several labels;
-        ``labels`` rows of each class (regression: the range); ``lengths`` words a text; ``external`` dev and test
-        rows that stand in each corpus; ``fingerprint`` of dev and test, equal for equal data.
+        ``duplicates`` rows of each split that repeat an earlier one; ``conflicts`` examples with several labels;
+        ``labels`` rows of each class (regression: the range); ``lengths`` words (or numbers) an example; ``external``
+        dev and test rows that stand in each corpus; ``fingerprint`` of dev and test, equal for equal data.
     """
-    examples = examples_of(task)
+    examples = {name: _inputs(split) for name, split in task.splits.items()}
     forms = {split: [joined(example) for example in rows] for split, rows in examples.items()}
     train = set(forms["train"])
     judged = [split for split in forms if split != "train"]
@@ -108,17 +105,17 @@ def _has_labels(task: Task, split: str) -> bool:
     return LABEL in task.splits[split].column_names
 
 
-def _label_key(value: Any) -> Any:
+def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
 def _conflicts(task: Task, forms: Mapping[str, Sequence[str]]) -> int:
-    """How many texts have more than one label, over all splits."""
+    """How many examples have more than one label, over all splits."""
     answers: dict[str, set[Any]] = {}
     for split, rows in forms.items():
         if _has_labels(task, split):
             for form, value in zip(rows, task.splits[split][LABEL][:], strict=True):
-                answers.setdefault(form, set()).add(_label_key(value))
+                answers.setdefault(form, set()).add(_hashable(value))
     return sum(len(values) > 1 for values in answers.values())
 
 
@@ -222,21 +219,23 @@ def _fingerprint(task: Task, forms: Mapping[str, Sequence[str]]) -> str:
 def findings(audit: Mapping[str, Any]) -> list[str]:
     """What the user should know, a clause each; none where the data is clean."""
     found = []
-    for split, name in (("test", "test"), ("dev", "dev")):
+    for split in ("test", "dev"):
         rows = audit["splits"].get(split, 0)
         exact, near = audit["in_train"].get(split, 0), audit["near"].get(split, 0)
         if exact:
-            found.append(f"{exact} of {rows} {name} texts stand in train")
+            found.append(f"{exact} of {rows} {split} examples stand in train")
         if near:
-            found.append(f"{near} {name} texts stand nearly in train")
+            found.append(f"{near} {split} examples stand nearly in train")
     if repeats := {split: n for split, n in audit["duplicates"].items() if n}:
         parts = ", ".join(f"{n} in {split}" for split, n in repeats.items())
         found.append(f"repeated rows: {parts}")
     if audit["conflicts"]:
         count = audit["conflicts"]
-        found.append(f"{count} {'texts have' if count > 1 else 'text has'} more than one label")
+        found.append(
+            f"{count} {'examples have' if count > 1 else 'example has'} more than one label"
+        )
     for name, counts in audit["external"].items():
         for split, rows in (counts or {}).items():
             if rows:
-                found.append(f"{rows} {split} texts stand in the corpus {name}")
+                found.append(f"{rows} {split} examples stand in the corpus {name}")
     return found

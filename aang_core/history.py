@@ -225,17 +225,19 @@ def early_and_late(history: History) -> list[tuple[str, float, float]]:
     return sorted(rows, key=lambda row: (math.isnan(row[2]), -row[2], row[0]))
 
 
+def widened(values: Series, own: Sequence[str], names: Sequence[str]) -> Series:
+    """[S, own] as [S, names]: each column under its name, NaN under the others."""
+    wide = np.full((len(values), len(names)), np.nan)
+    wide[:, [names.index(name) for name in own]] = values
+    return wide
+
+
 def pooled(histories: Sequence[History]) -> History:
     """All steps of all seeds as one history, seed after seed: for means over everything that was observed."""
     ids = tuple(sorted({id_ for history in histories for id_ in history.ids}))
 
     def table(name: str) -> Series:
-        parts = []
-        for history in histories:
-            wide = np.full((len(history), len(ids)), np.nan)
-            wide[:, [ids.index(id_) for id_ in history.ids]] = getattr(history, name)
-            parts.append(wide)
-        return np.concatenate(parts)
+        return np.concatenate([widened(getattr(h, name), h.ids, ids) for h in histories])
 
     def column(name: str) -> Series:
         return np.concatenate([getattr(history, name) for history in histories])

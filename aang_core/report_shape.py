@@ -1,7 +1,8 @@
 """The form of ``report.json``, so that what reads one need not ask at every step: anybody may have changed it.
 
 A form is a type, None for null, a tuple of forms of which one must fit, a list with the form of its items, a table with
-the form of each named entry (``name?`` may be missing), or ``{...: form}``, a table of any names.
+the form of each named entry (``name?`` may be missing), ``{...: form}``, a table of any
+names, or ``{}``, an empty one.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ def shape_faults(value: Any, form: Form, where: str = "it") -> list[str]:
         return [f for i, v in enumerate(value) for f in shape_faults(v, form[0], f"{where}[{i}]")]
     if not isinstance(value, Mapping):
         return [f"{where} is no table"]
+    if value and not form:
+        return [f"{where} is not complete"]
     return _table_faults(value, form, where)
 
 

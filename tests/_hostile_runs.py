@@ -77,6 +77,12 @@ RUNS: dict[str, Row] = {
     "a seed's name that is a path": run(seed(seed="../../x"), "seeds[0].seed is '../../x'"),
     "a score that is a text": run(seed(test={"accuracy": "high"}), "seeds[0].test.accuracy"),
     "weights that are none": run(report(weights=None), "weights is no table"),
+    "a seed's weights without objectives": run(
+        seed(weights={"end_task": 1.0}), "seeds[0].weights is not complete"
+    ),
+    "a seed without its memory": run(
+        seed(peak_memory_mib=None), "seeds[0].peak_memory_mib is 'None'"
+    ),
     "a summary that is none": run(report(summary=[]), "summary is no table"),
     "remarks that are none": run(report(remarks="x"), "remarks is no list"),
     "no configuration": run(lambda f: (f / "config.toml").unlink(), "has no config.toml"),

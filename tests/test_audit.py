@@ -51,11 +51,11 @@ def test_every_fault_is_counted(folder):
     assert found["lengths"]["dev"] == {"mean": 4.0, "median": 4.0, "p95": 4.0, "max": 4}
     assert found["external"] == {"in-domain": {"dev": 0, "test": 1}}
     assert findings(found) == [
-        "1 of 4 test texts stand in train",
-        "1 test texts stand nearly in train",
+        "1 of 4 test examples stand in train",
+        "1 test examples stand nearly in train",
         "repeated rows: 1 in train",
-        "1 text has more than one label",
-        "1 test texts stand in the corpus in-domain",
+        "1 example has more than one label",
+        "1 test examples stand in the corpus in-domain",
     ]
     assert seen_in_training(load(folder)) == [True, False, False, False]
 
@@ -114,7 +114,7 @@ def test_the_command_prints_one_document_and_remarks_elsewhere(folder):
     result = CliRunner().invoke(main, ["audit", str(folder), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["in_train"] == {"dev": 0, "test": 1}
-    assert "1 of 4 test texts stand in train" in result.stderr
+    assert "1 of 4 test examples stand in train" in result.stderr
 
 
 def test_strict_fails_where_something_was_found_and_tables_are_for_people(folder):

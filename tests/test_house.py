@@ -168,6 +168,11 @@ def test_the_version_stands_in_one_place(root):
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", __version__)
 
 
+def test_the_citation_names_this_version(root):
+    text = (root / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^version: (.+)$", text, re.MULTILINE) == [__version__]
+
+
 def test_the_changelog_is_open_for_entries(root):
     headings = re.findall(r"^## (.+)$", (root / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert headings[0] == "[Unreleased]"

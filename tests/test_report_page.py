@@ -104,9 +104,9 @@ def test_the_page_says_what_matters(made):
     for part in (
         "two standard errors below 0: 1 of the losses",
         IDS[1],
-        "3 of 40 test texts stand in train",
+        "3 of 40 test examples stand in train",
         "points of test accuracy over plain",
-        "test accuracy, unseen texts only",
+        "test accuracy, unseen examples only",
         "config.toml",
         'method = "aang"',
         "Theorem E.5",

@@ -8,14 +8,14 @@ from aang_core.errors import RunError
 from aang_core.finished_runs import read_run
 from aang_core.history import END_TASK, history_of
 from aang_core.page.story import read_story
-from aang_core.theory import stability_bound
-from aang_core.theory_estimates import (
+from aang_core.page.theory_estimates import (
     auxiliary_norms,
     dissimilarities,
     lines,
     setting_of,
     smoothness,
 )
+from aang_core.theory import stability_bound
 
 
 def record(step, weights, norms, cosines):

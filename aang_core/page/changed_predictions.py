@@ -1,4 +1,4 @@
-"""Which test texts a run judges otherwise than another one, or, alone, where it is most surely wrong."""
+"""Which test examples a run judges otherwise than another one, or, alone, where it is most surely wrong."""
 
 from __future__ import annotations
 

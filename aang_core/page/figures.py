@@ -13,10 +13,13 @@ from aang_core.page.plots import (
     INK,
     QUIET,
     Plot,
+    colour_of,
     finish_rows,
     label_above,
     legend_below,
     log_scale,
+    many_lines,
+    mark_best,
     rows_of_dots,
     says,
 )
@@ -24,11 +27,8 @@ from aang_core.page.score_figures import confusion, dev_curve, gains, losses
 from aang_core.page.story import (
     NAMED,
     Story,
-    colour_of,
     columns,
     heaviest,
-    many_lines,
-    mark_best,
     mean_over_seeds,
     stage_shares,
 )
@@ -47,9 +47,9 @@ def figures(story: Story) -> list[Plot]:
     if story.gains:
         plots.append(gains(story))
     if story.searched:
-        plots += [objective_weights(story), ranking(story), end_task_share(story)]
         if stages := [s for s in STAGES if len(stage_shares(story, s)[0]) > 1]:
-            plots.insert(len(plots) - 3, stage_weights(story, stages))
+            plots.append(stage_weights(story, stages))
+        plots += [objective_weights(story), ranking(story), end_task_share(story)]
         if story.estimates:
             plots += [alignments(story), gradient_norms(story)]
     plots += [losses(story), dev_curve(story)]
@@ -70,7 +70,7 @@ def stage_weights(story: Story, stages: Sequence[str]) -> Plot:
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(stages), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (stage, (names, values)) in zip(panels, tables.items(), strict=True):
-            mark_best(axes, story, named=False)
+            mark_best(axes, story.best_steps, named=False)
             steps = np.arange(1, len(values) + 1)
             for number, name in enumerate(names):
                 axes.plot(steps, values[:, number], color=colour_of(number), label=name)
@@ -99,7 +99,8 @@ def objective_weights(story: Story) -> Plot:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        many_lines(axes, story, ids, values, named)
+        many_lines(axes, ids, values, named)
+        mark_best(axes, story.best_steps)
         axes.axhline(1, color=INK, linewidth=0.7, alpha=0.6)
         says(axes, "× equal share")
         legend_below(axes)
@@ -175,7 +176,7 @@ def end_task_share(story: Story) -> Plot:
             axes.plot(
                 np.arange(1, len(table) + 1), table, color=colour_of(number), label=f"seed {seed}"
             )
-        mark_best(axes, story)
+        mark_best(axes, story.best_steps)
         axes.set_xlabel("step")
         says(axes, "λ")
         axes.legend()
@@ -232,7 +233,8 @@ def gradient_norms(story: Story) -> Plot:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        many_lines(axes, story, ids, values, heaviest(story))
+        many_lines(axes, ids, values, heaviest(story))
+        mark_best(axes, story.best_steps)
         axes.plot(np.arange(1, len(own) + 1), own, color=INK, linewidth=2.2, label=END_TASK)
         log_scale(axes)
         says(axes, "gradient norm")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from aang_core.errors import RunError
 
@@ -156,6 +157,34 @@ def finish_rows(axes: Axes, count: int) -> None:
     axes.set_ylim(-count + 0.5, 0.85)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
+
+
+def colour_of(number: int) -> str:
+    """The colour of the nth line; they repeat."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def mark_best(axes: Axes, steps: Sequence[int], named: bool = True) -> None:
+    """A dotted line at the step of each seed's chosen checkpoint."""
+    for number, step in enumerate(steps):
+        label = "best on dev" if named and number == 0 else None
+        axes.axvline(step, color=INK, linewidth=0.9, linestyle=(0, (2, 2)), label=label)
+
+
+def many_lines(
+    axes: Axes, ids: Sequence[str], values: NDArray[np.float64], named: Sequence[str]
+) -> None:
+    """A line an objective over the steps, the `named` ones in colour above the grey others.
+
+    :param values: [S, K].
+    """
+    steps = np.arange(1, len(values) + 1)
+    for id_, column in zip(ids, values.T, strict=True):
+        if id_ not in named:
+            axes.plot(steps, column, color=QUIET, alpha=0.45, linewidth=0.8)
+    for number, id_ in enumerate(named):
+        axes.plot(steps, values[:, list(ids).index(id_)], color=colour_of(number), label=id_)
+    axes.set_xlabel("step")
 
 
 def says(axes: Axes, text: str) -> None:

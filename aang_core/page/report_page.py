@@ -99,7 +99,9 @@ def _cards(story: Story) -> str:
     if summary.get("test"):
         cards.insert(0, (f"test {metric}", _mean(summary["test"])))
     if summary.get("test_deduplicated"):
-        cards.insert(1, (f"test {metric}, unseen texts only", _mean(summary["test_deduplicated"])))
+        cards.insert(
+            1, (f"test {metric}, unseen examples only", _mean(summary["test_deduplicated"]))
+        )
     cards += [(f"{row['metric']} over {name}", f"{row['delta']:+.4f}") for name, row in story.gains]
     if story.searched:
         cards.append(("objectives", str(report["objectives"])))

@@ -8,8 +8,19 @@ import numpy as np
 
 from aang_core.history import END_TASK, smoothed
 from aang_core.metrics import confusion_of
-from aang_core.page.plots import COLOURS, INK, Plot, finish_rows, label_above, legend_below, says
-from aang_core.page.story import Story, colour_of, columns, heaviest, many_lines, mean_over_seeds
+from aang_core.page.plots import (
+    COLOURS,
+    INK,
+    Plot,
+    colour_of,
+    finish_rows,
+    label_above,
+    legend_below,
+    many_lines,
+    mark_best,
+    says,
+)
+from aang_core.page.story import Story, columns, heaviest, mean_over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +37,8 @@ def losses(story: Story) -> Plot:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        many_lines(axes, story, ids, values, heaviest(story))
+        many_lines(axes, ids, values, heaviest(story))
+        mark_best(axes, story.best_steps)
         axes.plot(np.arange(1, len(own) + 1), own, color=INK, linewidth=2.2, label=END_TASK)
         says(axes, "loss")
         axes.set_ylim(bottom=0)
@@ -124,8 +136,8 @@ def confusion(story: Story) -> Plot:
     )
     return Plot(
         name="confusion",
-        title=title if most else "No test text is misjudged",
-        note="Test texts of all seeds; shades are shares of each true class.",
+        title=title if most else "No test example is misjudged",
+        note="Test examples of all seeds; shades are shares of each true class.",
         draw=draw,
         height=min(5.0, 1.6 + 0.28 * len(names)),
     )

@@ -6,7 +6,7 @@ Fixed letters: S steps, K objectives.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import numpy as np
@@ -23,11 +23,8 @@ from aang_core.history import (
     pooled,
     read_history,
     smoothed,
+    widened,
 )
-from aang_core.page.plots import COLOURS, INK, QUIET
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NAMED = 5
 """Objectives that a chart of many lines names; the others are grey."""
@@ -75,63 +72,37 @@ def read_story(run: FinishedRun, gains: Sequence[tuple[str, dict[str, Any]]] = (
     )
 
 
-def _shortest(story: Story) -> int:
-    return min(len(history) for history in story.histories)
-
-
 def mean_over_seeds(story: Story, tables: Sequence[Series]) -> Series:
-    """[S, …] as far as the shortest seed goes."""
-    return mean_of(np.stack([table[: _shortest(story)] for table in tables]))
+    """[S, …] as far as the shortest seed goes.
+
+    :param tables: [S, …], one a seed.
+    """
+    shortest = min(len(history) for history in story.histories)
+    return mean_of(np.stack([table[:shortest] for table in tables]))
 
 
 def stage_shares(story: Story, stage: str) -> tuple[tuple[str, ...], Series]:
+    """The primitives of a stage and their [S, primitives] of `History.stage_shares`, averaged over seeds."""
     shares = [history.stage_shares(stage) for history in story.histories]
     names = tuple(sorted({name for own, _ in shares for name in own}))
-    wide = []
-    for own, table in shares:
-        full = np.full((len(table), len(names)), np.nan)
-        full[:, [names.index(name) for name in own]] = table
-        wide.append(full)
-    return names, mean_over_seeds(story, wide)
+    return names, mean_over_seeds(story, [widened(table, own, names) for own, table in shares])
 
 
 def columns(story: Story, name: str) -> tuple[tuple[str, ...], Series]:
-    """Ids and the smoothed [S, K] of one table, averaged over seeds."""
+    """Ids and the smoothed [S, K] of one table of `History`, averaged over seeds.
+
+    Where an objective was not sampled for long, ``relative_weights`` keep their last value.
+    """
     ids = tuple(sorted({id_ for history in story.histories for id_ in history.ids}))
     wide = []
     for history in story.histories:
-        full = np.full((len(history), len(ids)), np.nan)
         values = smoothed(getattr(history, name))
-        full[:, [ids.index(id_) for id_ in history.ids]] = (
-            held(values, 1.0) if name == "relative_weights" else values
-        )
-        wide.append(full)
+        if name == "relative_weights":
+            values = held(values, 1.0)
+        wide.append(widened(values, history.ids, ids))
     return ids, mean_over_seeds(story, wide)
 
 
-def mark_best(axes: Axes, story: Story, named: bool = True) -> None:
-    """A dotted line at each seed's chosen checkpoint."""
-    for number, step in enumerate(story.best_steps):
-        label = "best on dev" if named and number == 0 else None
-        axes.axvline(step, color=INK, linewidth=0.9, linestyle=(0, (2, 2)), label=label)
-
-
-def colour_of(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
-
-
-def many_lines(
-    axes: Axes, story: Story, ids: Sequence[str], values: Series, named: Sequence[str]
-) -> None:
-    steps = np.arange(1, len(values) + 1)
-    for id_, column in zip(ids, values.T, strict=True):
-        if id_ not in named:
-            axes.plot(steps, column, color=QUIET, alpha=0.45, linewidth=0.8)
-    for number, id_ in enumerate(named):
-        axes.plot(steps, values[:, list(ids).index(id_)], color=colour_of(number), label=id_)
-    mark_best(axes, story)
-    axes.set_xlabel("step")
-
-
 def heaviest(story: Story) -> list[str]:
+    """The ids of the `NAMED` objectives that weigh most in the last half of the steps."""
     return [id_ for id_, _, _ in early_and_late(pooled(story.histories))[:NAMED]]

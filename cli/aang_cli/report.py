@@ -48,8 +48,8 @@ def command(
     from aang_core.page.plots import write_plots
     from aang_core.page.report_page import PAGE, build_story, page, write_page
     from aang_core.page.story import read_story
+    from aang_core.page.theory_estimates import lines
     from aang_core.recipe import export_recipe
-    from aang_core.theory_estimates import lines
 
     this, *baselines = read_runs([run, *others])
     story = build_story(this, baselines)
