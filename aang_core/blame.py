@@ -64,10 +64,10 @@ def check_rows(rows: Sequence[Row], count: int) -> None:
     :raises BrokenContract: where it is not so.
     """
     expect(len(rows) == count, f"asked for {count} rows, found {len(rows)}")
-    names = rows[0].inputs.keys()
     for row in rows:
         expect(isinstance(row, Row), f"expected rows.Row, found {type(row).__name__}")
         expect(len(row) > 0, f"expected rows with positions, found none in {row.origin}")
+        names = rows[0].inputs.keys()
         expect(row.inputs.keys() == names, f"expected the inputs {list(names)} in every row")
         for name, value in {**row.inputs, **row.marks}.items():
             found = f"found {list(value.shape)} in {row.origin}"

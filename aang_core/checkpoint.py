@@ -26,6 +26,8 @@ KEPT = 2
 """Checkpoints kept in a run: the newest, and one to fall back on."""
 
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
+_WEIGHTS = ("objectives", "end_task", "norms", "window", "seen")
+"""The tensors of a `WeightState` beside those of its stages."""
 
 
 def named_parameters(body: nn.Module, heads: nn.Module) -> dict[str, nn.Parameter]:
@@ -133,7 +135,7 @@ def _digest(facts: Mapping[str, Any]) -> str:
 def weight_tensors(state: WeightState, prefix: str) -> dict[str, Tensor]:
     """A `WeightState` as named tensors."""
     tensors = {f"{prefix}.stage.{stage}": state.stages[stage] for stage in STAGES}
-    for name in ("objectives", "end_task", "norms", "window", "seen"):
+    for name in _WEIGHTS:
         tensors[f"{prefix}.{name}"] = getattr(state, name)
     tensors[f"{prefix}.steps"] = torch.tensor(state.steps)
     return tensors
@@ -144,10 +146,7 @@ def weight_state(tensors: Mapping[str, Tensor], prefix: str) -> WeightState:
     return WeightState(
         stages={stage: tensors[f"{prefix}.stage.{stage}"] for stage in STAGES},
         steps=int(tensors[f"{prefix}.steps"]),
-        **{
-            n: tensors[f"{prefix}.{n}"]
-            for n in ("objectives", "end_task", "norms", "window", "seen")
-        },
+        **{name: tensors[f"{prefix}.{name}"] for name in _WEIGHTS},
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from aang_core.errors import ConfigError, did_you_mean
+from aang_core.errors import ConfigError, nearest
 from aang_core.parsing import toml_of
 
 _HALF = re.compile("[\ud800-\udfff]")
@@ -106,9 +106,8 @@ class Text(Rule):
 
     def fault(self, value: Any) -> str | None:
         if isinstance(value, str) and (value or self.empty):
-            if (
-                _HALF.search(value) or "\0" in value
-            ):  # no file can be named so, and none can hold it
+            # no file can be named so, and none can hold it
+            if _HALF.search(value) or "\0" in value:
                 return f"must be a text without null characters, all of it UTF-8 (got {value!r})"
             return None
         return f"must be a text{'' if self.empty else ' that is not empty'} (got {value!r})"
@@ -127,9 +126,7 @@ class Choice(Rule):
         if isinstance(value, str) and value in self.options:
             return None
         allowed = ", ".join(repr(option) for option in self.options)
-        hint = did_you_mean(str(value), self.options)
-        close = hint if "did you mean" in hint else ""
-        return f"must be one of {allowed} (got {value!r}){close}"
+        return f"must be one of {allowed} (got {value!r}){nearest(str(value), self.options)}"
 
     def read(self, text: str) -> Any:
         return _unquoted(text)

@@ -55,8 +55,7 @@ def findings(objective: BoundObjective, seed: int = 0, rows: int = ROWS) -> tupl
     """Test one objective on `rows` of its own rows; empty where nothing is wrong."""
     if not len(objective.source):
         return (Finding("no-rows", "its data source holds no rows"),)
-    need = objective.need
-    count = max(need.unit, -(-rows // need.multiple) * need.multiple)
+    count = objective.need.at_least(rows)
     piece = prepare(objective, count, generator(seed, "warnings"))
     if not len(piece.targets):
         return (Finding("no-target", f"{count} rows gave no target"), *_isolated(piece))

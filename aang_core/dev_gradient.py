@@ -1,8 +1,8 @@
 """The direction that the search follows: the end-task's gradient on dev, through a head fitted for it.
 
 Paper, Algorithm 1 and eq. 5: a fresh dev head φ* is fitted with the body frozen, then ``V = ∇θ L_dev([θ_body; φ*])``
-is taken over other examples. The body does not change while the head is fitted, so one encoder pass serves all
-its steps. Dropout is off for both.
+is taken over other examples (Appendix D has the sizes). The body does not change while the head is fitted, so one
+encoder pass serves all its steps. Dropout is off for both.
 
 We differ where ``meta.dev_head_start`` is ``end-task``: φ* begins as the end-task's head of that moment. A fresh head
 reads classes along other directions than the head in training, so that early in a run even the end-task's own gradient

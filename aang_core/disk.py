@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from aang_core.checkpoint import KEPT
+from aang_core.guard import guarded
 from aang_core.resuming import trained_tensors
 from aang_core.session import META_METHODS, Session
 
@@ -23,14 +24,12 @@ def disk_mib(session: Session) -> dict[str, float]:
     the best parameters and their copy from before the final fine-tuning.
     """
     config = session.config
-    kept, trained = (
-        size_mib(trained_tensors(session).values()),
-        size_mib(session.parameters.values()),
-    )
+    kept = size_mib(trained_tensors(session).values())
+    trained = size_mib(session.parameters.values())
     body = size_mib(session.model.body().values())
     one = kept + 2 * trained + (body if config.method in META_METHODS else 0)
     model = size_mib(session.model.backbone.body.parameters())
-    trainings = 2 if config.guard and config.method != "finetune" else 1  # the guard trains beside
+    trainings = 2 if guarded(config) else 1
     parts = {
         "checkpoints while it runs": trainings * ((KEPT + 1) * one + 2 * kept),
         "best parameters": trainings * len(config.seeds) * kept,

@@ -29,7 +29,7 @@ from aang_core.stream import FusedBatch
 from aang_core.tracked_layers import FusedUnsupportedError
 
 TOLERANCE = 1e-4
-"""Largest ``|Δdot| / (‖g_k‖ ‖V‖)`` between the engines on the first batch."""
+"""The largest `fused.disagreement` between the engines on the first batch."""
 
 
 class Engine:

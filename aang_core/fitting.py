@@ -1,7 +1,7 @@
 """A seed from its first step to its best checkpoint: phases, evaluations, early stopping, resuming.
 
-Everything on disk is written here: ``history.jsonl`` (a line a step), ``checkpoint/step-*`` (to go on from) and
-``checkpoint/best.safetensors`` (what dev chose).
+What training leaves on disk is written here: ``history.jsonl`` (a line a step), ``checkpoint/step-*`` (to go on from)
+and ``checkpoint/best.safetensors`` (what dev chose).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aang_core import checkpoint
 from aang_core.checkpoint import load_into
 from aang_core.durable import save_tensors, write_text
 from aang_core.errors import RunError
-from aang_core.evaluation import predict, scores
+from aang_core.evaluation import scores
 from aang_core.head_fitting import fit_heads
 from aang_core.history import strict_line
 from aang_core.processes import Processes
@@ -160,8 +160,8 @@ class Fitting:
 
     def _asked_to_stop(self) -> bool:
         """Whether the watcher of the first process, for all of them, wants the run to end here."""
-        asked = torch.tensor(int(self.watcher.stopping), device=self.session.device)
-        return bool(self.session.processes.sum(asked))
+        session = self.session
+        return session.processes.total(self.watcher.stopping, session.device) > 0
 
     def _note(self, record: StepRecord) -> None:
         self.progress = self.progress.charged(
@@ -182,10 +182,9 @@ class Fitting:
     def _evaluate(self) -> None:
         """Score dev; keep the parameters where it is the best so far."""
         session = self.session
-        head, rows = session.end_task_head, session.stopping
         with session.engine.autocast():
-            logits = predict(session.model.backbone, head, session.task, rows)
-        metrics = scores(session.task, logits, rows)
+            logits = session.predict(session.stopping)
+        metrics = scores(session.task, logits, session.stopping)
         self.progress = self.progress.evaluated(metrics, session.task.metric)
         if self.progress.waited == 0 and session.processes.first:
             save_tensors(self.best, trained_tensors(session))
@@ -212,11 +211,6 @@ class Fitting:
         saved = found.saved
         if saved is None:
             return False
-        index = saved.facts["progress"]["phase"]
-        if index > 0:
-            self.session.optimizer = optimizer_for(
-                self.session.parameters, self.session.config.training
-            )
         self.progress = restore(self.session, saved)
         kept = saved.facts["kept"]
         self.remarks = [*kept["remarks"], *found.remarks]
@@ -273,11 +267,10 @@ class Fitting:
                 f"final fine-tuning: step {step + 1} was skipped: its gradient is not finite"
             )
         optimizer.zero_grad(set_to_none=True)
-        tokens = session.processes.sum(torch.tensor(batch.tokens if batch else 0))
         self.progress = self.progress.charged(
             labelled_rows=plan.end_task_rows,
             rows=plan.end_task_rows,
-            tokens=int(tokens),
+            tokens=session.processes.total(batch.tokens if batch else 0, session.device),
             skipped=not finite,
         )
         if self._asked_to_stop():  # what is behind the last checkpoint is only this fine-tuning

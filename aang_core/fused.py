@@ -98,7 +98,13 @@ def tracked(body: nn.Module, tape: Tape) -> Iterator[None]:
 
 
 def disagreement(left: StepResult, right: StepResult) -> float:
-    """The largest ``|Δdot| / (‖g_k‖ ‖V‖)`` between two results of one step; 0 where nothing is observed."""
+    """How far a result is from the oracle's of the same step.
+
+    It is the largest ``|Δdot| / (‖g_k‖ ‖V‖)`` or ``|Δ‖g_k‖| / ‖g_k‖``; NaN where a product is not finite, 0
+    where nothing is observed.
+
+    :param right: the oracle's, whose norms the differences are relative to.
+    """
     a, b = left.alignment, right.alignment
     both = a.observed.cpu() & b.observed.cpu()
     if not bool(both.any()):

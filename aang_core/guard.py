@@ -12,9 +12,15 @@ from typing import Any
 import attrs
 
 from aang_core.assembly import Ground
+from aang_core.config import RunConfig
 from aang_core.fitting import Fitting
 
 PLAIN = "finetune"
+
+
+def guarded(config: RunConfig) -> bool:
+    """Whether a run also fine-tunes plainly; plain fine-tuning itself has nothing to be guarded against."""
+    return config.guard and config.method != PLAIN
 
 
 def plain_ground(ground: Ground) -> Ground:

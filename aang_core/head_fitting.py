@@ -1,7 +1,7 @@
 """New auxiliary heads, fitted before the encoder moves.
 
 A head that starts at random sends large gradients into a pretrained encoder; a few hundred cheap steps with the body
-frozen avoid that. The end-task's head keeps its initial state.
+frozen avoid that. The end-task's head keeps its initial state, unless auxiliary objectives share it (``heads.policy``).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch
 
 from aang_core.dev_gradient import evaluating
 from aang_core.session import Session
+from aang_core.trainer import dropout
 
 _OUTSIDE = 1_000_000_000
 """The number of the first fitting step: far from those that the run itself plans."""
@@ -36,13 +37,15 @@ def fit_heads(session: Session, steps: int) -> None:
 
 
 def _one_step(session: Session, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Dropout is off in the encoder, on in the heads, and there of the step's own random numbers."""
     plan = session.planner.plan(step, session.weights, "auxiliary")
     places, batch = session.planner.batch(plan, session.processes)
     if batch is not None:
         batch = batch.to(session.device)
         with evaluating(session.model.backbone.body), torch.no_grad():
             hidden = session.model.backbone.encode(batch)
-        losses = session.model.heads.losses(hidden, batch)
+        with dropout(session, step):
+            losses = session.model.heads.losses(hidden, batch)
         weighted = losses * plan.coefficients[places].to(losses)
         torch.autograd.backward(weighted.sum())
     session.processes.sum_gradients(p for group in optimizer.param_groups for p in group["params"])

@@ -19,8 +19,6 @@ from aang_core.protocols import BoundOutput
 from aang_core.rows import Hidden, Targets
 from aang_core.stream import FusedBatch, Segment
 
-POLICIES = ("per-objective", "per-output")
-
 
 class Heads(nn.Module):
     """The end-task's head and those of the auxiliary objectives.

@@ -116,8 +116,7 @@ def walk(objective: BoundObjective, backbone: Backbone, rows: int = 1, seed: int
     """
     found = findings(objective, seed)
     layout = objective.output.layout
-    need = objective.need
-    count = max(need.unit, -(-rows // need.multiple) * need.multiple)
+    count = objective.need.at_least(rows)
     empty = any(finding.kind == "no-rows" for finding in found)
     drawn = [] if empty else objective.source.draw(layout, count, generator(seed, "walk"))
     return Walk(

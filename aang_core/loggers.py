@@ -16,6 +16,7 @@ from aang_core.config import RunConfig
 from aang_core.errors import ConfigError, one_message
 from aang_core.primitives import Logger, load_factory
 from aang_core.progress import Progress, Watcher
+from aang_core.run_directory import seed_directory
 
 if TYPE_CHECKING:
     from aang_core.registry import Registry
@@ -127,10 +128,9 @@ class Logged(Watcher):
             logger.log(values, step)
 
     def _opening(self, session: Session, step: int) -> Opening:
-        seed, several = session.seed, len(self.config.seeds) > 1
         return Opening(
-            directory=self.directory / f"seed-{seed}" if several else self.directory,
-            name=f"{self.directory.name} seed {seed}",
+            directory=seed_directory(self.directory, self.config, session.seed),
+            name=f"{self.directory.name} seed {session.seed}",
             config={name.rstrip("_"): v for name, v in attrs.asdict(self.config).items()},
             step=step,
         )

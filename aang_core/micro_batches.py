@@ -80,17 +80,6 @@ def _within(targets: Targets, low: int, high: int) -> Targets:
     )
 
 
-def shares(sizes: Sequence[int], processes: int) -> list[list[int]]:
-    """Which objectives each process takes: the largest first, always to the least loaded one."""
-    taken: list[list[int]] = [[] for _ in range(processes)]
-    load = [0] * processes
-    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        least = min(range(processes), key=lambda p: (load[p], p))
-        taken[least].append(i)
-        load[least] += sizes[i]
-    return [sorted(group) for group in taken]
-
-
 def scattered(values: Tensor, places: Sequence[int], size: int) -> Tensor:
     """[size] zeros with `values` at `places`."""
     out = values.new_zeros(size)

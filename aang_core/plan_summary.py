@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from typing import Any
 
 import attrs
-import torch
 from torch import Tensor
 
 from aang_core.assembly import Ground, bind_objectives, load_backbone, seed_task, settle
 from aang_core.config import RunConfig
 from aang_core.disk import disk_mib, size_mib
 from aang_core.errors import RunError
-from aang_core.evaluation import predict
 from aang_core.fitting import phases
 from aang_core.processes import Processes
 from aang_core.registry import Registry
@@ -23,7 +20,6 @@ from aang_core.trainer import dropout, training
 
 _TIMED_STEPS = 2
 _TIMED_ROWS = 64
-_MIB = 2**20
 
 
 @attrs.frozen(kw_only=True)
@@ -166,7 +162,8 @@ def _dev_gradient_seconds(session: Session) -> float:
     if session.dev is None:
         return 0.0
     started = time.perf_counter()
-    session.dev_gradient = session.dev.at(0, None)
+    with session.engine.autocast():
+        session.dev_gradient = session.dev.at(0, None)
     return (time.perf_counter() - started) / session.config.meta.dev_gradient_every
 
 
@@ -175,7 +172,8 @@ def _evaluations(session: Session) -> float:
     settings = session.config.training
     rows = list(session.stopping[:_TIMED_ROWS])
     started = time.perf_counter()
-    predict(session.model.backbone, session.end_task_head, session.task, rows)
+    with session.engine.autocast():
+        session.predict(rows)
     each = (time.perf_counter() - started) / len(rows)
     times = -(-settings.max_steps // settings.eval_every) + 1
     return each * (times * len(session.stopping) + len(session.test))
@@ -190,12 +188,8 @@ def _memory(session: Session) -> dict[str, float]:
         "optimiser moments": 2 * trained,
         "dev gradient": size_mib((session.dev_gradient or {}).values()),
     }
-    if session.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(session.device) / _MIB
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     there = sum(parts.values()) - parts["optimiser moments"]
-    parts["activations and libraries"] = max(0.0, peak - there)
+    parts["activations and libraries"] = max(0.0, session.peak_memory_mib - there)
     return {**parts, "total": sum(parts.values())}
 
 

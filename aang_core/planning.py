@@ -15,7 +15,6 @@ from torch import Tensor
 from aang_core.batching import BoundObjective, Piece, fuse, pack, prepare
 from aang_core.config import RunConfig
 from aang_core.end_task import EndTask, LabelledRows
-from aang_core.micro_batches import shares
 from aang_core.processes import Processes
 from aang_core.randomness import generator
 from aang_core.row_shares import share_rows
@@ -62,10 +61,7 @@ class StepPlan:
 
 
 class Planner:
-    """Plans steps and builds their batches for one run.
-
-    :param phase: ``joint`` (end-task and auxiliaries), ``auxiliary`` or ``end-task``.
-    """
+    """Plans steps and builds their batches for one seed."""
 
     def __init__(
         self,
@@ -81,7 +77,11 @@ class Planner:
         self.end_task, self.labelled = end_task, labelled
 
     def plan(self, step: int, state: WeightState, phase: str = "joint") -> StepPlan:
-        """The plan of a step under these weights."""
+        """The plan of a step under these weights.
+
+        :param step: in its phase, from 0.
+        :param phase: ``joint`` (end-task and auxiliaries), ``auxiliary`` or ``end-task``.
+        """
         training, meta = self.config.training, self.config.meta
         if phase == "end-task":
             extra = training.auxiliary_rows if training.row_budget == "end-task" else 0
@@ -94,18 +94,18 @@ class Planner:
         shared = share_rows(weights, training.auxiliary_rows, needs, meta.row_shares, draw)
         kept = torch.tensor([rows > 0 for rows in shared.rows])
         scale = state.balance(sampled) if meta.balance else torch.ones_like(weights)
-        rows = tuple(count for count in shared.rows if count > 0)
-        share = state.end_task_weight if phase == "joint" else 0.0
-        auxiliary = (1 - share) * (shared.coefficients * scale)[kept]
-        own = torch.full((1 if phase == "joint" else 0,), share, dtype=torch.float64)
+        joint = phase == "joint"
+        end_task_weight = state.end_task_weight if joint else 0.0
+        end_task = torch.full((int(joint),), end_task_weight, dtype=torch.float64)
+        auxiliary = (1 - end_task_weight) * (shared.coefficients * scale)[kept]
         return StepPlan(
             step=step,
-            end_task_rows=training.end_task_rows if phase == "joint" else 0,
+            end_task_rows=training.end_task_rows if joint else 0,
             sampled=sampled[kept],
             weights=weights[kept],
-            rows=rows,
-            coefficients=torch.cat([own, auxiliary]),
-            end_task_weight=share,
+            rows=tuple(rows for rows in shared.rows if rows > 0),
+            coefficients=torch.cat([end_task, auxiliary]),
+            end_task_weight=end_task_weight,
             transform_logits=state.stage_logits(self.factors, "transform"),
         )
 
@@ -124,7 +124,7 @@ class Planner:
 
     def batch(self, plan: StepPlan, processes: Processes) -> tuple[list[int], FusedBatch | None]:
         """The places in the plan that this process takes, and their batch (None where it takes none)."""
-        places = shares(plan.all_rows, processes.size)[processes.rank]
+        places = processes.own(plan.all_rows)
         numbers, rows = plan.numbers, plan.all_rows
         pieces = [(numbers[i], self._piece(plan, numbers[i], rows[i])) for i in places]
         return places, (fuse(pieces) if pieces else None)

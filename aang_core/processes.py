@@ -7,7 +7,7 @@ dots and norms add up exactly. Nothing here starts processes: `torchrun`, `accel
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 import torch
@@ -27,11 +27,31 @@ class Processes:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
+    def own(self, sizes: Sequence[int]) -> list[int]:
+        """Which of a step's objectives this process takes, by their rows.
+
+        The largest is given away first, always to the least loaded process.
+        """
+        taken: list[list[int]] = [[] for _ in range(self.size)]
+        load = [0] * self.size
+        for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+            least = min(range(self.size), key=lambda p: (load[p], p))
+            taken[least].append(i)
+            load[least] += sizes[i]
+        return sorted(taken[self.rank])
+
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, the same bits on each."""
+        """The sum over all processes, the same bits on each; the tensor lies on the encoder's device."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def total(self, count: int, device: torch.device) -> int:
+        """The sum of one whole number over all processes.
+
+        :param device: the encoder's, since NCCL adds up nothing that lies on the CPU.
+        """
+        return int(self.sum(torch.tensor(count, device=device)))
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add up every ``.grad``; one that some process lacks counts as zero there, one that all lack stays None.

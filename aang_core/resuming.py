@@ -133,7 +133,7 @@ def discard(directory: Path) -> None:
 
 
 def remove(spoilt: tuple[Path, ...]) -> None:
-    """Clear away what `newest` found to be of no use."""
+    """Clear away files and folders that are of no use any more."""
     for path in spoilt:
         if path.is_dir():
             shutil.rmtree(path)

@@ -13,8 +13,6 @@ import attrs
 import torch
 from torch import Generator, Tensor
 
-MODES = ("auto", "weight", "equal", "systematic")
-
 
 @attrs.frozen
 class RowNeed:
@@ -26,7 +24,11 @@ class RowNeed:
     @property
     def unit(self) -> int:
         """The smallest number of rows that can be used."""
-        return -(-self.minimum // self.multiple) * self.multiple
+        return self.at_least(self.minimum)
+
+    def at_least(self, rows: int) -> int:
+        """The smallest number of rows that can be used and is no less than `rows`."""
+        return -(-max(rows, self.minimum) // self.multiple) * self.multiple
 
 
 @attrs.frozen(eq=False)

@@ -1,4 +1,4 @@
-"""The learning-rate schedule: linear warm-up, then linear decay to zero (paper, Appendix B)."""
+"""The learning-rate schedule: linear warm-up, then linear decay to zero, as in the paper's public code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def linear_warmup_decay(step: int, total: int, warmup: float) -> float:
 
     :param step: steps done so far, from 0.
     :param total: steps of the whole run.
-    :param warmup: share of `total`, in [0, 1]; 0.06 in the paper.
+    :param warmup: share of `total`, in [0, 1]; 0.06 in the public code.
     :raises ConfigError: for a negative step, a run without steps, or a warm-up outside [0, 1].
 
     >>> [linear_warmup_decay(step, 4, 0.5) for step in range(5)]

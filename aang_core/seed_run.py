@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +20,11 @@ from aang_core.degenerate import findings_of, summary
 from aang_core.disk import disk_remark
 from aang_core.engine import TOLERANCE
 from aang_core.errors import RunError
-from aang_core.evaluation import predict, scores
+from aang_core.evaluation import scores
 from aang_core.export import export_model, write_predictions
 from aang_core.first_batch import check_first_batch
 from aang_core.fitting import Fitting, phases
-from aang_core.guard import PLAIN, plain_ground, verdict
+from aang_core.guard import PLAIN, guarded, plain_ground, verdict
 from aang_core.loggers import Logged
 from aang_core.parsing import json_of
 from aang_core.processes import Processes
@@ -60,7 +59,7 @@ def run_seed(
         return report
     search, objectives = _trained(ground, seed, directory, resume, watcher, processes)
     trainings, kept, judged = [search], search, None
-    if ground.config.guard and ground.config.method != PLAIN:
+    if guarded(ground.config):
         watcher.on_remark(f"seed {seed}: plain fine-tuning at equal tokens, to compare on dev")
         beside = directory / PLAIN
         unlogged = watcher.inner if isinstance(watcher, Logged) else watcher
@@ -69,7 +68,7 @@ def run_seed(
         search.remark(judged["said"])
         kept = plain if judged["kept"] == PLAIN else search
         trainings.append(plain)
-    answers = _answers(kept.session, kept.session.test)
+    answers = kept.session.predict(kept.session.test)  # by the checkpoint that dev chose
     test = _test_scores(kept.session, answers)
     report = _seed_report(search, kept, trainings, test, judged)
     if processes.first:
@@ -121,7 +120,7 @@ def _seed_report(
         dev=kept.progress.best_metrics,
         test=test[0],
         seconds=spent.seconds,
-        peak_memory_mib=_peak_memory(session),
+        peak_memory_mib=session.peak_memory_mib,
         engine=session.engine.kind if session.dev else "plain",
         engine_check=_engine_check(session),
         objectives=len(session.factors.ids),
@@ -203,11 +202,6 @@ def _read(path: Path) -> SeedReport:
         raise RunError(f"{path} is damaged ({cause}); delete it and resume again") from cause
 
 
-def _answers(session: Session, rows: Sequence[Row]) -> list[torch.Tensor]:
-    """The chosen checkpoint's logits for each row."""
-    return predict(session.model.backbone, session.end_task_head, session.task, rows)
-
-
 def _scored(
     session: Session, rows: Sequence[Row], answers: Sequence[torch.Tensor]
 ) -> Scores | None:
@@ -227,13 +221,6 @@ def _weights(session: Session) -> dict[str, Any]:
         "stages": session.weights.stage_weights(session.factors),
         "end_task": session.weights.end_task_weight,
     }
-
-
-def _peak_memory(session: Session) -> float:
-    """The process's greatest resident memory, or on CUDA the device's greatest allocation, in MiB."""
-    if session.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(session.device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _write_states(objectives: Sequence[BoundObjective], directory: Path) -> None:

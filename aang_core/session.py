@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from aang_core.config import RunConfig, Training
 from aang_core.dev_gradient import DevGradient
 from aang_core.end_task import EndTask, LabelledRows
 from aang_core.engine import Engine
+from aang_core.evaluation import predict
 from aang_core.heads import Heads
 from aang_core.metagrad import Gradient, Model
 from aang_core.planning import Planner
@@ -33,9 +35,14 @@ META_METHODS = ("aang", "tartan")
 
 @attrs.define(eq=False, kw_only=True)
 class Session:
-    """What a run of one seed consists of. Steps replace `weights`, `planned` and `dev_gradient`; nothing else.
+    """What a run of one seed consists of. Steps replace `weights`, `planned` and `dev_gradient`, a phase `optimizer`.
 
+    :param config: the run's, as its method settles it (``tartan`` has no factors).
+    :param task: with this seed's splits.
+    :param parameters: what trains, of encoder and heads, by name.
+    :param dev: where dev gradients come from; None for a method that learns no weights.
     :param stopping: dev rows that choose the checkpoint.
+    :param test: none where the task has no test split.
     :param planned: the weights that the coming step was planned with (one step older than `weights`, because its
         batch is prepared while the step before it runs).
     :param dev_gradient: the newest V, or None.
@@ -69,6 +76,17 @@ class Session:
         """The head that is exported."""
         return self.model.heads.head(0)
 
+    @property
+    def peak_memory_mib(self) -> float:
+        """The process's greatest resident memory so far, or on CUDA the device's greatest allocation."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def predict(self, rows: Sequence[Row]) -> list[Tensor]:
+        """Each row's logits by the end-task's head, as `evaluation.predict` gives them."""
+        return predict(self.model.backbone, self.end_task_head, self.task, rows)
+
 
 def task_rows(backbone: Backbone, task: Task, split: str) -> list[Row]:
     """A split's rows, cut at the encoder's length; the labels of words lie on the words' first positions."""
@@ -91,7 +109,11 @@ def build_session(
     objectives: Sequence[BoundObjective],
     processes: Processes,
 ) -> Session:
-    """Put a session together; the encoder is moved to its device and changed by training from here on."""
+    """Put a session together; the encoder is changed by training from here on."""
+    if (
+        config.method == "tartan"
+    ):  # which has a weight for each objective and nothing that they share
+        config = attrs.evolve(config, meta=attrs.evolve(config.meta, factored=False))
     device = next(backbone.body.parameters()).device
     settings = {"class_weights": config.training.class_weights}
     end_task = EndTask(Binding(task=task, backbone=backbone, options=settings, seed=seed))

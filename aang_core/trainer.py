@@ -31,10 +31,16 @@ Prepared = tuple[StepPlan, list[int], FusedBatch | None]
 
 @attrs.frozen(eq=False)
 class StepRecord:
-    """What one step did; a line of ``history.jsonl``.
+    """What one step did; a line of ``history.jsonl``, whose ``step`` counts over all phases and from 1.
 
+    :param step: in its phase, from 0.
     :param losses, weights, alignments, norms: by objective id, for those that took part; the end-task is ``end-task``.
-    :param skipped: the objectives whose loss or gradient was not finite; the step then changed nothing.
+        Losses are means over targets, alignments as `Alignment.values` gives them, norms ‖g_k‖.
+    :param end_task_weight: λ_e.
+    :param labelled_rows, rows: rows of the end-task, and of all objectives.
+    :param lr: the encoder's learning rate.
+    :param tokens: positions of all objectives.
+    :param skipped: what was not finite (`_not_finite`); the step then changed nothing.
     """
 
     step: int
@@ -81,13 +87,20 @@ class Preparation:
 
 
 def train_step(session: Session, preparation: Preparation, step: int, total: int) -> StepRecord:
-    """One optimiser step."""
+    """One optimiser step; one that is not finite changes no parameter and no weight.
+
+    :param preparation: where the step's batch is made.
+    :param step: in its phase, from 0.
+    :param total: steps of the phase, for the learning rate's schedule.
+    :raises AangError: where a primitive fails or breaks its contract.
+    """
     plan, places, batch = preparation.take(step, session.weights, following=step + 1 < total)
     _refresh_dev_gradient(session, step)
     lr = _set_learning_rates(session, step, total)
     with training(session), dropout(session, step):
         losses, alignment = _gradients(session, plan, places, batch)
-    skipped = _not_finite(session, plan, losses, alignment)
+    norm = _clip(session)
+    skipped = _not_finite(session, plan, losses, alignment, norm)
     if not skipped:
         session.optimizer.step()
         if alignment is not None:
@@ -97,7 +110,7 @@ def train_step(session: Session, preparation: Preparation, step: int, total: int
     elif DEV_GRADIENT in skipped:
         session.dev_gradient = None  # a running mean would never be rid of it
     session.optimizer.zero_grad(set_to_none=True)
-    tokens = int(session.processes.sum(torch.tensor(batch.tokens if batch else 0)))
+    tokens = session.processes.total(batch.tokens if batch else 0, session.device)
     record = _record(session, plan, losses, alignment)
     return attrs.evolve(record, lr=lr, tokens=tokens, skipped=skipped)
 
@@ -161,12 +174,19 @@ def _set_learning_rates(session: Session, step: int, total: int) -> float:
     return session.config.training.lr * scale
 
 
-def _not_finite(
-    session: Session, plan: StepPlan, losses: Tensor, alignment: Alignment | None
-) -> tuple[str, ...]:
-    """Clip the gradient; what is infinite or NaN: objectives, `DEV_GRADIENT`, or ``gradient`` if none can be named."""
+def _clip(session: Session) -> Tensor:
+    """Scale the gradient down to the greatest norm that is allowed; returns its norm before."""
     bound = session.config.training.clip or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(session.parameters.values(), bound)
+    return torch.nn.utils.clip_grad_norm_(session.parameters.values(), bound)
+
+
+def _not_finite(
+    session: Session, plan: StepPlan, losses: Tensor, alignment: Alignment | None, norm: Tensor
+) -> tuple[str, ...]:
+    """What is infinite or NaN: objectives, `DEV_GRADIENT`, or ``gradient`` where none can be named.
+
+    :param norm: of the whole gradient.
+    """
     suspect, lost = ~torch.isfinite(losses), False
     if alignment is not None:
         lost = not bool(torch.isfinite(alignment.dev_norm))

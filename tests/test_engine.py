@@ -7,7 +7,8 @@ from _steps import MIXED, make_step
 from aang_core.engine import Engine
 from aang_core.errors import ConfigError
 from aang_core.metagrad import looped
-from aang_core.micro_batches import cut, cut_rows, shares
+from aang_core.micro_batches import cut, cut_rows
+from aang_core.processes import Processes
 
 
 @pytest.mark.parametrize("kind", ["fused", "looped"])
@@ -81,8 +82,8 @@ def test_pieces_keep_to_the_budget_where_rows_allow():
     assert [i for group in cut(step.batch, 40) for i in group] == list(range(len(sizes)))
 
 
-def test_shares_are_whole_complete_and_even():
-    groups = shares([32, 3, 3, 3, 5, 9, 9], 2)
+def test_processes_share_objectives_whole_and_evenly():
+    groups = [Processes(rank, 2).own([32, 3, 3, 3, 5, 9, 9]) for rank in range(2)]
     assert sorted(groups[0] + groups[1]) == list(range(7))
     assert groups[0] == [0]
 
