@@ -118,11 +118,11 @@ def _row(
 def _trial_row(
     plan: Plan, trial: Trial, finished: bool, errors: Mapping[str, str]
 ) -> dict[str, Any]:
-    failed = "failed" if trial.name in errors else "waiting"
+    otherwise = "failed" if trial.name in errors else "waiting"
     return {
         "configuration": trial.configuration,
         "seed": trial.seed,
-        "state": "finished" if finished else failed,
+        "state": "finished" if finished else otherwise,
         "error": errors.get(trial.name, ""),
         "directory": str(trial.directory.relative_to(plan.directory)),
         "log": str(trial.log.relative_to(plan.directory)),
