@@ -11,8 +11,7 @@ is orthogonal to V (docs/choices.md has the numbers).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -22,7 +21,7 @@ from aang_core.batching import pack, plain_batch
 from aang_core.config import Meta
 from aang_core.end_task import EndTask
 from aang_core.metagrad import Gradient, Model
-from aang_core.randomness import generator
+from aang_core.randomness import evaluating, generator
 from aang_core.rows import Row
 
 
@@ -102,14 +101,3 @@ class DevGradient:
             name: torch.zeros_like(parameter) if grad is None else grad.contiguous()
             for (name, parameter), grad in zip(body.items(), grads, strict=True)
         }
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Dropout off inside the block."""
-    before = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(before)

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from aang_core.dev_gradient import evaluating
 from aang_core.errors import ConfigError
 from aang_core.fused import disagreement, fused
 from aang_core.metagrad import (
@@ -25,6 +24,7 @@ from aang_core.metagrad import (
     plain,
 )
 from aang_core.micro_batches import cut, cut_rows, scattered
+from aang_core.randomness import evaluating
 from aang_core.stream import FusedBatch
 from aang_core.tracked_layers import FusedUnsupportedError
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aang_core.batching import plain_batch
-from aang_core.dev_gradient import evaluating
 from aang_core.metrics import score
 from aang_core.protocols import Backbone
+from aang_core.randomness import evaluating
 from aang_core.rows import Row
 from aang_core.task import Task
 

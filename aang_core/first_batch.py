@@ -14,12 +14,11 @@ import torch
 
 from aang_core.batching import BoundObjective, pack, row_rules
 from aang_core.blame import blamed, check_losses, check_packed, check_rows, check_targets
-from aang_core.dev_gradient import evaluating
 from aang_core.errors import PluginError, one_message
 from aang_core.heads import Heads
 from aang_core.metagrad import Model
 from aang_core.purity import differences, frozen_copy, global_states
-from aang_core.randomness import generator
+from aang_core.randomness import evaluating, generator
 from aang_core.rows import Hidden, Packed, Targets
 
 R = TypeVar("R")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from aang_core.dev_gradient import evaluating
+from aang_core.randomness import evaluating
 from aang_core.session import Session
 from aang_core.trainer import dropout
 

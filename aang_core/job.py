@@ -89,6 +89,7 @@ def _report(
     audit: Mapping[str, Any],
     registry: Registry,
 ) -> RunReport:
+    origins = [plugin.provenance for plugin in registry.plugins]
     return RunReport(
         task=ground.task.name,
         space=ground.space.name if ground.space else "",
@@ -100,7 +101,7 @@ def _report(
         remarks=tuple(ground.task.remarks),
         directory=directory,
         audit=audit,
-        plugins=_provenance(registry),
+        plugins={o.plugin: f"{o.distribution} {o.version}" for o in origins},
     )
 
 
@@ -112,9 +113,3 @@ def _audited(ground: Ground, watcher: Watcher) -> dict[str, Any]:
     if found := findings(audit):
         watcher.on_remark(f"data: {'; '.join(found)} (see `aang audit`)")
     return audit
-
-
-def _provenance(registry: Registry) -> dict[str, str]:
-    """Distribution and version of every plugin that is loaded."""
-    entries = [*registry.primitives.values(), *registry.spaces.values()]
-    return {e.plugin: f"{e.distribution} {e.version}" for e in entries}

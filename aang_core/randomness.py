@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import nn
 
 
 def derived_seed(seed: int, stream: str, *counters: int) -> int:
@@ -40,3 +41,14 @@ def seeded(seed: int, stream: str, *counters: int, device: torch.device) -> Iter
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derived_seed(seed, stream, *counters))
         yield
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Dropout off inside the block, so that passes draw no random numbers."""
+    before = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(before)

@@ -27,7 +27,7 @@ from aang_selectors.gradient import Gradients
 from aang_core.assembly import load_backbone, settle
 from aang_core.batching import plain_batch
 from aang_core.config import RunConfig
-from aang_core.dev_gradient import evaluating
+from aang_core.randomness import evaluating
 from aang_core.registry import load_registry
 from aang_core.selection.pools import load_pools, target_pool
 from aang_core.selection.protocols import SelectionGround, Window

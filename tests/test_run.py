@@ -13,6 +13,7 @@ from aang_core import dev_gradient
 from aang_core.config import METHODS
 from aang_core.config_file import load_config
 from aang_core.errors import AangError
+from aang_core.registry import load_registry
 
 REPORT_KEYS = (
     "schema task space method model metric objectives engine seeds summary weights versions plugins"
@@ -53,6 +54,7 @@ def test_every_method_trains_and_reports(method, task, tmp_path):
     (seed,) = written["seeds"]
     assert set(SEED_KEYS.split()) <= seed.keys()
     assert written["method"] == method
+    assert written["plugins"].keys() == {p.provenance.plugin for p in load_registry().plugins}
     assert written["objectives"] == (0 if method == "finetune" else 24)
     joint = method in ("aang", "tartan", "static")  # the others end with the end-task alone
     assert len(written["weights"]["objectives"]) == (24 if joint else 0)

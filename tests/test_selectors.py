@@ -11,9 +11,9 @@ from aang_selectors.gradient import Gradients
 from aang_text.backbone import load
 
 from aang_core.batching import plain_batch
-from aang_core.dev_gradient import evaluating
 from aang_core.errors import ConfigError
 from aang_core.protocols import BackboneSettings
+from aang_core.randomness import evaluating
 from aang_core.registry import load_registry
 from aang_core.rows import Hidden
 from aang_core.selection.pools import load_pools, target_pool

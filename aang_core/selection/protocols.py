@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from aang_core.batching import plain_batch
-from aang_core.dev_gradient import evaluating
 from aang_core.engine import autocast
 from aang_core.errors import ConfigError
 from aang_core.evaluation import by_length
 from aang_core.protocols import Backbone, unheard
+from aang_core.randomness import evaluating
 from aang_core.registry import Registry
 from aang_core.rows import Hidden, Row
 from aang_core.selection.pools import Pool

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from aang_core.batching import Piece, fuse, pack, row_rules
-from aang_core.dev_gradient import evaluating
 from aang_core.end_task import EndTask
 from aang_core.engine import Engine
 from aang_core.heads import Heads
 from aang_core.metagrad import Model
 from aang_core.primitives import load_factory
 from aang_core.protocols import Binding, BoundOutput, BoundRepresentation, BoundTransform
-from aang_core.randomness import generator, seeded
+from aang_core.randomness import evaluating, generator, seeded
 from aang_core.rows import Row
 from aang_core.selection.protocols import SelectionGround
 from aang_core.stream import FULL, FusedBatch
