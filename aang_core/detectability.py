@@ -25,9 +25,9 @@ def detectable(
 
     :param std: of the paired differences over seeds.
     :return: ``seeds``: by chance over seeds alone; ``texts``: by chance over test examples alone (accuracy: paired,
-        from the predictions of both; macro-F1: the delta method, unpaired, so too large rather than too small); ``both``:
-        the root of the sum of their squares. None where it cannot be known: fewer than two seeds, other metrics, dev,
-        or differences that do not vary at all, which would claim that nothing is too small to be seen.
+        from the predictions of both; macro-F1: the delta method, unpaired, so too large rather than too small);
+        ``both``: the root of the sum of their squares. None where it cannot be known: fewer than two seeds, other
+        metrics, dev, or differences that do not vary at all, which would claim that nothing is too small to be seen.
     """
     seeds = None
     if len(run.seeds) > 1 and std > 1e-12:

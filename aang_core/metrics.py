@@ -52,7 +52,7 @@ def score(kind: str, predictions: Any, labels: Any, classes: int = 0) -> dict[st
 
 
 def confusion_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> NDArray[np.int64]:
-    """[C, C] counts of rows of ``predictions.jsonl``: true labels down, predicted ones across, as `names` orders them."""
+    """[C, C] counts of rows of ``predictions.jsonl``: true labels down, predicted ones across, both as in `names`."""
     place = {name: i for i, name in enumerate(names)}
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     for row in rows:
