@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aang_core.errors import RunError
+from aang_core.rows import Row, word_starts
 from aang_core.session import Session
 from aang_core.task import Task
 from aang_core.task_spec import LABEL
@@ -55,7 +56,10 @@ class Answered(Protocol):
 
 
 def prediction(task: Answered, logits: Tensor) -> dict[str, Any]:
-    """One row's logits as a label (or several, or a number) with probabilities."""
+    """One row's logits as a label (or several, or a number) with probabilities.
+
+    :param logits: [C], or for token tasks [words, C].
+    """
     if task.kind == "regression":
         return {"value": float(logits[0])}
     names = task.label_names
@@ -70,8 +74,17 @@ def prediction(task: Answered, logits: Tensor) -> dict[str, Any]:
     return {"label": names[best], "probabilities": dict(zip(names, chances, strict=True))}
 
 
-def write_predictions(task: Task, logits: Sequence[Tensor], directory: Path) -> None:
-    """``predictions.jsonl``: the chosen checkpoint's answer for each test text, in the order of the split."""
+def write_predictions(
+    task: Task, logits: Sequence[Tensor], rows: Sequence[Row], directory: Path
+) -> None:
+    """``predictions.jsonl``: the chosen checkpoint's answer for each test example, in the order of the split.
+
+    :param logits: of each row, [C], or [T, C] for token tasks, of which the first position of each word answers.
+    """
+    if task.kind == "token":
+        logits = [
+            each[word_starts(row.marks["word"])] for each, row in zip(logits, rows, strict=True)
+        ]
     (directory / "predictions.jsonl").write_text(_lines(task, logits), encoding="utf-8")
 
 

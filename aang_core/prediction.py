@@ -27,7 +27,7 @@ class Predictor(Protocol):
     label_names: tuple[str, ...]
 
     def logits(self, examples: Sequence[Mapping[str, Any]]) -> list[Tensor]:
-        """Each example's logits on the CPU: [C], or [T, C] for token tasks."""
+        """Each example's logits on the CPU: [C], or for token tasks [words, C], as far as the longest row reaches."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -164,10 +164,16 @@ def _from_lines(
     return _examples(asked, table, TaskSpec(folder=Path()), faults)
 
 
+def _in_words(example: Mapping[str, Any], column: str) -> Mapping[str, Any]:
+    """An example of a token task, a text of which is cut at its blanks, as the task's own are."""
+    value = example[column]
+    return {**example, column: value.split()} if isinstance(value, str) else example
+
+
 def answers(
     asked: ChosenModel, table: Table, examples: Sequence[Mapping[str, Any]], device: str = "auto"
 ) -> Iterator[dict[str, Any]]:
-    """``{"line", …}`` for each example: ``label`` and ``probabilities``, or for regression ``value``.
+    """``{"line", …}`` for each example, with what `export.prediction` says of it.
 
     :raises RunError: where the run's kind of encoder has no predictor.
     """
@@ -177,5 +183,7 @@ def answers(
         )
     settings = BackboneSettings(max_length=asked.config.training.max_length, device=device)
     predictor: Predictor = load_factory(asked.kind.predictor)(asked.model, settings)
+    if predictor.kind == "token":
+        examples = [_in_words(example, asked.reads[0]) for example in examples]
     for number, logits in zip(table.numbers, predictor.logits(examples), strict=True):
         yield {"line": number, **prediction(predictor, logits)}

@@ -70,6 +70,13 @@ class Row:
         return self.special.shape[0]
 
 
+def word_starts(word: Tensor) -> Tensor:
+    """[T] bool: the first position of each word; `word` as in `lay_on_words`."""
+    first = word >= 0
+    first[1:] &= word[1:] != word[:-1]
+    return first
+
+
 def lay_on_words(word: Tensor, values: Sequence[int]) -> Tensor:
     """[T] long: each word's value at the first of its positions, −100 elsewhere.
 
@@ -82,8 +89,7 @@ def lay_on_words(word: Tensor, values: Sequence[int]) -> Tensor:
             f"expected one label per word, found {len(values)} labels for {int(word.max()) + 1} words; "
             "give the text as a list of words, each with its label"
         )
-    first = word >= 0
-    first[1:] &= word[1:] != word[:-1]
+    first = word_starts(word)
     laid = torch.full_like(word, IGNORED)
     laid[first] = torch.tensor(values, dtype=torch.long)[word[first]]
     return laid

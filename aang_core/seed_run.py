@@ -165,7 +165,7 @@ def _leave(
 ) -> None:
     """Write what outlives the run of a seed, beside its report."""
     if answers:
-        write_predictions(session.task, answers, directory)
+        write_predictions(session.task, answers, session.test, directory)
     export_model(session, directory / "model")
     _write_states(objectives, directory)
 

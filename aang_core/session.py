@@ -110,10 +110,7 @@ def build_session(
     processes: Processes,
 ) -> Session:
     """Put a session together; the encoder is changed by training from here on."""
-    if (
-        config.method == "tartan"
-    ):  # which has a weight for each objective and nothing that they share
-        config = attrs.evolve(config, meta=attrs.evolve(config.meta, factored=False))
+    config = _without_factors(config) if config.method == "tartan" else config
     device = next(backbone.body.parameters()).device
     settings = {"class_weights": config.training.class_weights}
     end_task = EndTask(Binding(task=task, backbone=backbone, options=settings, seed=seed))
@@ -153,6 +150,11 @@ def build_session(
         weights=weights,
         planned=weights,
     )
+
+
+def _without_factors(config: RunConfig) -> RunConfig:
+    """What ``tartan`` means: a weight for each objective, and nothing that they share."""
+    return attrs.evolve(config, meta=attrs.evolve(config.meta, factored=False))
 
 
 def _starting_weights(

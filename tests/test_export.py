@@ -10,11 +10,12 @@ import torch
 from _families import save_family
 from aang_text.backbone import load
 from aang_text.classifier import ClassifierHead
+from aang_text.exported import load_predictor
 
 from aang_core.batching import plain_batch
 from aang_core.errors import ModelError
 from aang_core.protocols import BackboneSettings
-from aang_core.rows import Hidden, Origin
+from aang_core.rows import Hidden, Origin, word_starts
 from aang_core.task import Task
 
 SETTINGS = BackboneSettings(device="cpu")
@@ -129,6 +130,11 @@ def test_token_tasks_have_logits_for_every_position_asked_for(tmp_path):
     backbone.export(tmp_path, head, task)
     found = backbone.exported_logits(tmp_path, examples)
     torch.testing.assert_close(found, logits, rtol=0, atol=1e-6)
+    words = load_predictor(tmp_path, SETTINGS).logits(examples)
+    assert [len(each) for each in words] == [2, 1]
+    rows = backbone.rows(examples, [Origin("test", 0, i) for i in (0, 1)])
+    starts = torch.cat([word_starts(row.marks["word"]) for row in rows])
+    torch.testing.assert_close(torch.cat(words), logits[starts], rtol=0, atol=1e-6)
 
 
 def test_pairs_are_exported_with_their_token_types(tmp_path):

@@ -7,6 +7,7 @@ import torch
 
 import aang_core as aang
 from aang_core.end_task import class_weights
+from aang_core.prediction import answers, chosen_model, read_examples
 from aang_core.task import load_task
 
 WORDS = ["list", "file", "names", "class", "tuple", "value", "type", "string"]
@@ -53,6 +54,14 @@ def test_a_task_with_a_label_a_word_trains_and_is_exported(tmp_path):
     report = trained(folder, tmp_path)
     assert report.seeds[0].dev["accuracy"] > 0.9
     assert report.seeds[0].test["f1"] > 0.9
+    rows = [json.loads(x) for x in (tmp_path / "run" / "predictions.jsonl").open(encoding="utf-8")]
+    assert all(len(row["labels"]) == len(row["gold"]) == 6 for row in rows)
+    right = sum(a == b for row in rows for a, b in zip(row["labels"], row["gold"], strict=True))
+    assert right / (6 * len(rows)) == pytest.approx(report.seeds[0].test["accuracy"])
+    (tmp_path / "new.txt").write_text("tuple file\n", encoding="utf-8")
+    asked = chosen_model(tmp_path / "run", aang.load_registry())
+    [answer] = answers(asked, *read_examples(asked, tmp_path / "new.txt"))
+    assert answer == {"line": 1, "labels": ["long", "short"]}
     model = AutoModelForTokenClassification.from_pretrained(tmp_path / "run" / "model")
     assert set(model.config.id2label.values()) == {"long", "short"}
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")

@@ -25,7 +25,13 @@ def site(root, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "mkdocs", "build", "--strict"),  # --quiet would silence --strict
+            *(
+                sys.executable,
+                "-m",
+                "mkdocs",
+                "build",
+                "--strict",
+            ),  # --quiet would silence --strict
             *("--site-dir", str(folder)),
         ],
         cwd=root,

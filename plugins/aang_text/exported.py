@@ -5,7 +5,7 @@ C logits of a text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,15 +121,37 @@ class ExportedModel:
 
     @torch.no_grad()
     def logits(self, examples: Sequence[Mapping[str, Any]]) -> list[Tensor]:
-        """Each example's logits on the CPU in fp32: [C], for token tasks [T, C]."""
+        """Each example's logits on the CPU in fp32: [C], for token tasks [words, C]."""
         found: list[Tensor] = []
+        for logits, padded in self._batches(examples):
+            token = self.kind == "token"
+            found += [
+                row[_word_starts(padded, i)] if token else row for i, row in enumerate(logits)
+            ]
+        return found
+
+    @torch.no_grad()
+    def position_logits(self, examples: Sequence[Mapping[str, Any]]) -> Tensor:
+        """[positions, C] of all examples together, special positions among them, for token tasks."""
+        return torch.cat(
+            [
+                logits[padded["attention_mask"].bool().cpu()]
+                for logits, padded in self._batches(examples)
+            ]
+        )
+
+    def _batches(self, examples: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Tensor, Any]]:
+        """Batches of logits ([B, C] or padded [B, T, C]) with what the tokenizer gave for them."""
         for padded in self.tokens.padded(examples, _EVAL_ROWS):
             batch = padded.to(self.device)
-            logits = self.model(**batch).logits.float().cpu()
-            real = batch["attention_mask"].bool().cpu()
-            token = self.kind == "token"
-            found += [row[own] if token else row for row, own in zip(logits, real, strict=True)]
-        return found
+            yield self.model(**batch).logits.float().cpu(), batch
+
+
+def _word_starts(padded: Any, row: int) -> list[int]:
+    """The first position of each word of a row."""
+    places = list(zip(padded.sequence_ids(row), padded.word_ids(row), strict=True))
+    before = [(None, None), *places]
+    return [i for i, place in enumerate(places) if None not in place and place != before[i]]
 
 
 def load_predictor(directory: Path, settings: BackboneSettings) -> ExportedModel:
@@ -145,5 +167,6 @@ def exported_logits(
 ) -> Tensor:
     """[len(examples), C] (token tasks: [positions, C]) from the files alone, on the CPU."""
     found = ExportedModel(directory, tokens.max_length, device)
-    logits = found.logits(examples)
-    return torch.cat(logits) if found.kind == "token" else torch.stack(logits)
+    if found.kind == "token":
+        return found.position_logits(examples)
+    return torch.stack(found.logits(examples))
