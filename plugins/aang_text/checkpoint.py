@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -133,6 +134,7 @@ def _located(model: str) -> tuple[str, str]:
             raise ModelError(
                 f"model folder {model!r} has no config.json; expected a folder written by save_pretrained"
             )
+        _check_settings(model, folder / "config.json")
         if not any(folder.glob("*.safetensors")):
             found = ", ".join(sorted(each.name for each in folder.glob("*.bin"))) or "none"
             raise ModelError(
@@ -143,6 +145,22 @@ def _located(model: str) -> tuple[str, str]:
     if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise ModelError(f"model folder {model!r} does not exist; give a folder or a hub id")
     return model, model
+
+
+def _check_settings(model: str, path: Path) -> None:
+    """Older releases of transformers read what is no table of settings, and stumble over it later."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as cause:
+        raise ModelError(
+            f"the configuration of model {model!r}, its config.json, cannot be read ({first_line(cause)}); "
+            "save the model again with save_pretrained"
+        ) from cause
+    if not isinstance(found, dict):
+        raise ModelError(
+            f"the configuration of model {model!r}, its config.json, must be a table of settings, found "
+            f"{type(found).__name__}; save the model again with save_pretrained"
+        )
 
 
 def bundled_folder(model: str) -> Path:
