@@ -33,6 +33,8 @@ class StepPlan:
     :param end_task_rows: rows of the end-task; 0 leaves it out (pretraining).
     :param sampled: [n] the auxiliary objectives that have rows.
     :param weights: [n] their w_k.
+    :param candidates, candidate_weights: [m] the objectives among which the rows were dealt, and their w_k: where
+        rows are drawn by weight, the light ones among them have none in most steps.
     :param rows: n row counts.
     :param coefficients: what multiplies each mean loss, in stream order: the end-task's first, where it takes part.
     :param end_task_weight: λ_e.
@@ -43,6 +45,8 @@ class StepPlan:
     end_task_rows: int
     sampled: Tensor
     weights: Tensor
+    candidates: Tensor
+    candidate_weights: Tensor
     rows: tuple[int, ...]
     coefficients: Tensor
     end_task_weight: float
@@ -103,6 +107,8 @@ class Planner:
             end_task_rows=training.end_task_rows if joint else 0,
             sampled=sampled[kept],
             weights=weights[kept],
+            candidates=sampled,
+            candidate_weights=weights,
             rows=tuple(rows for rows in shared.rows if rows > 0),
             coefficients=torch.cat([end_task, auxiliary]),
             end_task_weight=end_task_weight,
@@ -117,6 +123,8 @@ class Planner:
             end_task_rows=rows,
             sampled=none.long(),
             weights=none,
+            candidates=none.long(),
+            candidate_weights=none,
             rows=(),
             coefficients=torch.ones(1, dtype=torch.float64),
             end_task_weight=1.0,

@@ -34,7 +34,8 @@ class StepRecord:
     """What one step did; a line of ``history.jsonl``, whose ``step`` counts over all phases and from 1.
 
     :param step: in its phase, from 0.
-    :param losses, weights, alignments, norms: by objective id, for those that took part; the end-task is ``end-task``.
+    :param losses, alignments, norms: by objective id, for those that took part; the end-task is ``end-task``.
+    :param weights: by objective id, for those among which the rows were dealt, also where an objective got none.
         Losses are means over targets, alignments as `Alignment.values` gives them, norms ‖g_k‖.
     :param end_task_weight: λ_e.
     :param labelled_rows, rows: rows of the end-task, and of all objectives.
@@ -208,8 +209,8 @@ def _record(
     session: Session, plan: StepPlan, losses: Tensor, alignment: Alignment | None
 ) -> StepRecord:
     names = _names(session, plan)
-    offset = 1 if plan.end_task_rows else 0
-    weights = zip(names[offset:], plan.weights.tolist(), strict=True)
+    dealt = [session.factors.ids[k] for k in plan.candidates.tolist()]
+    weights = zip(dealt, plan.candidate_weights.tolist(), strict=True)
     aligned: dict[str, float] = {}
     norms: dict[str, float] = {}
     if alignment is not None:

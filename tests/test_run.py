@@ -74,6 +74,16 @@ def test_every_method_trains_and_reports(method, task, tmp_path):
     )
 
 
+def test_the_history_has_the_weights_of_objectives_that_got_no_rows(task, tmp_path):
+    few = {"auxiliary_rows": 8}
+    everyone = settings(training=few, meta={"objectives_per_step": 0})
+    aang.run(task=str(task), out=tmp_path / "run", **everyone)
+    steps = history(tmp_path / "run")
+    assert all(len(line["losses"]) < 1 + len(line["weights"]) for line in steps)
+    assert all(len(line["weights"]) == 24 for line in steps)
+    assert all(sum(line["weights"].values()) == pytest.approx(1) for line in steps)
+
+
 @pytest.mark.parametrize("method", ["static", "finetune", "pretrain-finetune"])
 def test_methods_without_a_search_compute_no_dev_gradient(method, task, tmp_path, monkeypatch):
     def forbidden(*_, **__):

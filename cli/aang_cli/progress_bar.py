@@ -86,8 +86,9 @@ def _losses(record: StepRecord) -> str:
     parts = []
     if "end-task" in record.losses:
         parts.append(f"end-task {record.losses['end-task']:.3f}")
-    total = sum(record.weights.values())
+    seen = {name: w for name, w in record.weights.items() if name in record.losses}
+    total = sum(seen.values())
     if total > 0:
-        mean = sum(w * record.losses[name] for name, w in record.weights.items()) / total
+        mean = sum(w * record.losses[name] for name, w in seen.items()) / total
         parts.append(f"auxiliary {mean:.3f}")
     return "  ".join([*parts, f"λ {record.end_task_weight:.3f}"])
