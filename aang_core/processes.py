@@ -23,11 +23,11 @@ class Processes:
     size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def own(self, sizes: Sequence[int]) -> list[int]:
+    def shard(self, sizes: Sequence[int]) -> list[int]:
         """Which of a step's objectives this process takes, by their rows.
 
         The largest is given away first, always to the least loaded process.
@@ -70,13 +70,13 @@ class Processes:
                     parameter.grad = torch.zeros_like(parameter)
                 dist.all_reduce(parameter.grad)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until every process is here."""
         if self.size > 1:
             dist.barrier()
 
 
-def joined() -> Processes:
+def join_processes() -> Processes:
     """The group that the environment describes (``RANK``, ``WORLD_SIZE``), or this process alone.
 
     NCCL on CUDA, gloo elsewhere.
@@ -91,7 +91,7 @@ def joined() -> Processes:
     return Processes(dist.get_rank(), dist.get_world_size())
 
 
-def left() -> None:
+def leave_processes() -> None:
     """Leave the group, where there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from aang_core.contracts.output import check_output
-from aang_core.contracts.representation import check_representation
-from aang_core.contracts.source import check_source
-from aang_core.contracts.tiny_data import tiny_binding, tiny_packed, tiny_source, tiny_task
-from aang_core.contracts.tiny_encoder import tiny_backbone
-from aang_core.contracts.transform import check_transform
-from aang_core.primitives import Primitive
-from aang_core.protocols import Binding
+from aang_core.batch.protocols import Binding
+from aang_core.check.contracts.output import check_output
+from aang_core.check.contracts.representation import check_representation
+from aang_core.check.contracts.source import check_source
+from aang_core.check.contracts.tiny_data import tiny_binding, tiny_packed, tiny_source, tiny_task
+from aang_core.check.contracts.tiny_encoder import tiny_backbone
+from aang_core.check.contracts.transform import check_transform
+from aang_core.registry.records import Primitive
 
 __all__ = [
     "check_output",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aang_core import RunConfig
-from aang_core.job import run_or_resume
+from aang_core.study.run import run_or_resume
 
 TRAINING: dict[str, Any] = {
     "end_task_rows": 64,

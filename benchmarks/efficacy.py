@@ -49,7 +49,7 @@ def planned(spec: Spec, out: Path, data: str) -> Iterator[tuple[Path, Spec]]:
 def carry_out(place: Path, settings: Spec) -> float:
     """One run, from its beginning or from where it broke off; CPU-seconds."""
     from aang_core import RunConfig
-    from aang_core.job import run_or_resume
+    from aang_core.study.run import run_or_resume
 
     started = time.process_time()
     run_or_resume(RunConfig.from_mapping(settings), place)
@@ -94,7 +94,7 @@ def guarded(search: dict[int, Spec], plain: dict[int, Spec]) -> dict[int, Spec]:
 
 def finished(spec: Spec, out: Path) -> dict[str, dict[str, dict[int, Spec]]]:
     """Task → setting → seed → report, with what the guard would have made of the settings named in ``[guard]``."""
-    from aang_core.report import read_report
+    from aang_core.rundir.report import read_report
 
     found: dict[str, dict[str, dict[int, Spec]]] = {}
     for task in spec["tasks"]:
@@ -138,7 +138,7 @@ def mean_table(found: dict[str, dict[str, dict[int, Spec]]], spec: Spec, split: 
     """Markdown: the mean over tasks, and the difference to each baseline over the seeds that both have on all tasks."""
     import numpy as np
 
-    from aang_core.statistics import bootstrap_interval, paired_t_test
+    from aang_core.analysis.statistics import bootstrap_interval, paired_t_test
 
     def mean_by_seed(name: str) -> dict[int, float]:
         tables = [scores_of(runs.get(name, {}), split) for runs in found.values()]

@@ -20,12 +20,12 @@ import time
 import attrs
 import torch
 
-from aang_core.assembly import bind_objectives, load_backbone, seed_task, settle
-from aang_core.batching import fuse, prepare
-from aang_core.config import RunConfig
-from aang_core.primitives import STAGES, Block, Space
+from aang_core.batch.packing import fuse, prepare
+from aang_core.config.settings import RunConfig
 from aang_core.randomness import generator
-from aang_core.registry import load_registry
+from aang_core.registry.records import STAGES, Block, Space
+from aang_core.registry.registry import load_registry
+from aang_core.train.resolve import bind_objectives, load_backbone, resolve, seed_task
 
 WARM_UP = 1
 
@@ -44,13 +44,13 @@ def bound(task: str, model: str):
     """The encoder, every legal objective over the task's own texts, and over its corpus those that need one."""
     registry = load_registry()
     config = RunConfig.from_mapping({"task": task, "model": model, "method": "finetune"})
-    ground = settle(config, registry)
+    resolved = resolve(config, registry)
     lists = {stage: registry.at_stage(stage) for stage in STAGES[1:]}
     block = Block(data=("task", "in-domain"), **lists)
     space = Space(name="all", summary="", blocks=(block,), optional={"in-domain"})
-    backbone = load_backbone(ground, 0)
-    ground = attrs.evolve(ground, space=space)
-    objectives = bind_objectives(ground, seed_task(ground, 0), backbone, 0)
+    backbone = load_backbone(resolved, 0)
+    resolved = attrs.evolve(resolved, space=space)
+    objectives = bind_objectives(resolved, seed_task(resolved, 0), backbone, 0)
     own = {each.id.split("/")[3] for each in objectives if each.id.startswith("task/")}
     return backbone, [
         each

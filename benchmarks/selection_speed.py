@@ -24,26 +24,26 @@ import torch
 from aang_selectors.discriminator import sigmoids
 from aang_selectors.gradient import Gradients
 
-from aang_core.assembly import load_backbone, settle
-from aang_core.batching import plain_batch
-from aang_core.config import RunConfig
+from aang_core.batch.packing import plain_batch
+from aang_core.config.settings import RunConfig
 from aang_core.randomness import evaluating
-from aang_core.registry import load_registry
+from aang_core.registry.registry import load_registry
 from aang_core.selection.pools import load_pools, target_pool
-from aang_core.selection.protocols import SelectionGround, Window
+from aang_core.selection.protocols import SelectionContext, Window
+from aang_core.train.resolve import load_backbone, resolve
 
 
-def grounds(given) -> dict[str, SelectionGround]:
-    """A ground for each of the two selectors, each with an encoder of its own."""
+def grounds(given) -> dict[str, SelectionContext]:
+    """A context for each of the two selectors, each with an encoder of its own."""
     registry = load_registry()
     training = {"max_length": given.max_length}
     config = {"task": given.task, "model": given.model, "method": "finetune", "training": training}
-    base = settle(RunConfig.from_mapping({**config, "device": given.device}), registry)
+    base = resolve(RunConfig.from_mapping({**config, "device": given.device}), registry)
     pools = load_pools([given.pool], base.kind.reads, registry)
     found = {}
     for name in ("discriminator-bce", "gradient"):
         options = {**registry.selectors[name].record.options, **SMALL[name]}
-        found[name] = SelectionGround(
+        found[name] = SelectionContext(
             target=base.task,
             examples=target_pool(base.task, given.task),
             target_sample=range(32),
@@ -68,13 +68,13 @@ SMALL = {
 
 def ways(given) -> dict:
     """Name → a function that goes over the rows once."""
-    ground = grounds(given)
-    scorer, aligner = sigmoids(ground["discriminator-bce"]), Gradients(ground["gradient"])
+    context = grounds(given)
+    scorer, aligner = sigmoids(context["discriminator-bce"]), Gradients(context["gradient"])
     scorer.prepare()
     aligner.prepare()
-    pool = ground["gradient"].pools[0]
+    pool = context["gradient"].pools[0]
     window = Window(pool, range(min(given.rows, len(pool))))
-    plain = ground["discriminator-bce"]
+    plain = context["discriminator-bce"]
     rows = pool.rows(plain.backbone, window.numbers)
 
     def inference() -> None:
@@ -84,9 +84,9 @@ def ways(given) -> dict:
 
     def training() -> None:
         losses = aligner.losses
-        made = pool.rows(ground["gradient"].backbone, window.numbers)
+        made = pool.rows(context["gradient"].backbone, window.numbers)
         with losses.evaluating():
-            for batch in ground["gradient"].batches(made):
+            for batch in context["gradient"].batches(made):
                 step = losses.batch(1, losses.piece(1, [made[i] for i in batch]))
                 losses.engine.plain(step, torch.ones(1))
                 losses.forget()

@@ -88,12 +88,12 @@ def cases_per_objective(objectives: list[int], each: int) -> list[dict]:
 
 def build(case: dict, task: str, model: str, end_task_rows: int):
     """A session of this case, and its batches in preparation."""
-    from aang_core.assembly import bind_objectives, load_backbone, settle
-    from aang_core.config import RunConfig
+    from aang_core.config.settings import RunConfig
     from aang_core.processes import Processes
-    from aang_core.registry import load_registry
-    from aang_core.session import build_session
-    from aang_core.trainer import Preparation
+    from aang_core.registry.registry import load_registry
+    from aang_core.train.resolve import bind_objectives, load_backbone, resolve
+    from aang_core.train.session import build_session
+    from aang_core.train.step import Preparation
 
     method = case["method"].split(",")[0]
     meta = {"objectives_per_step": case["objectives"] or "all"}
@@ -118,18 +118,18 @@ def build(case: dict, task: str, model: str, end_task_rows: int):
             "meta": meta,
         }
     )
-    ground = settle(config, load_registry())
-    backbone = load_backbone(ground, 0)
+    resolved = resolve(config, load_registry())
+    backbone = load_backbone(resolved, 0)
     with tempfile.TemporaryDirectory() as cache:
-        objectives = bind_objectives(ground, ground.task, backbone, 0, Path(cache))
-    session = build_session(config, 0, ground.task, backbone, objectives, Processes())
+        objectives = bind_objectives(resolved, resolved.task, backbone, 0, Path(cache))
+    session = build_session(config, 0, resolved.task, backbone, objectives, Processes())
     phase = "end-task" if method == "finetune" else "joint"
     return session, Preparation(session, phase)
 
 
 def work(case: dict, task: str, model: str, end_task_rows: int, pipe) -> None:
     """Answer ``step``, ``profile`` and ``end`` until the end."""
-    from aang_core.trainer import train_step
+    from aang_core.train.step import train_step
 
     session, preparation = build(case, task, model, end_task_rows)
     pipe.send(len(session.factors.ids))

@@ -22,15 +22,15 @@ from aang_cli import walk_view
 from generators import one_batch
 from rich.console import Console
 
-from aang_core.assembly import bind_one, load_backbone, settle
-from aang_core.batching import BoundObjective
-from aang_core.config import RunConfig
+from aang_core.batch.packing import BoundObjective
+from aang_core.batch.protocols import Backbone
+from aang_core.check.walk import Walk, walk
+from aang_core.config.settings import RunConfig
 from aang_core.errors import AangError
-from aang_core.inspection import Walk, walk
-from aang_core.objectives import Legal, Objective, judge
-from aang_core.primitives import STAGES, Primitive
-from aang_core.protocols import Backbone
-from aang_core.registry import Registry, load_registry
+from aang_core.registry.legality import Legal, Objective, judge
+from aang_core.registry.records import STAGES, Primitive
+from aang_core.registry.registry import Registry, load_registry
+from aang_core.train.resolve import bind_one, load_backbone, resolve
 
 DOCS = Path(__file__).resolve().parent
 TASK = "docs/examples/cats"
@@ -141,7 +141,7 @@ def _config() -> RunConfig:
 def _backbone() -> Backbone:
     """The bundled encoder, loaded once."""
     config = RunConfig.from_mapping({"task": TASK, "model": MODEL, "method": "finetune"})
-    return load_backbone(settle(config, load_registry()), 0)
+    return load_backbone(resolve(config, load_registry()), 0)
 
 
 def _with_the_sentence(bound: BoundObjective) -> BoundObjective:

@@ -12,10 +12,10 @@ from aang_text.sources import TaskTexts
 from aang_vision import digits
 from aang_vision.backbone import PatchBackbone, load
 
-from aang_core.primitives import Primitive
-from aang_core.protocols import BackboneSettings, Binding
-from aang_core.rows import Origin, Row
-from aang_core.task import Task
+from aang_core.batch.protocols import BackboneSettings, Binding
+from aang_core.batch.rows import Origin, Row
+from aang_core.data.task import Task
+from aang_core.registry.records import Primitive
 
 
 def small_task(train: int = 30, dev: int = 12, test: int = 12) -> Task:
@@ -51,7 +51,7 @@ def binding(record: Primitive | None, folder: Path, **options: Any) -> Binding:
 
 def packed_images(count: int = 6) -> tuple[Any, torch.Tensor]:
     """Some packed rows, and their images [B, 8, 8] with pixels from 0 to 1, read from the data itself."""
-    from aang_core.batching import pack
+    from aang_core.batch.packing import pack
 
     task = small_task()
     images = torch.tensor(task.splits["train"]["image"][:count]).double().view(-1, 8, 8) / 16

@@ -8,11 +8,11 @@ import attrs
 import numpy as np
 import torch
 
-from aang_core.discovery import Provenance
-from aang_core.primitives import Output, Primitive, Representation, Transform, load_factory
-from aang_core.protocols import Binding
-from aang_core.registry import Registered, Registry, load_registry
-from aang_core.rows import Targets
+from aang_core.batch.protocols import Binding
+from aang_core.batch.rows import Targets
+from aang_core.registry.discovery import Provenance
+from aang_core.registry.records import Output, Primitive, Representation, Transform, load_factory
+from aang_core.registry.registry import Registered, Registry, load_registry
 
 STRANGER = Provenance(plugin="loud", distribution="aang-loud", version="1.2")
 

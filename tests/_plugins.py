@@ -6,8 +6,8 @@ import sys
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 
-from aang_core.discovery import Provenance
-from aang_core.primitives import (
+from aang_core.registry.discovery import Provenance
+from aang_core.registry.records import (
     DataSource,
     NamedObjective,
     Output,
@@ -17,7 +17,7 @@ from aang_core.primitives import (
     Space,
     Transform,
 )
-from aang_core.registry import Registered, Registry
+from aang_core.registry.registry import Registered, Registry
 
 ORIGIN = Provenance(plugin="synthetic", distribution="synthetic-dist", version="1.0")
 FACTORY = "nowhere:nothing"
@@ -96,8 +96,8 @@ def importable(folder: Path, monkeypatch: object) -> None:
 
 PLUGIN = '''
 """Turns things around."""
-from aang_core.hookspecs import hookimpl
-from aang_core.primitives import Transform
+from aang_core.registry.hookspecs import hookimpl
+from aang_core.registry.records import Transform
 
 @hookimpl
 def aang_transforms():

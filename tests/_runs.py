@@ -6,11 +6,11 @@ from pathlib import Path
 import attrs
 import numpy as np
 
-from aang_core.config import RunConfig
-from aang_core.config_file import dump_config
-from aang_core.history import END_TASK
-from aang_core.metrics import score
-from aang_core.report import RunReport, SeedReport, write_json
+from aang_core.config.file import dump_config
+from aang_core.config.settings import RunConfig
+from aang_core.data.metrics import score
+from aang_core.rundir.history import END_TASK
+from aang_core.rundir.report import RunReport, SeedReport, write_json
 
 IDS = (
     "task/bert-op/bidirectional/denoise",

@@ -5,18 +5,18 @@ from __future__ import annotations
 import attrs
 import torch
 
-from aang_core.batching import BoundObjective, Piece, fuse, pack, prepare
-from aang_core.binding import settings_of
-from aang_core.config import Meta
-from aang_core.dev_gradient import DevGradient
-from aang_core.end_task import EndTask
-from aang_core.heads import Heads
-from aang_core.metagrad import Model
-from aang_core.primitives import load_factory
-from aang_core.protocols import Binding
-from aang_core.registry import load_registry
-from aang_core.rows import Origin
-from aang_core.stream import FULL, FusedBatch
+from aang_core.batch.binding import settings_of
+from aang_core.batch.packing import BoundObjective, Piece, fuse, pack, prepare
+from aang_core.batch.protocols import Binding
+from aang_core.batch.rows import Origin
+from aang_core.batch.stream import FULL, FusedBatch
+from aang_core.config.settings import Meta
+from aang_core.method.dev_gradient import DevGradient
+from aang_core.method.end_task import EndTask
+from aang_core.method.heads import Heads
+from aang_core.method.metagrad import Model
+from aang_core.registry.records import load_factory
+from aang_core.registry.registry import load_registry
 from aang_core.testing import tiny_backbone, tiny_task
 
 MIXED = (

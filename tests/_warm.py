@@ -7,6 +7,3 @@ import scipy.stats  # noqa: F401
 import sklearn.feature_extraction.text
 import sklearn.metrics  # noqa: F401
 import transformers.models.bert.modeling_bert  # noqa: F401
-
-import aang_core.assembly
-import aang_core.page.report_page  # noqa: F401

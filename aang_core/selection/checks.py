@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from aang_core.data.spec import LABEL
+from aang_core.data.task import Task
 from aang_core.errors import TaskError, one_message
-from aang_core.selection.config import SelectionConfig
 from aang_core.selection.pools import Pool, Scan, judged_texts, scan, target_pool
-from aang_core.task import Task
-from aang_core.task_spec import LABEL
+from aang_core.selection.settings import SelectionConfig
 
 DEFAULT_TOP = 1000
 _SHOWN = 10

@@ -12,16 +12,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from aang_core.durable import refuse_used, write_settings, write_text
 from aang_core.errors import AangError, RunError
-from aang_core.progress import Spent
-from aang_core.selection.config import (
+from aang_core.files import refuse_used, write_settings, write_text
+from aang_core.selection.files import SETTINGS
+from aang_core.selection.settings import (
     SelectionConfig,
     dump_selection_config,
     load_selection_config,
     plain_settings,
 )
-from aang_core.selection.files import SETTINGS
+from aang_core.train.callbacks import Spent
 
 WORK = "work"
 _INPUTS = "inputs.json"

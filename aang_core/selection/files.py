@@ -17,8 +17,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from aang_core.durable import replacing
 from aang_core.errors import RunError
+from aang_core.files import replacing
 
 SCHEMA = 1
 ROWS = "selection.jsonl"

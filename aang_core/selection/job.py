@@ -12,20 +12,17 @@ from typing import Any
 
 import attrs
 
-from aang_core.assembly import Ground, load_backbone, seed_task, settle
-from aang_core.config import RunConfig
-from aang_core.config_file import from_keywords
-from aang_core.durable import load_tensors, save_tensors
+from aang_core.analysis.page.plots import available
+from aang_core.batch.protocols import no_op
+from aang_core.config.file import from_keywords
+from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError, RunError
-from aang_core.page.plots import available
-from aang_core.primitives import Selector, load_factory
-from aang_core.progress import Spent
-from aang_core.protocols import unheard
-from aang_core.registry import Registered, Registry, load_registry
-from aang_core.report import versions, write_json
-from aang_core.run_directory import unused_directory
+from aang_core.files import load_tensors, save_tensors
+from aang_core.registry.records import Selector, load_factory
+from aang_core.registry.registry import Registered, Registry, load_registry
+from aang_core.rundir.directory import unused_directory
+from aang_core.rundir.report import versions, write_json
 from aang_core.selection.checks import Checked, checked
-from aang_core.selection.config import SelectionConfig, settled_options
 from aang_core.selection.directory import WORK, Clock, begun_with, check_same, taken
 from aang_core.selection.files import (
     ROWS,
@@ -36,10 +33,13 @@ from aang_core.selection.files import (
     read_selection,
     write_rows,
 )
+from aang_core.selection.picture import write_picture
 from aang_core.selection.pools import Pool, load_pools, scan
-from aang_core.selection.protocols import BoundSelector, SelectionGround
+from aang_core.selection.protocols import BoundSelector, SelectionContext
 from aang_core.selection.scoring import Shards
-from aang_core.selection.tsne import write_picture
+from aang_core.selection.settings import SelectionConfig, settled_options
+from aang_core.train.callbacks import Spent
+from aang_core.train.resolve import ResolvedRun, load_backbone, resolve, seed_task
 
 _PREPARED = "prepared.safetensors"
 
@@ -49,9 +49,9 @@ def select(
     *,
     out: str | Path | None = None,
     resume: bool = False,
-    progress: Callable[[str, int, int], None] = unheard,
-    remark: Callable[[str], None] = unheard,
-    begun: Callable[[Path], None] = unheard,
+    progress: Callable[[str, int, int], None] = no_op,
+    remark: Callable[[str], None] = no_op,
+    begun: Callable[[Path], None] = no_op,
     registry: Registry | None = None,
     **settings: Any,
 ) -> Selection:
@@ -75,14 +75,14 @@ def select(
     registry = registry or load_registry(frozenset(chosen.plugins) or None)
     entry = _entry(chosen, registry)
     options = settled_options(entry.record, chosen.options)
-    base = settle(_as_run(chosen), registry)
+    base = resolve(_as_run(chosen), registry)
     name = [base.task.name, entry.record.name]
     directory = Path(out) if out else unused_directory("selections", name)
     if resume and (directory / SUMMARY).is_file():
         check_same(directory, chosen)
         return read_selection(directory)
     job = _prepared_job(chosen, base, entry, options, progress, remark)
-    selector: BoundSelector = load_factory(entry.record.factory)(job.ground)
+    selector: BoundSelector = load_factory(entry.record.factory)(job.resolved)
     with taken(directory, chosen, job.digests, resume):
         begun(directory)
         return job.run(selector, directory, Clock(directory, started))
@@ -90,7 +90,7 @@ def select(
 
 def _prepared_job(
     config: SelectionConfig,
-    base: Ground,
+    base: ResolvedRun,
     entry: Registered[Selector],
     options: Mapping[str, Any],
     progress: Callable[[str, int, int], None],
@@ -108,7 +108,7 @@ def _prepared_job(
     for text in _remarks(target.remarks, pools):
         noted(text)
     found = checked(config, target, pools, progress)
-    ground = SelectionGround(
+    resolved = SelectionContext(
         target=target,
         examples=found.examples,
         target_sample=found.target_sample,
@@ -123,7 +123,7 @@ def _prepared_job(
         progress=progress,
         remark=noted,
     )
-    return _Job(config, base.model, entry, ground, found, said)
+    return _Job(config, base.model, entry, resolved, found, said)
 
 
 @attrs.frozen(eq=False)
@@ -133,27 +133,27 @@ class _Job:
     config: SelectionConfig
     model: str
     entry: Registered[Selector]
-    ground: SelectionGround
+    resolved: SelectionContext
     found: Checked
     said: Sequence[str]
 
     @property
     def digests(self) -> dict[str, str]:
         """Of each pool's data, and of the target's training rows."""
-        scans = zip(self.ground.pools, self.found.scans, strict=True)
-        own = scan(self.ground.examples, frozenset(), unheard)
+        scans = zip(self.resolved.pools, self.found.scans, strict=True)
+        own = scan(self.resolved.examples, frozenset(), no_op)
         return {"the target": own.digest, **{pool.name: seen.digest for pool, seen in scans}}
 
     def run(self, selector: BoundSelector, directory: Path, clock: Clock) -> Selection:
         """Prepare, score, rank, draw, and write the summary last."""
         work = directory / WORK
         shards = Shards(
-            work / "scores", self.ground.pools, self.found.kept_out, self.config.shard_rows
+            work / "scores", self.resolved.pools, self.found.kept_out, self.config.shard_rows
         )
         shards.check()
         _prepare(selector, work / _PREPARED)
         clock.note()
-        shards.score(selector, self.ground.progress, clock.note)
+        shards.score(selector, self.resolved.progress, clock.note)
         task, row, score = shards.read()
         if not len(row):
             raise RunError(f"the selector {self.entry.record.name!r} has left out every row")
@@ -161,7 +161,7 @@ class _Job:
         selection = Selection(
             directory=directory,
             summary={},
-            names=tuple(pool.name for pool in self.ground.pools),
+            names=tuple(pool.name for pool in self.resolved.pools),
             task=task[order],
             row=row[order],
             score=score[order],
@@ -177,21 +177,21 @@ class _Job:
     def _draw(self, selection: Selection, top: int, directory: Path) -> None:
         most = self.config.picture_rows
         if most and not available():
-            self.ground.remark("the picture needs matplotlib: pip install 'aang[plots]'")
-        if most and not write_picture(self.ground, selection, top, most, directory):
-            self.ground.remark("there are too few rows for a picture")
+            self.resolved.remark("the picture needs matplotlib: pip install 'aang[plots]'")
+        if most and not write_picture(self.resolved, selection, top, most, directory):
+            self.resolved.remark("there are too few rows for a picture")
 
     def _summary(self, selection: Selection, top: int, spent: Spent) -> dict[str, Any]:
         """``summary.json``: what was chosen for, from and how, what came of it, and what it cost."""
         config = self.config
         counts, scored = selection.counts(top), selection.counts(len(selection))
-        parts = zip(self.ground.pools, self.found.scans, self.found.samples, strict=True)
+        parts = zip(self.resolved.pools, self.found.scans, self.found.samples, strict=True)
         return {
             "schema": SCHEMA,
             "target": config.target,
-            "pools": {pool.name: pool.spec for pool in self.ground.pools},
+            "pools": {pool.name: pool.spec for pool in self.resolved.pools},
             "selector": self.entry.record.name,
-            "options": dict(self.ground.options),
+            "options": dict(self.resolved.options),
             "model": self.model,
             "seed": config.seed,
             "train_rows": config.train_rows,

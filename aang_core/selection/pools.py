@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from aang_core.auxiliary import load_auxiliary
-from aang_core.deduplication import SHORTEST_PASSAGE, joined, texts_of, word_count
+from aang_core.batch.protocols import Backbone
+from aang_core.batch.rows import Origin, Row, lay_on_words
+from aang_core.data.auxiliary import load_auxiliary
+from aang_core.data.duplicates import SHORTEST_PASSAGE, joined, texts_of, word_count
+from aang_core.data.readers import SUFFIXES
+from aang_core.data.spec import LABEL
+from aang_core.data.task import Task
 from aang_core.errors import TaskError
-from aang_core.protocols import Backbone
 from aang_core.randomness import derived_seed
-from aang_core.registry import Registry
-from aang_core.rows import Origin, Row, lay_on_words
-from aang_core.task import Task
-from aang_core.task_files import SUFFIXES
-from aang_core.task_spec import LABEL
+from aang_core.registry.registry import Registry
 
 if TYPE_CHECKING:
     from datasets import Dataset

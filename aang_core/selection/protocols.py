@@ -1,4 +1,4 @@
-"""What a selector is: made from a `SelectionGround`, a `BoundSelector` scores windows of rows.
+"""What a selector is: made from a `SelectionContext`, a `BoundSelector` scores windows of rows.
 
 The core reads pools, keeps rows out, shares the rest into windows, writes shards, resumes and ranks; a selector only
 says how much each example is worth to the target. Fixed letters: B rows, H hidden, K pools.
@@ -15,22 +15,22 @@ import attrs
 import torch
 from torch import Tensor
 
-from aang_core.batching import plain_batch
-from aang_core.engine import autocast
+from aang_core.batch.packing import plain_batch
+from aang_core.batch.protocols import Backbone, no_op
+from aang_core.batch.rows import Hidden, Row
+from aang_core.data.task import Task
 from aang_core.errors import ConfigError
-from aang_core.evaluation import by_length
-from aang_core.protocols import Backbone, unheard
+from aang_core.method.engine import autocast
 from aang_core.randomness import evaluating
-from aang_core.registry import Registry
-from aang_core.rows import Hidden, Row
+from aang_core.registry.registry import Registry
 from aang_core.selection.pools import Pool
-from aang_core.task import Task
+from aang_core.train.evaluation import by_length
 
 POOLINGS = ("mean", "first")
 
 
 @attrs.frozen(eq=False, kw_only=True, slots=False)  # a dict for the cached encoder
-class SelectionGround:
+class SelectionContext:
     """What a selector's factory is called with.
 
     :param target: with the labelled training rows that the selection may see.
@@ -52,8 +52,8 @@ class SelectionGround:
     load: Callable[[], Backbone]
     batch_tokens: int = 4096
     precision: str = "fp32"
-    progress: Callable[[str, int, int], None] = unheard
-    remark: Callable[[str], None] = unheard
+    progress: Callable[[str, int, int], None] = no_op
+    remark: Callable[[str], None] = no_op
 
     @cached_property
     def backbone(self) -> Backbone:

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aang_core.durable import load_tensors, save_tensors
 from aang_core.errors import ModelError, RunError, one_message
+from aang_core.files import load_tensors, save_tensors
 from aang_core.selection.pools import Pool
 from aang_core.selection.protocols import BoundSelector, Window
 

@@ -10,9 +10,9 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
-    from aang_core.config import RunConfig
-    from aang_core.registry import Registry
-    from aang_core.task import Task
+    from aang_core.config.settings import RunConfig
+    from aang_core.data.task import Task
+    from aang_core.registry.registry import Registry
 
 
 @click.command("audit")
@@ -54,8 +54,8 @@ def command(
     Example:
       aang audit my_task/ --model roberta-base
     """
-    from aang_core.audit import audit_task, findings
-    from aang_core.config import RunConfig
+    from aang_core.config.settings import RunConfig
+    from aang_core.data.audit import audit_task, findings
 
     registry = options.registry_of(plugins)
     config = RunConfig(
@@ -84,17 +84,17 @@ def _loaded(
     """The task and, with a model, its token lengths."""
     import attrs
 
-    from aang_core.assembly import load_backbone, settle
-    from aang_core.audit import token_lengths
+    from aang_core.data.audit import token_lengths
+    from aang_core.train.resolve import load_backbone, resolve
 
-    ground = settle(config, registry)
+    resolved = resolve(config, registry)
     if not with_model:
-        return ground.task, {}
+        return resolved.task, {}
     training = attrs.evolve(config.training, max_length=2**20)  # the encoder's own limit holds
     backbone = load_backbone(
-        attrs.evolve(ground, config=attrs.evolve(config, training=training)), 0
+        attrs.evolve(resolved, config=attrs.evolve(config, training=training)), 0
     )
-    return ground.task, token_lengths(ground.task, backbone, max_length)
+    return resolved.task, token_lengths(resolved.task, backbone, max_length)
 
 
 def _print(found: Mapping[str, Any]) -> None:

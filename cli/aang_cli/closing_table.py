@@ -10,14 +10,14 @@ import click
 from aang_cli import render
 
 if TYPE_CHECKING:
-    from aang_core.report import RunReport
+    from aang_core.rundir.report import RunReport
 
 HEAVIEST = 10
 
 
 def show(report: RunReport) -> None:
     """Print the tables of a finished run."""
-    from aang_core.report import engine_said
+    from aang_core.rundir.report import engine_said
 
     scores = list(_scores(report))
     title = " ".join(part for part in (report.method, report.space, "on", report.task) if part)

@@ -14,7 +14,7 @@ from aang_cli import options, render
 from aang_core.markdown import markdown_table
 
 if TYPE_CHECKING:
-    from aang_core.compare import Comparison
+    from aang_core.analysis.compare import Comparison
 
 _FIGURES = ("mean", "std", "delta", "p_value")
 
@@ -35,8 +35,8 @@ def command(runs: tuple[Path, ...], as_json: bool, markdown: bool, csv_file: Pat
     """
     if as_json and markdown:
         raise click.UsageError("--json and --markdown exclude each other")
-    from aang_core.compare import compare_runs
-    from aang_core.finished_runs import read_runs
+    from aang_core.analysis.compare import compare_runs
+    from aang_core.rundir.finished import read_runs
 
     found = compare_runs(read_runs(runs))
     if csv_file is not None:

@@ -41,7 +41,7 @@ def spaces(_: click.Context, __: click.Parameter, incomplete: str) -> list[Compl
 
 def _named(incomplete: str, kind: str) -> list[CompletionItem]:
     from aang_core.errors import AangError
-    from aang_core.registry import load_registry
+    from aang_core.registry.registry import load_registry
 
     try:
         registry = load_registry()

@@ -10,9 +10,9 @@ from typing import Any
 from aang_cli import render
 from aang_cli.interruption import Interruption
 from aang_cli.progress_bar import ProgressBar
-from aang_core.registry import Registry
-from aang_core.selection.experiment.job import Overseer, run_experiment
-from aang_core.selection.experiment.tables import score_cells
+from aang_core.registry.registry import Registry
+from aang_core.study.experiment.job import Overseer, run_experiment
+from aang_core.study.experiment.tables import score_cells
 
 
 class ExperimentBar(ProgressBar, Overseer):

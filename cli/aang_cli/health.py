@@ -135,7 +135,7 @@ def _without_cuda(built: str | None) -> Finding:
 
 
 def _plugins() -> Iterator[Finding]:
-    from aang_core.registry import load_registry
+    from aang_core.registry.registry import load_registry
 
     try:
         registry = load_registry()

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from aang_core.progress import Stopped
+from aang_core.train.callbacks import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

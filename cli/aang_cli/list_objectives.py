@@ -10,9 +10,9 @@ import click
 from aang_cli import completion, options, render
 
 if TYPE_CHECKING:
-    from aang_core.objectives import Verdict
-    from aang_core.primitives import Space
-    from aang_core.registry import Registry
+    from aang_core.registry.legality import Verdict
+    from aang_core.registry.records import Space
+    from aang_core.registry.registry import Registry
 
 
 @click.command("list-objectives")
@@ -63,8 +63,8 @@ def command(
       aang list-objectives --space td --with span-mask
       aang list-objectives --space td+ed --illegal --json
     """
-    from aang_core.objectives import Legal, legal_objectives, objective_rows
-    from aang_core.space import resolve_space
+    from aang_core.registry.legality import Legal, legal_objectives, objective_rows
+    from aang_core.registry.spaces import resolve_space
 
     corpora = options.corpora(external)
     if corpora and not task:
@@ -90,14 +90,14 @@ def _judged(
     space: Space, registry: Registry, task: str, model: str, corpora: Mapping[str, str]
 ) -> Sequence[Verdict]:
     """The verdicts; with a task, after its data has said what it provides."""
-    from aang_core.objectives import enumerate_objectives, sources_of
+    from aang_core.registry.legality import enumerate_objectives, sources_of
 
     kind = registry.backbone_for(model) if model or task else None
     abilities = kind.capabilities if kind and model else None
     if not task or kind is None:
         return enumerate_objectives(space, registry, backbone_capabilities=abilities)
-    from aang_core.binding import bind_sources, check_corpora, registered_tasks
-    from aang_core.task import load_task
+    from aang_core.batch.binding import bind_sources, check_corpora, registered_tasks
+    from aang_core.data.task import load_task
 
     check_corpora(corpora, registry)
     loaded = load_task(
@@ -121,8 +121,8 @@ def _warnings(
     A listing is still of use where the encoder is missing, or where an output cannot be fitted on the data.
     """
     from aang_cli.progress_bar import ProgressBar
-    from aang_core.config import RunConfig
-    from aang_core.degenerate import warnings_of
+    from aang_core.check.sanity import warnings_of
+    from aang_core.config.settings import RunConfig
     from aang_core.errors import AangError
 
     given = {"task": task, "model": model, "external": corpora}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from aang_cli import options, render
-from aang_core.primitives import STAGES
+from aang_core.registry.records import STAGES
 
 
 @click.command("list-primitives")

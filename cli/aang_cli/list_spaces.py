@@ -10,7 +10,7 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
-    from aang_core.registry import Registry
+    from aang_core.registry.registry import Registry
 
 
 @click.command("list-spaces")
@@ -32,8 +32,8 @@ def command(as_json: bool, plugins: tuple[str, ...]) -> None:
 def _row(name: str, registry: Registry) -> dict[str, Any]:
     """One space; `error` says why it cannot be used, as where a plugin that it draws on is missing."""
     from aang_core.errors import ConfigError
-    from aang_core.objectives import Legal, enumerate_objectives
-    from aang_core.space import resolve_space
+    from aang_core.registry.legality import Legal, enumerate_objectives
+    from aang_core.registry.spaces import resolve_space
 
     entry = registry.spaces[name]
     legal = combinations = None

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from aang_cli import completion, render
-from aang_core.registry import Registry, load_registry
+from aang_core.registry.registry import Registry, load_registry
 
 PATH = click.Path(path_type=Path)
 

@@ -9,8 +9,8 @@ import click
 from aang_cli import options, plugins_new, render
 
 if TYPE_CHECKING:
-    from aang_core.discovery import FailedPlugin, Plugin
-    from aang_core.registry import Registry
+    from aang_core.registry.discovery import FailedPlugin, Plugin
+    from aang_core.registry.registry import Registry
 
 
 @click.group("plugins", invoke_without_command=True)
@@ -28,7 +28,7 @@ def command(ctx: click.Context, as_json: bool, plugins: tuple[str, ...]) -> None
     """
     if ctx.invoked_subcommand is not None:
         return
-    from aang_core.registry import load_registry
+    from aang_core.registry.registry import load_registry
 
     registry = load_registry(frozenset(plugins) or None)
     everyone: list[Plugin | FailedPlugin] = [*registry.plugins, *registry.failed]

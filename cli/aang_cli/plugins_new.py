@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from aang_cli import options, render
-from aang_core.primitives import STAGES
+from aang_core.registry.records import STAGES
 
 
 @click.command("new")
@@ -36,7 +36,7 @@ def command(name: str, stage: str, out: Path | None, as_json: bool) -> None:
       aang plugins new near-window --stage representation --out packages/near-window
     """
     from aang_cli.scaffold import Scaffold, check, write
-    from aang_core.registry import load_registry
+    from aang_core.registry.registry import load_registry
 
     scaffold = Scaffold(name, stage)
     folder = out if out is not None else Path(scaffold.distribution)

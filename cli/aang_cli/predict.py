@@ -52,7 +52,7 @@ def command(
       echo "A sentence." | aang predict runs/my_task -
     """
     from aang_core.errors import RunError
-    from aang_core.prediction import answers, chosen_model, read_examples, read_texts
+    from aang_core.train.prediction import answers, chosen_model, read_examples, read_texts
 
     if out is not None and out.exists():
         raise RunError(f"{out} exists already; choose another --out")

@@ -9,13 +9,13 @@ from rich.progress import TaskID
 
 from aang_cli.bars import Bars
 from aang_cli.interruption import Interruption
-from aang_core.fitting import phases
-from aang_core.progress import Watcher
+from aang_core.train.callbacks import Watcher
+from aang_core.train.trainer import phases
 
 if TYPE_CHECKING:
-    from aang_core.progress import Progress as State
-    from aang_core.session import Session
-    from aang_core.trainer import StepRecord
+    from aang_core.train.callbacks import Progress as State
+    from aang_core.train.session import Session
+    from aang_core.train.step import StepRecord
 
 
 class ProgressBar(Bars, Watcher):

@@ -44,12 +44,12 @@ def command(
       aang report runs/aang --compare runs/finetune --compare runs/static
       aang report runs/aang --weights weights.json --theory
     """
-    from aang_core.finished_runs import read_runs
-    from aang_core.page.plots import write_plots
-    from aang_core.page.report_page import PAGE, build_story, page, write_page
-    from aang_core.page.story import read_story
-    from aang_core.page.theory_estimates import lines
-    from aang_core.recipe import export_recipe
+    from aang_core.analysis.page.page import PAGE, build_story, page, write_page
+    from aang_core.analysis.page.plots import write_plots
+    from aang_core.analysis.page.story import read_story
+    from aang_core.analysis.page.theory_estimates import lines
+    from aang_core.rundir.finished import read_runs
+    from aang_core.rundir.recipe import export_recipe
 
     this, *baselines = read_runs([run, *others])
     story = build_story(this, baselines)

@@ -12,10 +12,10 @@ import click
 
 from aang_cli import completion, options, render, selected_runs
 from aang_cli.launch import launch
-from aang_core.config import METHODS
+from aang_core.config.settings import METHODS
 
 if TYPE_CHECKING:
-    from aang_core.config import RunConfig
+    from aang_core.config.settings import RunConfig
 
 _FLAGS: Mapping[str, tuple[str, str]] = {
     "space": ("space", "--space"),
@@ -150,7 +150,7 @@ def command(
       aang run --task my_task/ --selection chosen --top 100 --top 500 --control none --out runs/chosen
       aang run --set meta.alignment=dot --set training.lr=3e-5 --dry-run
     """
-    from aang_core.config_file import build_config
+    from aang_core.config.file import build_config
 
     if resume and dry_run:
         raise click.UsageError("--resume and --dry-run exclude each other")
@@ -198,7 +198,7 @@ def _resumed(
 
     :raises RunError: where there is no run, or where a flag says something else than its configuration.
     """
-    from aang_core.config_file import build_config, load_config, parse_settings
+    from aang_core.config.file import build_config, load_config, parse_settings
     from aang_core.errors import RunError
 
     begun_with = out / "config.toml"
@@ -223,7 +223,7 @@ def _resumed(
 
 
 def _plan(config: RunConfig, as_json: bool) -> None:
-    from aang_core.plan_summary import summarise
+    from aang_core.train.dry_run import summarise
 
     registry = options.registry_of(config.plugins)
     summary = summarise(config, registry)
@@ -243,8 +243,8 @@ def _train(config: RunConfig, out: Path | None, resume: bool, jobs: int, as_json
     from aang_cli.closing_table import show
     from aang_cli.interruption import Interruption
     from aang_cli.progress_bar import ProgressBar
-    from aang_core.job import run
-    from aang_core.processes import left
+    from aang_core.processes import leave_processes
+    from aang_core.study.run import run
 
     registry = options.registry_of(config.plugins)
     interruption = Interruption()
@@ -254,7 +254,7 @@ def _train(config: RunConfig, out: Path | None, resume: bool, jobs: int, as_json
         with interruption.ending(lambda cause: _goodbye(bar.directory, cause)), bar:
             report = run(config, out=out, resume=resume, jobs=jobs, watcher=bar, registry=registry)
     finally:
-        left()
+        leave_processes()
     if os.environ.get("RANK", "0") != "0":
         return  # one process speaks for all
     if as_json:

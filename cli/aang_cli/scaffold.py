@@ -16,7 +16,7 @@ import attrs
 from aang_core.errors import AangError, PluginError, one_message
 
 if TYPE_CHECKING:
-    from aang_core.registry import Registry
+    from aang_core.registry.registry import Registry
 
 PREFIX = "aang-"
 LONGEST_NAME = 30  # with more, the generated lines would not keep within 100 columns

@@ -12,8 +12,8 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
-    from aang_core.selection.config import SelectionConfig
     from aang_core.selection.files import Selection
+    from aang_core.selection.settings import SelectionConfig
 
 _FLAGS: Mapping[str, str] = {
     "target": "--target",
@@ -166,8 +166,8 @@ def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
 
 
 def _config(flags: Mapping[str, tuple[Any, str]], assignments: tuple[str, ...]) -> SelectionConfig:
-    from aang_core.config_file import overlaid, parse_settings
-    from aang_core.selection.config import SelectionConfig
+    from aang_core.config.file import overlaid, parse_settings
+    from aang_core.selection.settings import SelectionConfig
 
     merged = overlaid({}, {}, {**flags, **parse_settings(assignments)})
     return SelectionConfig.from_mapping(*merged)
@@ -177,9 +177,9 @@ def _resumed(
     out: Path, flags: Mapping[str, tuple[Any, str]], assignments: tuple[str, ...]
 ) -> SelectionConfig:
     """The settings that the selection in `out` was begun with, flags over them; what differs is refused later on."""
-    from aang_core.config_file import overlaid, parse_settings
-    from aang_core.selection.config import SelectionConfig, plain_settings
+    from aang_core.config.file import overlaid, parse_settings
     from aang_core.selection.directory import begun_with
+    from aang_core.selection.settings import SelectionConfig, plain_settings
 
     begun = plain_settings(begun_with(out))
     return SelectionConfig.from_mapping(

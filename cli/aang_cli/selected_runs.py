@@ -11,7 +11,7 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
-    from aang_core.config import RunConfig
+    from aang_core.config.settings import RunConfig
 
 _COLUMNS = ("run", "score", "Δ", "p", "tokens", "seconds")
 
@@ -80,7 +80,7 @@ def carry_out(
     """
     from aang_cli.interruption import Interruption
     from aang_cli.progress_bar import ProgressBar
-    from aang_core.selection.runs import run_selected
+    from aang_core.study.selected_runs import run_selected
 
     if not config.selection or not config.top:
         raise click.UsageError(f"{_asked(controls)} needs --selection DIR and --top N")

@@ -9,9 +9,9 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
-    from aang_core.config import RunConfig
-    from aang_core.inspection import Walk
-    from aang_core.registry import Registry
+    from aang_core.check.walk import Walk
+    from aang_core.config.settings import RunConfig
+    from aang_core.registry.registry import Registry
 
 SMALLEST = "scratch:tiny"
 """What stands in for a default encoder that is not installed."""
@@ -67,7 +67,7 @@ def command(
       aang show spanbert --task my_task/ --model roberta-base
       aang show task/delete/left-to-right/next-token --set primitives.delete.rate=0.3
     """
-    from aang_core.config_file import build_config
+    from aang_core.config.file import build_config
 
     registry = options.registry_of(plugins)
     flags = {
@@ -96,9 +96,9 @@ def _walk(objective: str, config: RunConfig, registry: Registry, rows: int) -> W
     import attrs
 
     from aang_cli.progress_bar import ProgressBar
-    from aang_core.assembly import bind_one
+    from aang_core.check.walk import walk
     from aang_core.errors import ModelError
-    from aang_core.inspection import walk
+    from aang_core.train.resolve import bind_one
 
     bar = ProgressBar()
     with bar:

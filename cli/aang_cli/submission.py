@@ -28,8 +28,8 @@ def command(runs: tuple[Path, ...], out: Path, seed: int | None, as_json: bool) 
     Example:
       aang submission runs/rte runs/mrpc --out submission.zip
     """
-    from aang_core.finished_runs import read_runs
-    from aang_core.submission import sheets, write_submission
+    from aang_core.analysis.submission import sheets, write_submission
+    from aang_core.rundir.finished import read_runs
 
     found = sheets(read_runs(runs), seed)
     write_submission(found, out)

@@ -12,7 +12,7 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
-    from aang_core.sweep.experiments import Experiment
+    from aang_core.study.sweep.experiments import Experiment
 
 _COLUMNS = ("task", "configuration", "dev", "metric", "seeds", "chosen", "test", "seconds")
 
@@ -91,8 +91,8 @@ def command(
     """
     if out is None and not dry_run:
         raise click.UsageError("--out is missing: the directory of the sweep")
-    from aang_core.config_file import parse_settings
-    from aang_core.sweep.experiments import load_experiment
+    from aang_core.config.file import parse_settings
+    from aang_core.study.sweep.experiments import load_experiment
 
     flags: dict[str, tuple[Any, str]] = dict(parse_settings(assignments))
     if seeds:
@@ -105,7 +105,7 @@ def command(
 
 
 def _plan(experiment: Experiment, as_json: bool) -> None:
-    from aang_core.sweep.plan import check_configurations, differing_settings, planned
+    from aang_core.study.sweep.plan import check_configurations, differing_settings, planned
 
     plan = planned(experiment, Path("sweep"))
     check_configurations(plan.configurations)
@@ -138,7 +138,7 @@ def _carry_out(
 ) -> None:
     from aang_cli.interruption import Interruption
     from aang_cli.sweep_bar import SweepBar
-    from aang_core.sweep.job import sweep
+    from aang_core.study.sweep.job import sweep
 
     again = shlex.join(["aang", *sys.argv[1:]])
     goodbye = (
@@ -156,7 +156,7 @@ def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:
     :raises RunError: where trials failed; names them.
     """
     from aang_core.errors import RunError
-    from aang_core.sweep.results import cells, ranked
+    from aang_core.study.sweep.results import cells, ranked
 
     if as_json:
         render.document(found)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from rich.progress import TaskID
 
 from aang_cli.bars import Bars
-from aang_core.sweep.pool import SweepWatcher
+from aang_core.study.sweep.pool import SweepWatcher
 
 if TYPE_CHECKING:
-    from aang_core.sweep.trial import Outcome, Trial
+    from aang_core.study.sweep.trial import Outcome, Trial
 
 
 class SweepBar(Bars, SweepWatcher):

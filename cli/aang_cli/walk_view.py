@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from aang_core.primitives import STAGES
+from aang_core.registry.records import STAGES
 
 if TYPE_CHECKING:
-    from aang_core.inspection import Walk, WalkedRow, WalkedTarget
-    from aang_core.registry import Registry
+    from aang_core.check.walk import Walk, WalkedRow, WalkedTarget
+    from aang_core.registry.registry import Registry
 
 LARGEST_PICTURE = 24
 """Positions of a row that the picture of the attention rule shows."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 import aang_core as aang
-from aang_core.assembly import bind_objectives, load_backbone, settle
-from aang_core.fused import fused
+from aang_core.method.fused import fused
 from aang_core.processes import Processes
-from aang_core.session import Session, build_session
+from aang_core.train.resolve import bind_objectives, load_backbone, resolve
+from aang_core.train.session import Session, build_session
 
 
 class Diary(aang.Watcher):
@@ -52,10 +52,10 @@ def own_loop(task: str, model: str) -> dict[str, dict[str, float]]:
         len(aang.legal_objectives(aang.enumerate_objectives(space, registry), space)), "objectives"
     )
 
-    ground = settle(config, registry)
-    backbone = load_backbone(ground, seed=0)
-    objectives = bind_objectives(ground, ground.task, backbone, seed=0)
-    session = build_session(config, 0, ground.task, backbone, objectives, Processes())
+    resolved = resolve(config, registry)
+    backbone = load_backbone(resolved, seed=0)
+    objectives = bind_objectives(resolved, resolved.task, backbone, seed=0)
+    session = build_session(config, 0, resolved.task, backbone, objectives, Processes())
     weights = aang.WeightState.initial(session.factors)
     optimizer = torch.optim.AdamW(session.parameters.values(), lr=1e-4)
 

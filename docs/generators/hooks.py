@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from aang_core import hookspecs
-from aang_core.discovery import HOOKS
+from aang_core.registry import hookspecs
+from aang_core.registry.discovery import HOOKS
 
 
 def page() -> str:
@@ -17,7 +17,7 @@ def page() -> str:
     lines = [
         "# Hooks",
         "",
-        "Generated from `aang_core.hookspecs`. A plugin's module defines those that it needs, each marked",
+        "Generated from `aang_core.registry.hookspecs`. A plugin's module defines those that it needs, each marked",
         "with `hookimpl`; each takes nothing and returns a list of records. [Plugins](../plugins.md) says",
         "what a record's factory makes, and the [tutorial](../tutorial-plugin.md) builds a whole package.",
     ]

@@ -7,18 +7,18 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from aang_core.assembly import bind_objectives, load_backbone, settle
-from aang_core.config import RunConfig
-from aang_core.fused import fused
-from aang_core.metagrad import Alignment
-from aang_core.objectives import Illegal, enumerate_objectives
-from aang_core.planning import StepPlan
+from aang_core.batch.stream import FusedBatch
+from aang_core.config.settings import RunConfig
+from aang_core.method.fused import fused
+from aang_core.method.metagrad import Alignment
+from aang_core.method.step_plan import StepPlan
+from aang_core.method.weighting import observe, updated
 from aang_core.processes import Processes
-from aang_core.registry import Registry
-from aang_core.session import Session, build_session
-from aang_core.space import resolve_space
-from aang_core.stream import FusedBatch
-from aang_core.weighting import observe, updated
+from aang_core.registry.legality import Illegal, enumerate_objectives
+from aang_core.registry.registry import Registry
+from aang_core.registry.spaces import resolve_space
+from aang_core.train.resolve import bind_objectives, load_backbone, resolve
+from aang_core.train.session import Session, build_session
 
 SETTINGS = {
     "task": "docs/examples/cats",
@@ -38,10 +38,10 @@ def page(registry: Registry) -> str:
 
 def _lines(registry: Registry) -> Iterator[str]:
     config = RunConfig.from_mapping(SETTINGS)
-    ground = settle(config, registry)
-    backbone = load_backbone(ground, SEED)
-    objectives = bind_objectives(ground, ground.task, backbone, SEED)
-    session = build_session(config, SEED, ground.task, backbone, objectives, Processes())
+    resolved = resolve(config, registry)
+    backbone = load_backbone(resolved, SEED)
+    objectives = bind_objectives(resolved, resolved.task, backbone, SEED)
+    session = build_session(config, SEED, resolved.task, backbone, objectives, Processes())
     yield from _before(session, registry, config)
     plan = session.planner.plan(0, session.weights)
     _, batch = session.planner.batch(plan, Processes())
@@ -169,7 +169,7 @@ def _weights(session: Session, weights: Tensor, share: float) -> Iterator[str]:
         f"λ = {share:.4f}",
     )
     yield "The optimiser takes its step, and the next batch, which was made meanwhile, comes. The loop is"
-    yield "`aang_core/trainer.py`; what was recorded goes to `aang_core/report.py`."
+    yield "`aang_core/train/step.py`; what was recorded goes to `aang_core/rundir/report.py`."
 
 
 def _names(session: Session, plan: StepPlan) -> list[str]:

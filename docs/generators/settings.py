@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from aang_core.config import SECTIONS, RunConfig
-from aang_core.config_rules import rules_of
+from aang_core.config.schema import rules_of
+from aang_core.config.settings import SECTIONS, RunConfig
 
 PARAMETER = re.compile(r":param ([\w, ]+): (.*?)(?=\n:param|\Z)", re.DOTALL)
 
@@ -20,7 +20,7 @@ def page() -> str:
     lines = [
         "# Settings",
         "",
-        "Generated from the records in `aang_core.config`. A run reads them from `--config FILE` and from",
+        "Generated from the records in `aang_core.config.settings`. A run reads them from `--config FILE` and from",
         "`--set KEY=VALUE`, where a key is dotted (`training.lr`), and writes all of them into its own",
         "`config.toml`. In Python they are the keywords of `aang_core.run`, with a mapping for each table.",
         "[Choices](../choices.md) says why the defaults are what they are.",

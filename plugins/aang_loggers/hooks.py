@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from aang_core.hookspecs import hookimpl
-from aang_core.primitives import Logger
+from aang_core.registry.hookspecs import hookimpl
+from aang_core.registry.records import Logger
 
 
 @hookimpl

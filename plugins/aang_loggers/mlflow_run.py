@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from aang_core.loggers import Opening
+from aang_core.train.loggers import Opening
 
 
 class MlflowRun:
-    """A `aang_core.loggers.RunLogger` that hands on to ``mlflow``."""
+    """A `aang_core.train.loggers.RunLogger` that hands on to ``mlflow``."""
 
     def __init__(self, opening: Opening) -> None:
         from mlflow.tracking import MlflowClient

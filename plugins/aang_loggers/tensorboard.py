@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aang_core.loggers import Opening
+from aang_core.train.loggers import Opening
 
 
 class TensorBoard:
-    """A `aang_core.loggers.RunLogger` that writes event files."""
+    """A `aang_core.train.loggers.RunLogger` that writes event files."""
 
     def __init__(self, opening: Opening) -> None:
         from torch.utils.tensorboard import SummaryWriter

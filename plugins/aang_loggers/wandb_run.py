@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aang_core.loggers import Opening
+from aang_core.train.loggers import Opening
 
 
 class WandbRun:
-    """A `aang_core.loggers.RunLogger` that hands on to ``wandb``."""
+    """A `aang_core.train.loggers.RunLogger` that hands on to ``wandb``."""
 
     def __init__(self, opening: Opening) -> None:
         import wandb

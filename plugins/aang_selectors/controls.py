@@ -18,14 +18,14 @@ from torch import Tensor
 from aang_core.errors import ConfigError, one_message
 from aang_core.randomness import derived_seed
 from aang_core.selection.files import Selection, read_selection
-from aang_core.selection.protocols import SelectionGround, Window
+from aang_core.selection.protocols import SelectionContext, Window
 
 
 class Random:
     """A number drawn uniformly for each row; the same whatever the windows."""
 
-    def __init__(self, ground: SelectionGround) -> None:
-        self.ground = ground
+    def __init__(self, context: SelectionContext) -> None:
+        self.context = context
         self._drawn = cache(self._draw)
 
     def prepare(self) -> dict[str, Tensor]:
@@ -40,8 +40,8 @@ class Random:
         return torch.from_numpy(self._drawn(window.pool.number)[np.array(window.numbers)])
 
     def _draw(self, number: int) -> NDArray[np.float64]:
-        seed = derived_seed(self.ground.seed, "random-selection", number)
-        return np.random.default_rng(seed).random(len(self.ground.pools[number]))
+        seed = derived_seed(self.context.seed, "random-selection", number)
+        return np.random.default_rng(seed).random(len(self.context.pools[number]))
 
 
 class RandomMatched:
@@ -52,16 +52,16 @@ class RandomMatched:
     :raises ConfigError: where there is none, or it is of another target, other pools or another sample.
     """
 
-    def __init__(self, ground: SelectionGround) -> None:
-        self.ground = ground
-        like = str(ground.options["like"])
+    def __init__(self, context: SelectionContext) -> None:
+        self.context = context
+        like = str(context.options["like"])
         if not like:
             raise ConfigError(
                 "random-matched needs the selection whose tasks it matches; give --like DIR, a directory that "
                 "`aang select` has written"
             )
         self.like = read_selection(Path(like).expanduser())
-        _check(self.like, ground)
+        _check(self.like, context)
         self.table = self._shuffled()
 
     def prepare(self) -> dict[str, Tensor]:
@@ -84,22 +84,22 @@ class RandomMatched:
         tables: dict[str, dict[int, float]] = {}
         for number, name in enumerate(like.names):
             own = like.task == number
-            seed = derived_seed(self.ground.seed, "random-matched", number)
+            seed = derived_seed(self.context.seed, "random-matched", number)
             rows = np.random.default_rng(seed).permutation(like.row[own])
             tables[name] = dict(zip(rows.tolist(), score[own].tolist(), strict=True))
         return tables
 
 
-def _check(like: Selection, ground: SelectionGround) -> None:
+def _check(like: Selection, context: SelectionContext) -> None:
     """Whether a selection ranks the rows that are candidates here."""
     faults = []
-    names = [pool.name for pool in ground.pools]
-    if like.summary["target"] != ground.examples.spec:
-        faults.append(f"its target is {like.summary['target']}, not {ground.examples.spec}")
+    names = [pool.name for pool in context.pools]
+    if like.summary["target"] != context.examples.spec:
+        faults.append(f"its target is {like.summary['target']}, not {context.examples.spec}")
     if list(like.names) != names:
         faults.append(f"its pools are {', '.join(like.names)}, not {', '.join(names)}")
     else:
-        for number, (pool, sample) in enumerate(zip(ground.pools, ground.samples, strict=True)):
+        for number, (pool, sample) in enumerate(zip(context.pools, context.samples, strict=True)):
             taken = set(like.row[like.task == number].tolist())
             missing = len(taken & set(sample)) + sum(row >= len(pool) for row in taken)
             if missing:

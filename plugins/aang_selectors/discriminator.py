@@ -16,27 +16,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aang_core.batching import pack, plain_batch
-from aang_core.end_task import end_task_losses, label_targets
+from aang_core.batch.packing import pack, plain_batch
+from aang_core.batch.rows import Hidden, Row
+from aang_core.data.task import Task
 from aang_core.errors import ConfigError
+from aang_core.method.end_task import end_task_losses, label_targets
 from aang_core.randomness import generator, seeded
-from aang_core.rows import Hidden, Row
-from aang_core.schedule import linear_warmup_decay
-from aang_core.selection.protocols import SelectionGround, Window, pooled
-from aang_core.task import Task
+from aang_core.selection.protocols import SelectionContext, Window, pooled
+from aang_core.train.schedule import linear_warmup_decay
 
 _CLIP = 1.0
 _WEIGHT_DECAY = 0.01
 
 
-def sigmoids(ground: SelectionGround) -> Discriminator:
+def sigmoids(context: SelectionContext) -> Discriminator:
     """One sigmoid a task, each with the weight ``(N_all − N_t) / N_t`` on its positives."""
-    return Discriminator(ground, exclusive=False)
+    return Discriminator(context, exclusive=False)
 
 
-def softmax(ground: SelectionGround) -> Discriminator:
+def softmax(context: SelectionContext) -> Discriminator:
     """One softmax over the tasks."""
-    return Discriminator(ground, exclusive=True)
+    return Discriminator(context, exclusive=True)
 
 
 class Heads(nn.Module):
@@ -55,7 +55,7 @@ class Heads(nn.Module):
 
 
 class Discriminator:
-    """Trained on `SelectionGround.samples`; scores by the discriminator's first output.
+    """Trained on `SelectionContext.samples`; scores by the discriminator's first output.
 
     Options: ``epochs``, ``batch_rows``, ``lr`` (encoder), ``head_lr``, ``warmup`` (share of the steps) and
     ``pooling``. The learning rate falls linearly to 0.
@@ -63,37 +63,37 @@ class Discriminator:
     :raises ConfigError: where there is nothing to train on.
     """
 
-    def __init__(self, ground: SelectionGround, exclusive: bool) -> None:
-        self.ground, self.exclusive, self.pooling = ground, exclusive, ground.pooling()
+    def __init__(self, context: SelectionContext, exclusive: bool) -> None:
+        self.context, self.exclusive, self.pooling = context, exclusive, context.pooling()
         empty = [
-            pool.name for pool, rows in zip(ground.pools, ground.samples, strict=True) if not rows
+            pool.name for pool, rows in zip(context.pools, context.samples, strict=True) if not rows
         ]
         if empty:
             raise ConfigError(
                 f"a discriminator needs examples of every pool to train on, and there are none of "
                 f"{', '.join(empty)}; raise --examples-per-task (a pool gives at most half of its rows)"
             )
-        if ground.options["epochs"] < 1 or ground.options["batch_rows"] < 1:
+        if context.options["epochs"] < 1 or context.options["batch_rows"] < 1:
             raise ConfigError("options epochs and batch_rows must be at least 1")
-        self.tasks: list[Task | None] = [ground.target, *(pool.task for pool in ground.pools)]
+        self.tasks: list[Task | None] = [context.target, *(pool.task for pool in context.pools)]
 
     @cached_property
     def heads(self) -> Heads:
         """Made when they are first asked for, since their size is the encoder's."""
-        ground = self.ground
-        with seeded(ground.seed, "selection-heads", device=torch.device("cpu")):
-            heads = Heads(ground.backbone.hidden_size, self.tasks)
-        parameter = next(ground.backbone.body.parameters())
-        return heads.to(device=ground.device, dtype=parameter.dtype)
+        context = self.context
+        with seeded(context.seed, "selection-heads", device=torch.device("cpu")):
+            heads = Heads(context.backbone.hidden_size, self.tasks)
+        parameter = next(context.backbone.body.parameters())
+        return heads.to(device=context.device, dtype=parameter.dtype)
 
     def prepare(self) -> dict[str, Tensor]:
         """Train; the state is that of the encoder and of the discriminator."""
-        ground = self.ground
+        context = self.context
         rows = [
-            ground.examples.rows(ground.backbone, ground.target_sample),
+            context.examples.rows(context.backbone, context.target_sample),
             *(
-                pool.rows(ground.backbone, sample)
-                for pool, sample in zip(ground.pools, ground.samples, strict=True)
+                pool.rows(context.backbone, sample)
+                for pool, sample in zip(context.pools, context.samples, strict=True)
             ),
         ]
         self._train(rows)
@@ -106,14 +106,14 @@ class Discriminator:
                 parameter.copy_(state[name])
 
     def _parameters(self) -> dict[str, nn.Parameter]:
-        parts = {"body": self.ground.backbone.body, "heads": self.heads}
+        parts = {"body": self.context.backbone.body, "heads": self.heads}
         return {f"{k}.{n}": p for k, part in parts.items() for n, p in part.named_parameters()}
 
     def scores(self, window: Window) -> Tensor:
         """[B] float64 in [0, 1]."""
-        ground = self.ground
-        rows = window.pool.rows(ground.backbone, window.numbers)
-        logits = self._logits(ground.vectors(rows, self.pooling))
+        context = self.context
+        rows = window.pool.rows(context.backbone, window.numbers)
+        logits = self._logits(context.vectors(rows, self.pooling))
         return (logits.softmax(1) if self.exclusive else logits.sigmoid())[:, 0]
 
     @torch.no_grad()
@@ -125,8 +125,8 @@ class Discriminator:
 
     def _train(self, rows: Sequence[Sequence[Row]]) -> None:
         """:param rows: those to train on, of the target and then of each pool."""
-        ground, options = self.ground, self.ground.options
-        body = [p for p in ground.backbone.body.parameters() if p.requires_grad]
+        context, options = self.context, self.context.options
+        body = [p for p in context.backbone.body.parameters() if p.requires_grad]
         groups = [
             {"params": body, "base_lr": options["lr"]},
             {"params": list(self.heads.parameters()), "base_lr": options["head_lr"]},
@@ -134,37 +134,37 @@ class Discriminator:
         optimizer = torch.optim.AdamW(
             groups, lr=options["lr"], weight_decay=_WEIGHT_DECAY, fused=True
         )
-        positive = positive_weights([len(own) for own in rows]).to(ground.device)
+        positive = positive_weights([len(own) for own in rows]).to(context.device)
         batches = [
             batch
             for epoch in range(options["epochs"])
             for batch in epoch_batches(
-                [len(own) for own in rows], options["batch_rows"], ground.seed, epoch
+                [len(own) for own in rows], options["batch_rows"], context.seed, epoch
             )
         ]
-        ground.backbone.body.train()
+        context.backbone.body.train()
         for step, (task, numbers) in enumerate(batches):
-            ground.progress("training the discriminator", step, len(batches))
+            context.progress("training the discriminator", step, len(batches))
             factor = linear_warmup_decay(step, len(batches), options["warmup"])
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
-            with seeded(ground.seed, "selection-dropout", step, device=ground.device):
+            with seeded(context.seed, "selection-dropout", step, device=context.device):
                 loss = self._loss(task, [rows[task][i] for i in numbers], positive)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], _CLIP)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        ground.backbone.body.eval()
-        ground.progress("training the discriminator", len(batches), len(batches))
+        context.backbone.body.eval()
+        context.progress("training the discriminator", len(batches), len(batches))
 
     def _loss(self, task: int, rows: Sequence[Row], positive: Tensor) -> Tensor:
         """The task's own mean loss, where it has labels, plus the discriminator's."""
-        ground = self.ground
-        with ground.autocast():
-            hidden = ground.backbone.encode(plain_batch(rows).to(ground.device))
+        context = self.context
+        with context.autocast():
+            hidden = context.backbone.encode(plain_batch(rows).to(context.device))
             states = pooled(hidden, self.pooling)
             logits = self.heads.discriminator(states).to(positive)
-        truth = torch.full((len(rows),), task, device=ground.device)
+        truth = torch.full((len(rows),), task, device=context.device)
         if self.exclusive:
             loss = F.cross_entropy(logits, truth)
         else:
@@ -180,8 +180,8 @@ class Discriminator:
         self, head: nn.Module, task: Task, rows: Sequence[Row], hidden: Hidden, states: Tensor
     ) -> Tensor:
         """[] the mean loss of one task's `rows`; `states` [B, H] are pooled."""
-        targets = label_targets(task, pack(rows)).to(self.ground.device)
-        with self.ground.autocast():
+        targets = label_targets(task, pack(rows)).to(self.context.device)
+        with self.context.autocast():
             read = hidden.states[targets.index] if targets.level == "position" else states
             logits = head(read).float() if read.dtype != torch.float64 else head(read)
         return end_task_losses(task.kind, logits, targets.value).mean()

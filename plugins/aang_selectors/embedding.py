@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aang_core.errors import ConfigError
-from aang_core.selection.protocols import SelectionGround, Window
+from aang_core.selection.protocols import SelectionContext, Window
 
 
 class Embedding:
@@ -19,21 +19,21 @@ class Embedding:
     states of the last layer, as they are: neither centred nor whitened.
     """
 
-    def __init__(self, ground: SelectionGround) -> None:
-        self.ground, self.pooling = ground, ground.pooling()
-        self.neighbours = int(ground.options["neighbours"])
-        if not 1 <= self.neighbours <= len(ground.target_sample):
+    def __init__(self, context: SelectionContext) -> None:
+        self.context, self.pooling = context, context.pooling()
+        self.neighbours = int(context.options["neighbours"])
+        if not 1 <= self.neighbours <= len(context.target_sample):
             raise ConfigError(
-                f"option neighbours: expected from 1 to {len(ground.target_sample)} (the target's examples), "
+                f"option neighbours: expected from 1 to {len(context.target_sample)} (the target's examples), "
                 f"found {self.neighbours}"
             )
         self.near = torch.zeros(0)
 
     def prepare(self) -> dict[str, Tensor]:
         """The target's vectors [T, H], of length 1."""
-        ground = self.ground
-        rows = ground.examples.rows(ground.backbone, ground.target_sample)
-        self.near = F.normalize(ground.vectors(rows, self.pooling).double(), dim=1)
+        context = self.context
+        rows = context.examples.rows(context.backbone, context.target_sample)
+        self.near = F.normalize(context.vectors(rows, self.pooling).double(), dim=1)
         return {"target": self.near}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -42,7 +42,7 @@ class Embedding:
 
     def scores(self, window: Window) -> Tensor:
         """[B] in [−1, 1]."""
-        ground = self.ground
-        rows = window.pool.rows(ground.backbone, window.numbers)
-        vectors = F.normalize(ground.vectors(rows, self.pooling).double(), dim=1)
+        context = self.context
+        rows = window.pool.rows(context.backbone, window.numbers)
+        vectors = F.normalize(context.vectors(rows, self.pooling).double(), dim=1)
         return (vectors @ self.near.t()).topk(self.neighbours, dim=1).values.mean(1)

@@ -19,13 +19,13 @@ import attrs
 import torch
 from torch import Tensor
 
+from aang_core.batch.rows import Row
 from aang_core.errors import ConfigError, ModelError
-from aang_core.metagrad import dot
-from aang_core.primitives import STAGES
+from aang_core.method.metagrad import dot
 from aang_core.randomness import generator
-from aang_core.rows import Row
+from aang_core.registry.records import STAGES
 from aang_core.selection.pools import Pool
-from aang_core.selection.protocols import SelectionGround, Window
+from aang_core.selection.protocols import SelectionContext, Window
 from aang_selectors.pool_losses import TARGET, PoolLosses, targets_of_rows
 
 
@@ -37,17 +37,17 @@ class Gradients:
     :raises ConfigError: for options that cannot be.
     """
 
-    def __init__(self, ground: SelectionGround) -> None:
-        self.ground = ground
-        self._objective = ground.options["objective"].split("/")
-        known = ground.registry.primitives
+    def __init__(self, context: SelectionContext) -> None:
+        self.context = context
+        self._objective = context.options["objective"].split("/")
+        known = context.registry.primitives
         stages = [known[name].stage if name in known else "" for name in self._objective]
         if stages != list(STAGES[1:]):
             raise ConfigError(
                 "option objective: expected transform/representation/output, such as "
-                f"'bert-op/bidirectional/denoise', found {ground.options['objective']!r}"
+                f"'bert-op/bidirectional/denoise', found {context.options['objective']!r}"
             )
-        if ground.options["norm_rows"] < 1 or ground.options["dev_rows"] < 1:
+        if context.options["norm_rows"] < 1 or context.options["dev_rows"] < 1:
             raise ConfigError("options norm_rows and dev_rows must be at least 1")
         self.dev_gradient: dict[str, Tensor] = {}
         self.norms = torch.zeros(0)
@@ -55,7 +55,7 @@ class Gradients:
     @cached_property
     def losses(self) -> PoolLosses:
         """Made when they are first asked for, since they load the encoder."""
-        return PoolLosses(self.ground, self._objective)
+        return PoolLosses(self.context, self._objective)
 
     def prepare(self) -> dict[str, Tensor]:
         """Fit the heads, take V, and the size of each pool's gradients."""
@@ -63,7 +63,7 @@ class Gradients:
             self._fit_heads()
             self.dev_gradient = self._dev_gradient()
             self._settle_engine()
-            sizes = [self._norm(pool) for pool in self.ground.pools]
+            sizes = [self._norm(pool) for pool in self.context.pools]
         self.norms = torch.tensor(sizes, dtype=torch.float64)
         named = self.losses.model.heads.named_parameters()
         heads = {f"heads.{name}": p.detach() for name, p in named}
@@ -84,12 +84,12 @@ class Gradients:
 
     def scores(self, window: Window) -> Tensor:
         """[B] float64; −inf for a row in which the loss has no target."""
-        ground, number = self.ground, window.pool.number
-        rows = window.pool.rows(ground.backbone, window.numbers)
+        context, number = self.context, window.pool.number
+        rows = window.pool.rows(context.backbone, window.numbers)
         found = torch.full((len(rows),), -torch.inf, dtype=torch.float64)
         dev_norm = dot(self.dev_gradient, self.dev_gradient).sqrt().double().cpu()
         with self.losses.evaluating():
-            for batch in ground.batches(rows):
+            for batch in context.batches(rows):
                 dots, counts = self._dots(number + 1, [rows[i] for i in batch])
                 seen = counts > 0
                 values = dots / (dev_norm * self.norms[number])
@@ -127,11 +127,11 @@ class Gradients:
 
         :raises ModelError: where every gradient vanishes.
         """
-        ground, loss = self.ground, pool.number + 1
-        sample = ground.samples[pool.number] or range(len(pool))
-        numbers = list(sample)[: ground.options["norm_rows"]]
+        context, loss = self.context, pool.number + 1
+        sample = context.samples[pool.number] or range(len(pool))
+        numbers = list(sample)[: context.options["norm_rows"]]
         squares = []
-        for row in pool.rows(ground.backbone, numbers):
+        for row in pool.rows(context.backbone, numbers):
             batch = self.losses.batch(loss, self.losses.piece(loss, [row]))
             result = self.losses.engine.aligned(batch, torch.ones(1), self.dev_gradient)
             self.losses.forget()
@@ -145,9 +145,9 @@ class Gradients:
 
     def _fit_heads(self) -> None:
         """Adam on each head, the encoder as it is: a head that knows nothing sends gradients of noise."""
-        ground, options, model = self.ground, self.ground.options, self.losses.model
-        pools = [ground.examples, *ground.pools]
-        samples = [ground.target_sample, *ground.samples]
+        context, options, model = self.context, self.context.options, self.losses.model
+        pools = [context.examples, *context.pools]
+        samples = [context.target_sample, *context.samples]
         body = {id(p) for p in model.backbone.body.parameters()}
         total = options["head_steps"] * len(pools)
         for k, (pool, sample) in enumerate(zip(pools, samples, strict=True)):
@@ -155,27 +155,27 @@ class Gradients:
             if not own or not sample:
                 continue
             optimizer = torch.optim.AdamW(own, lr=options["head_lr"], fused=True)
-            rows = pool.rows(ground.backbone, sample)
+            rows = pool.rows(context.backbone, sample)
             for step in range(options["head_steps"]):
-                ground.progress("fitting heads", k * options["head_steps"] + step, total)
-                random = generator(ground.seed, "selection-heads", k, step)
+                context.progress("fitting heads", k * options["head_steps"] + step, total)
+                random = generator(context.seed, "selection-heads", k, step)
                 order = torch.randperm(len(rows), generator=random)
                 chosen = [rows[i] for i in order[: options["head_rows"]].tolist()]
                 batch = self.losses.batch(k, self.losses.piece(k, chosen))
                 torch.autograd.backward(self.losses.mean(batch, frozen_encoder=True), inputs=own)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-        ground.progress("fitting heads", total, total)
+        context.progress("fitting heads", total, total)
 
     def _dev_gradient(self) -> dict[str, Tensor]:
         """V: the gradient of the target's mean loss over at most ``dev_rows`` rows of dev."""
-        ground = self.ground
-        dev = attrs.evolve(ground.examples, data=ground.target.splits["dev"])
-        order = torch.randperm(len(dev), generator=generator(ground.seed, "selection-dev"))
-        rows = dev.rows(ground.backbone, sorted(order[: ground.options["dev_rows"]].tolist()))
+        context = self.context
+        dev = attrs.evolve(context.examples, data=context.target.splits["dev"])
+        order = torch.randperm(len(dev), generator=generator(context.seed, "selection-dev"))
+        rows = dev.rows(context.backbone, sorted(order[: context.options["dev_rows"]].tolist()))
         body = self.losses.model.body()
         total = {name: torch.zeros_like(p) for name, p in body.items()}
-        for chosen in ground.batches(rows):
+        for chosen in context.batches(rows):
             piece = self.losses.piece(TARGET, [rows[i] for i in chosen])
             loss = self.losses.mean(self.losses.batch(TARGET, piece))
             share = len(chosen) / len(rows)
@@ -187,10 +187,10 @@ class Gradients:
 
     def _settle_engine(self) -> None:
         """Compare the engines on a few rows; from then on the loop runs where one pass cannot."""
-        pool, backbone = self.ground.pools[0], self.ground.backbone
+        pool, backbone = self.context.pools[0], self.context.backbone
         rows = pool.rows(backbone, range(min(4, len(pool))))
         batch = self.losses.batch(1, self.losses.piece(1, rows))
         reason = self.losses.engine.check(batch, torch.ones(1), self.dev_gradient)
         if reason or not backbone.packed:
             why = reason or f"{backbone.name} does not see rows as one stream"
-            self.ground.remark(f"gradients are taken one example at a time, which is slow: {why}")
+            self.context.remark(f"gradients are taken one example at a time, which is slow: {why}")

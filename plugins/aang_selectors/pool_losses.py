@@ -13,18 +13,18 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from aang_core.batching import Piece, fuse, pack, row_rules
-from aang_core.end_task import EndTask
-from aang_core.engine import Engine
-from aang_core.heads import Heads
-from aang_core.metagrad import Model
-from aang_core.primitives import load_factory
-from aang_core.protocols import Binding, BoundOutput, BoundRepresentation, BoundTransform
+from aang_core.batch.packing import Piece, fuse, pack, row_rules
+from aang_core.batch.protocols import Binding, BoundOutput, BoundRepresentation, BoundTransform
+from aang_core.batch.rows import Row
+from aang_core.batch.stream import FULL, FusedBatch
+from aang_core.data.task import Task
+from aang_core.method.end_task import EndTask
+from aang_core.method.engine import Engine
+from aang_core.method.heads import Heads
+from aang_core.method.metagrad import Model
 from aang_core.randomness import evaluating, generator, seeded
-from aang_core.rows import Row
-from aang_core.selection.protocols import SelectionGround
-from aang_core.stream import FULL, FusedBatch
-from aang_core.task import Task
+from aang_core.registry.records import load_factory
+from aang_core.selection.protocols import SelectionContext
 
 TARGET = 0
 
@@ -59,19 +59,19 @@ class PoolLosses:
     :param objective: the names of transform, representation and output for texts without labels.
     """
 
-    def __init__(self, ground: SelectionGround, objective: Sequence[str]) -> None:
-        self.ground = ground
-        tasks = [ground.target, *(pool.task for pool in ground.pools)]
+    def __init__(self, context: SelectionContext, objective: Sequence[str]) -> None:
+        self.context = context
+        tasks = [context.target, *(pool.task for pool in context.pools)]
         self.questions = [
             self._unlabelled(objective) if task is None else Question(self._end_task(task))
             for task in tasks
         ]
-        makers = ["the target's loss", *(f"the loss of {pool.name}" for pool in ground.pools)]
-        with seeded(ground.seed, "selection-heads", device=torch.device("cpu")):
-            heads = PoolHeads([asked.output for asked in self.questions], makers).to(ground.device)
-        self.model = Model(ground.backbone, heads)
-        kind = "fused" if ground.backbone.packed else "looped"
-        self.engine = Engine(self.model, kind, 0, ground.precision)
+        makers = ["the target's loss", *(f"the loss of {pool.name}" for pool in context.pools)]
+        with seeded(context.seed, "selection-heads", device=torch.device("cpu")):
+            heads = PoolHeads([asked.output for asked in self.questions], makers).to(context.device)
+        self.model = Model(context.backbone, heads)
+        kind = "fused" if context.backbone.packed else "looped"
+        self.engine = Engine(self.model, kind, 0, context.precision)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -85,7 +85,7 @@ class PoolLosses:
         if asked.transform is None or asked.representation is None:
             packed = pack(rows)
             return Piece(packed, (FULL,) * len(rows), asked.output.targets(packed))
-        random = generator(self.ground.seed, "selection-mask", number, rows[0].origin.document)
+        random = generator(self.context.seed, "selection-mask", number, rows[0].origin.document)
         packed = asked.transform.apply(pack(rows), random)
         packed, rules = row_rules(asked.representation, packed, random)
         return Piece(packed, rules, asked.output.targets(packed))
@@ -107,20 +107,20 @@ class PoolLosses:
             parameter.grad = None
 
     def _end_task(self, task: Task) -> EndTask:
-        return EndTask(Binding(task=task, backbone=self.ground.backbone, options={}))
+        return EndTask(Binding(task=task, backbone=self.context.backbone, options={}))
 
     def _unlabelled(self, objective: Sequence[str]) -> Question:
         """A transform, a representation and an output, bound without a source."""
-        ground = self.ground
+        context = self.context
         bound = []
         for name in objective:
-            record = ground.registry.primitive(name)
+            record = context.registry.primitive(name)
             binding = Binding(
-                task=ground.target,
-                backbone=ground.backbone,
+                task=context.target,
+                backbone=context.backbone,
                 options=record.options,
-                seed=ground.seed,
-                remark=ground.remark,
+                seed=context.seed,
+                remark=context.remark,
             )
             bound.append(load_factory(record.factory)(binding))
         transform, representation, output = bound

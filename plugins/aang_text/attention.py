@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aang_core.batch.stream import RowRule
 from aang_core.errors import ModelError
-from aang_core.stream import RowRule
 
 NAME = "aang_packed"
 """The name under which transformers finds `packed_attention`."""

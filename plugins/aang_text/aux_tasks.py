@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from aang_core.batch.protocols import Binding
 from aang_core.errors import TaskError
-from aang_core.protocols import Binding
 from aang_text.sources import TaskTexts
 
 

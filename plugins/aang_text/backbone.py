@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from aang_core.batch.protocols import BackboneSettings
+from aang_core.batch.rows import Hidden, Origin, Row
+from aang_core.batch.stream import FusedBatch, RowRule
 from aang_core.errors import ModelError
-from aang_core.protocols import BackboneSettings
-from aang_core.rows import Hidden, Origin, Row
-from aang_core.stream import FusedBatch, RowRule
 from aang_text import attention, probes
 from aang_text.checkpoint import Checkpoint, device_named, open_checkpoint, quiet
 from aang_text.classifier import ClassifierHead, make_head
@@ -29,7 +29,7 @@ from aang_text.tuning import add_adapters, freeze_lower_layers
 from aang_text.vocabulary import VocabularyHead, make_vocabulary_parts
 
 if TYPE_CHECKING:
-    from aang_core.task import Task
+    from aang_core.data.task import Task
 
 
 def load(model: str, settings: BackboneSettings) -> HuggingFaceBackbone:

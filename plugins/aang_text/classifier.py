@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from aang_core.batch.rows import Hidden
 from aang_core.errors import ModelError
-from aang_core.rows import Hidden
 
 if TYPE_CHECKING:
-    from aang_core.task import Task
+    from aang_core.data.task import Task
     from aang_text.checkpoint import Checkpoint
 
 PROBLEMS = {

@@ -15,9 +15,9 @@ from typing import Any
 
 import attrs
 
+from aang_core.data.readers import SUFFIXES, Faults, Table, read_lines, read_table, table_of
+from aang_core.data.sources import HF, load_hf
 from aang_core.errors import TaskError
-from aang_core.task_files import SUFFIXES, Faults, Table, read_lines, read_table, table_of
-from aang_core.task_sources import HF, load_hf
 
 PASSAGE_WORDS = 50
 """Median words of a line from which lines are passages of their own, not the sentences of documents."""

@@ -23,9 +23,9 @@ import attrs
 import torch
 from torch import Generator
 
+from aang_core.batch.protocols import Binding
+from aang_core.batch.rows import Layout, Origin
 from aang_core.errors import PluginError, TaskError
-from aang_core.protocols import Binding
-from aang_core.rows import Layout, Origin
 from aang_text.corpora import split_sentences
 
 ORDER, SEVERAL, PARTS = "data:document-order", "data:documents", "data:sentences"

@@ -21,8 +21,8 @@ from aang_text.tokens import Tokens
 from aang_text.tuning import plain_state
 
 if TYPE_CHECKING:
-    from aang_core.protocols import BackboneSettings
-    from aang_core.task import Task
+    from aang_core.batch.protocols import BackboneSettings
+    from aang_core.data.task import Task
     from aang_text.checkpoint import Checkpoint
 
 _EVAL_ROWS = 32

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from aang_core.batch.protocols import Binding
+from aang_core.batch.rows import Origin
 from aang_core.errors import ModelError, TaskError
-from aang_core.protocols import Binding
-from aang_core.rows import Origin
 from aang_text.checkpoint import first_line, quiet
 from aang_text.sources import Examples, Texts
 from aang_text.stored import place_of, read, text_tensor, texts_of, weights_digest, write

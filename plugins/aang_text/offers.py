@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from aang_core.batch.protocols import Binding
 from aang_core.errors import ModelError
-from aang_core.protocols import Binding
 
 
 def backbone_of(binding: Binding, primitive: str, *offers: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aang_core.primitives import Output
+from aang_core.registry.records import Output
 from aang_text.papers import (
     AANG,
     ALBERT,
@@ -36,7 +36,7 @@ OUTPUTS = (
     Output(
         name="end-task",
         summary="Predict the end-task's own label",
-        factory="aang_core.end_task:EndTask",
+        factory="aang_core.method.end_task:EndTask",
         requires={"data:end-task", "representation:whole-sequence"},
         options={"class_weights": "none"},
         source=AANG,

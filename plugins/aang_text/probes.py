@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aang_core.rows import Hidden
-from aang_core.stream import FusedBatch, RowRule
+from aang_core.batch.rows import Hidden
+from aang_core.batch.stream import FusedBatch, RowRule
 
 Encode = Callable[[FusedBatch], Hidden]
 _LENGTHS = (7, 12, 5)

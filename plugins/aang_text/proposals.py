@@ -15,13 +15,13 @@ import attrs
 import torch
 from torch import Generator, Tensor, nn
 
-from aang_core.batching import BoundObjective, fuse, pack_rows, prepare
+from aang_core.batch.packing import BoundObjective, fuse, pack_rows, prepare
+from aang_core.batch.protocols import BackboneSettings, Binding, BoundSource
+from aang_core.batch.rows import Layout, Row
+from aang_core.batch.stream import FULL, FusedBatch
 from aang_core.errors import ConfigError, ModelError, TaskError
-from aang_core.evaluation import by_length
-from aang_core.protocols import BackboneSettings, Binding, BoundSource
 from aang_core.randomness import evaluating
-from aang_core.rows import Layout, Row
-from aang_core.stream import FULL, FusedBatch
+from aang_core.train.evaluation import by_length
 from aang_text.outputs.vocabulary import Denoise
 from aang_text.representations import bidirectional
 from aang_text.sources import CorpusTexts, TaskTexts, distinct

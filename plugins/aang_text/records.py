@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aang_core.primitives import DataSource, Representation, Transform
+from aang_core.registry.records import DataSource, Representation, Transform
 from aang_text.papers import (
     AANG,
     BART,

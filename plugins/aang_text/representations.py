@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from aang_core.batch.protocols import Binding
 from aang_core.errors import ConfigError
-from aang_core.protocols import Binding
 
 
 class Directed:

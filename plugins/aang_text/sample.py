@@ -20,10 +20,10 @@ from pathlib import Path
 import attrs
 import numpy as np
 
-from aang_core.deduplication import normalised
+from aang_core.data.duplicates import normalised
+from aang_core.data.splits import SPLIT_SEED, draw_by_class
+from aang_core.data.task import Task
 from aang_core.errors import TaskError
-from aang_core.task import Task
-from aang_core.task_splits import SPLIT_SEED, draw_by_class
 from aang_text.stored import user_cache
 
 PARTS = {

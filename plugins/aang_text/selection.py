@@ -14,8 +14,8 @@ import attrs
 import torch
 from torch import Generator, Tensor
 
+from aang_core.batch.rows import Packed
 from aang_core.errors import ConfigError
-from aang_core.rows import Packed
 
 
 @attrs.frozen(eq=False)

@@ -14,9 +14,9 @@ import attrs
 import torch
 from torch import Generator, Tensor
 
+from aang_core.batch.protocols import Backbone, Binding
+from aang_core.batch.rows import IGNORED, Layout, Origin, Row, lay_on_words
 from aang_core.errors import ModelError, PluginError, TaskError
-from aang_core.protocols import Backbone, Binding
-from aang_core.rows import IGNORED, Layout, Origin, Row, lay_on_words
 from aang_text.documents import Sentences, neighbour_examples, pair_examples
 
 if TYPE_CHECKING:

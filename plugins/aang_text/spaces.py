@@ -5,7 +5,7 @@ A space is a union of products; what is illegal in a product follows from what t
 
 from __future__ import annotations
 
-from aang_core.primitives import Block, NamedObjective, Space
+from aang_core.registry.records import Block, NamedObjective, Space
 from aang_text.papers import AANG, BERT, ELECTRA, ELMO, GPT, SPANBERT, STILTS, TAPT, XLNET
 
 _TRANSFORMS = ("bert-op", "mask", "replace", "no-op")

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from aang_core.batch.rows import Origin, Row
 from aang_core.errors import TaskError
-from aang_core.rows import Origin, Row
 
 IDS = "input_ids"
 """The encoder's input of texts: [T] token ids."""

@@ -11,17 +11,17 @@ import torch
 from aang_text.checkpoint import device_named, dtype_named
 from torch import Tensor, nn
 
+from aang_core.batch.protocols import BackboneSettings
+from aang_core.batch.rows import Hidden, Origin, Row
+from aang_core.batch.stream import FusedBatch
 from aang_core.errors import ModelError, did_you_mean
-from aang_core.protocols import BackboneSettings
 from aang_core.randomness import seeded
-from aang_core.rows import Hidden, Origin, Row
-from aang_core.stream import FusedBatch
 from aang_vision import images
 from aang_vision.encoder import ImageHead, PatchEncoder, Shape, encode
 from aang_vision.exported import ExportedImages, export_model
 
 if TYPE_CHECKING:
-    from aang_core.task import Task
+    from aang_core.data.task import Task
 
 SHAPES: Mapping[str, Shape] = {
     "patches:tiny": Shape(),

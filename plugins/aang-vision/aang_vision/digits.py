@@ -6,8 +6,8 @@ repository, 1998), divided by class in the same way in every run.
 
 from __future__ import annotations
 
-from aang_core.task import Task
-from aang_core.task_splits import split_rows
+from aang_core.data.splits import split_rows
+from aang_core.data.task import Task
 from aang_vision.images import IMAGE
 
 DEV_ROWS, TEST_ROWS = 200, 597

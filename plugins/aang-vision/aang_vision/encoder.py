@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aang_core.rows import Hidden
-from aang_core.stream import FusedBatch
+from aang_core.batch.rows import Hidden
+from aang_core.batch.stream import FusedBatch
 from aang_vision.images import PATCHES, Format
 
 _KINDS = 3

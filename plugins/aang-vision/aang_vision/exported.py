@@ -19,15 +19,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from aang_core.batching import plain_batch
+from aang_core.batch.packing import plain_batch
+from aang_core.batch.rows import Origin
 from aang_core.errors import ModelError
-from aang_core.rows import Origin
 from aang_vision.encoder import ImageHead, PatchEncoder, Shape, encode
 from aang_vision.images import image_rows
 
 if TYPE_CHECKING:
-    from aang_core.protocols import BackboneSettings
-    from aang_core.task import Task
+    from aang_core.batch.protocols import BackboneSettings
+    from aang_core.data.task import Task
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _EVAL_ROWS = 256
@@ -96,7 +96,7 @@ It is none of the architectures of transformers: `{WEIGHTS}` holds the encoder u
 ```python
 from pathlib import Path
 
-from aang_core.protocols import BackboneSettings
+from aang_core.batch.protocols import BackboneSettings
 from aang_vision.exported import load_predictor
 
 model = load_predictor(Path("path/to/this/folder"), BackboneSettings())

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from aang_core.data.readers import SUFFIXES, Faults, read_lines, read_table
 from aang_core.errors import TaskError
-from aang_core.task_files import SUFFIXES, Faults, read_lines, read_table
 from aang_vision.images import IMAGE
 
 

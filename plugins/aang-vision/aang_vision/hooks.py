@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from aang_core.hookspecs import hookimpl
-from aang_core.primitives import (
+from aang_core.registry.hookspecs import hookimpl
+from aang_core.registry.records import (
     BackboneKind,
     DataSource,
     Output,

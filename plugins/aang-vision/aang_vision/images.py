@@ -14,8 +14,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from aang_core.batch.rows import Origin, Row
 from aang_core.errors import TaskError
-from aang_core.rows import Origin, Row
 
 IMAGE = "image"
 """The column that holds images."""

@@ -11,8 +11,8 @@ from aang_text.outputs.heads import PositionHead, new_head
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aang_core.protocols import Binding
-from aang_core.rows import SINGLE, Hidden, Packed, Targets
+from aang_core.batch.protocols import Binding
+from aang_core.batch.rows import SINGLE, Hidden, Packed, Targets
 from aang_vision.images import PATCHES
 from aang_vision.transforms import format_of
 

@@ -6,7 +6,7 @@ What is no matter of texts comes with aang and is named in the spaces: the data 
 
 from __future__ import annotations
 
-from aang_core.primitives import Block, DataSource, Output, Representation, Space, Transform
+from aang_core.registry.records import Block, DataSource, Output, Representation, Space, Transform
 
 MAE = "He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022"
 DAE = "Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, ICML 2008"

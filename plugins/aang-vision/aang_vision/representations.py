@@ -8,8 +8,8 @@ from functools import cache
 import torch
 from torch import Generator, Tensor
 
+from aang_core.batch.protocols import Binding
 from aang_core.errors import ConfigError
-from aang_core.protocols import Binding
 
 
 class Neighbourhood:

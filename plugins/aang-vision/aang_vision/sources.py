@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from aang_text.sources import Examples, Texts
 
+from aang_core.batch.protocols import Binding
+from aang_core.batch.rows import Origin
 from aang_core.errors import TaskError
-from aang_core.protocols import Binding
-from aang_core.rows import Origin
 from aang_vision.files import read_images
 
 NAME = "images"

@@ -12,9 +12,9 @@ import torch
 from aang_text.selection import checked_rate, select
 from torch import Generator, Tensor
 
+from aang_core.batch.protocols import Binding
+from aang_core.batch.rows import Packed
 from aang_core.errors import ConfigError, ModelError
-from aang_core.protocols import Binding
-from aang_core.rows import Packed
 from aang_vision.images import MASKED, PATCHES, Format
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from aang_core.protocols import Binding
+from aang_core.batch.protocols import Binding
 from aang_core.randomness import seeded
 from aang_text.offers import backbone_of
 

@@ -13,9 +13,9 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from aang_core.batch.protocols import Binding, BoundSource
+from aang_core.batch.rows import Hidden, Packed, Targets
 from aang_core.errors import TaskError
-from aang_core.protocols import Binding, BoundSource
-from aang_core.rows import Hidden, Packed, Targets
 from aang_text.offers import backbone_of
 from aang_text.outputs.tokens import TokenOutput, read
 from aang_text.tokens import IDS

@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from aang_core.end_task import end_task_losses, label_targets
+from aang_core.batch.protocols import Binding
+from aang_core.batch.rows import Hidden, Layout, Packed, Targets
+from aang_core.data.task import Task
 from aang_core.errors import PluginError
-from aang_core.protocols import Binding
-from aang_core.rows import Hidden, Layout, Packed, Targets
-from aang_core.task import Task
+from aang_core.method.end_task import end_task_losses, label_targets
 from aang_text.offers import backbone_of
 from aang_text.outputs.heads import PositionHead, new_head
 

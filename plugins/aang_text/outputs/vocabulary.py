@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aang_core.batch.protocols import Binding
+from aang_core.batch.rows import SINGLE, Hidden, Packed, Targets
 from aang_core.errors import ConfigError, PluginError
-from aang_core.protocols import Binding
-from aang_core.rows import SINGLE, Hidden, Packed, Targets
 from aang_text.offers import backbone_of
 from aang_text.outputs.heads import BoundaryHead, OffsetHead, new_head
 from aang_text.tokens import IDS

@@ -1,0 +1,166 @@
+"""Old places of modules, which keep working for one minor version: plugins may name them (until 0.2).
+
+Where ``aang_core.rows`` is asked for, ``aang_core.batch.rows`` is given, with a `DeprecationWarning`; that holds for
+imports and for the dotted addresses in records alike.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+MOVED: Mapping[str, str] = {
+    "assembly": "train.resolve",
+    "audit": "data.audit",
+    "auxiliary": "data.auxiliary",
+    "batching": "batch.packing",
+    "binding": "batch.binding",
+    "blame": "batch.checks",
+    "checkpoint": "train.checkpoint",
+    "compare": "analysis.compare",
+    "config_file": "config.file",
+    "config_rules": "config.schema",
+    "contracts.expect": "check.contracts.expect",
+    "contracts.output": "check.contracts.output",
+    "contracts.representation": "check.contracts.representation",
+    "contracts.source": "check.contracts.source",
+    "contracts.tiny_data": "check.contracts.tiny_data",
+    "contracts.tiny_encoder": "check.contracts.tiny_encoder",
+    "contracts.transform": "check.contracts.transform",
+    "deduplication": "data.duplicates",
+    "degenerate": "check.sanity",
+    "detectability": "analysis.detectability",
+    "dev_gradient": "method.dev_gradient",
+    "discovery": "registry.discovery",
+    "disk": "train.disk",
+    "durable": "files",
+    "end_task": "method.end_task",
+    "engine": "method.engine",
+    "evaluation": "train.evaluation",
+    "exhaustion": "rundir.failures",
+    "export": "train.export",
+    "finished_runs": "rundir.finished",
+    "first_batch": "check.first_batch",
+    "fitting": "train.trainer",
+    "fused": "method.fused",
+    "guard": "train.guard",
+    "head_fitting": "train.head_fitting",
+    "heads": "method.heads",
+    "history": "rundir.history",
+    "hookspecs": "registry.hookspecs",
+    "inspection": "check.walk",
+    "job": "study.run",
+    "loggers": "train.loggers",
+    "metagrad": "method.metagrad",
+    "metrics": "data.metrics",
+    "micro_batches": "batch.micro_batches",
+    "objectives": "registry.legality",
+    "page.changed_predictions": "analysis.page.changed_predictions",
+    "page.figures": "analysis.page.figures",
+    "page.plots": "analysis.page.plots",
+    "page.report_page": "analysis.page.page",
+    "page.score_figures": "analysis.page.score_figures",
+    "page.story": "analysis.page.story",
+    "page.theory_estimates": "analysis.page.theory_estimates",
+    "parsing": "files",
+    "plan_summary": "train.dry_run",
+    "planning": "method.step_plan",
+    "prediction": "train.prediction",
+    "primitives": "registry.records",
+    "progress": "train.callbacks",
+    "proportions": "method.proportions",
+    "protocols": "batch.protocols",
+    "purity": "batch.purity",
+    "recipe": "rundir.recipe",
+    "report": "rundir.report",
+    "report_shape": "rundir.report_schema",
+    "resuming": "train.resuming",
+    "row_shares": "batch.row_shares",
+    "rows": "batch.rows",
+    "run_directory": "rundir.directory",
+    "schedule": "train.schedule",
+    "seed_pool": "study.seed_pool",
+    "seed_run": "study.seed",
+    "session": "train.session",
+    "space": "registry.spaces",
+    "statistics": "analysis.statistics",
+    "stream": "batch.stream",
+    "submission": "analysis.submission",
+    "sweep.draws": "study.sweep.draws",
+    "sweep.experiments": "study.sweep.experiments",
+    "sweep.job": "study.sweep.job",
+    "sweep.plan": "study.sweep.plan",
+    "sweep.pool": "study.sweep.pool",
+    "sweep.ray_pool": "study.sweep.ray_pool",
+    "sweep.results": "study.sweep.results",
+    "sweep.trial": "study.sweep.trial",
+    "task": "data.task",
+    "task_draws": "data.draws",
+    "task_files": "data.readers",
+    "task_labels": "data.labels",
+    "task_sources": "data.sources",
+    "task_spec": "data.spec",
+    "task_splits": "data.splits",
+    "theory": "analysis.theory",
+    "tracked_layers": "method.tracked_layers",
+    "trainer": "train.step",
+    "weighting": "method.weighting",
+}
+"""Old name → new name, both under ``aang_core``."""
+
+
+class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a module under its old name; what is loaded is the module at its new place."""
+
+    def __init__(self) -> None:
+        self._own: dict[str, importlib.machinery.ModuleSpec | None] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        del path, target
+        package, _, name = fullname.partition(".")
+        if package != "aang_core" or name not in MOVED:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        old = spec.name.partition(".")[2]
+        new = f"aang_core.{MOVED[old]}"
+        warnings.warn(
+            f"{spec.name} is now {new}; the old name goes with 0.2",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        module = importlib.import_module(new)
+        self._own[spec.name] = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing but to give the module, executed at its own place, back what says so."""
+        old = module.__spec__
+        if old is not None and old.name in self._own:
+            module.__spec__ = self._own[old.name]
+
+
+def forwarded(package: str, names: Mapping[str, str], name: str) -> Any:
+    """A name that stood in the module which is now the folder `package`.
+
+    :param names: name → the module of the folder that holds it.
+    :raises AttributeError: where it never stood there.
+    """
+    if name not in names:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{package}.{names[name]}"), name)
+
+
+def install() -> None:
+    """Let old names be found, after everything else."""
+    if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(_MovedModules())

@@ -1,0 +1,1 @@
+"""After a run: statistics, comparisons, the report page, theory, submissions."""

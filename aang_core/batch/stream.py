@@ -1,0 +1,118 @@
+"""What the encoder is given: `FusedBatch`, one packed stream with each row's rule and each objective's segment.
+
+`aang_core.batch.packing` makes it (step 5 of 9), a backbone encodes it (step 6), heads and gradients read its segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import attrs
+import torch
+from torch import Tensor
+
+from aang_core.batch.rows import Targets
+
+
+@attrs.frozen(eq=False)
+class RowRule:
+    """One row's attention rule.
+
+    :param tag: ``full``, ``causal``, ``anticausal`` or ``matrix``.
+    :param allowed: [T, T] bool for the tag ``matrix``, else None.
+    """
+
+    tag: str = "full"
+    allowed: Tensor | None = None
+
+    def matrix(self, length: int) -> Tensor:
+        """[T, T] bool, a new tensor: row i is what position i may attend to."""
+        if self.allowed is not None:
+            return self.allowed.clone()
+        everything = torch.ones(length, length, dtype=torch.bool)
+        return {"full": everything, "causal": everything.tril(), "anticausal": everything.triu()}[
+            self.tag
+        ]
+
+
+FULL = RowRule()
+
+
+@attrs.frozen(eq=False)
+class Segment:
+    """The part of a stream that belongs to one objective; half-open ranges.
+
+    :param objective: its number among the run's losses: 0 is the end-task, 1 + k auxiliary objective k.
+    :param row_start, row_stop: its rows.
+    :param start, stop: its positions.
+    :param count: targets of the objective in the whole step (not only in this piece of it).
+    """
+
+    objective: int
+    row_start: int
+    row_stop: int
+    start: int
+    stop: int
+    count: int
+
+
+@attrs.frozen(eq=False, slots=False)  # a dict for the cached lengths and the backbone's plan
+class FusedBatch:
+    """All rows of a step in one packed stream, objective after objective.
+
+    :param inputs: each [N].
+    :param offsets: [B + 1] on the CPU.
+    :param rules: B of them.
+    :param segments: contiguous, in stream order, covering the stream.
+    :param targets: one per segment; indices count from the segment's start.
+    :param noise: [N, E] to be added to the input embeddings, or None.
+    """
+
+    inputs: Mapping[str, Tensor]
+    offsets: Tensor
+    rules: tuple[RowRule, ...]
+    segments: tuple[Segment, ...] = ()
+    targets: tuple[Targets, ...] = ()
+    noise: Tensor | None = None
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """The positions in each row."""
+        return tuple((self.offsets[1:] - self.offsets[:-1]).tolist())
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return int(self.offsets[-1])
+
+    def select(self, segments: Sequence[int]) -> FusedBatch:
+        """The stream of some segments alone (positions in `segments`), in their order; counts stay the step's."""
+        chosen = [self.segments[i] for i in segments]
+        rows = [row for s in chosen for row in range(s.row_start, s.row_stop)]
+        device = next(iter(self.inputs.values())).device
+        positions = torch.cat([torch.arange(s.start, s.stop) for s in chosen]).to(device)
+        placed, row, start = [], 0, 0
+        for s in chosen:
+            row_stop, stop = row + s.row_stop - s.row_start, start + s.stop - s.start
+            placed.append(Segment(s.objective, row, row_stop, start, stop, s.count))
+            row, start = row_stop, stop
+        return FusedBatch(
+            inputs={name: value[positions] for name, value in self.inputs.items()},
+            offsets=torch.tensor([0, *(self.lengths[r] for r in rows)]).cumsum(0),
+            rules=tuple(self.rules[r] for r in rows),
+            segments=tuple(placed),
+            targets=tuple(self.targets[i] for i in segments),
+            noise=None if self.noise is None else self.noise[positions],
+        )
+
+    def to(self, device: torch.device) -> FusedBatch:
+        """The same batch with its tensors (but for the offsets) on `device`."""
+        if device.type == "cpu":
+            return self
+        return attrs.evolve(
+            self,
+            inputs={k: v.to(device, non_blocking=True) for k, v in self.inputs.items()},
+            targets=tuple(targets.to(device) for targets in self.targets),
+            noise=None if self.noise is None else self.noise.to(device),
+        )

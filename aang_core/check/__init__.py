@@ -1,0 +1,1 @@
+"""What every primitive must keep: sanity of objectives, and the contract kit."""

@@ -1,0 +1,42 @@
+"""Contract of the first stage: data sources."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from aang_core.batch.checks import check_rows
+from aang_core.batch.protocols import Binding, BoundSource
+from aang_core.batch.rows import SINGLE
+from aang_core.check.contracts.expect import expect, expect_same, made, quiet, seeded, well_formed
+from aang_core.registry.records import DataSource, Primitive
+
+
+def check_source(record: Primitive, binding: Binding) -> None:
+    """Rows are well formed, as many as asked for, and the same for the same generator.
+
+    :raises AssertionError: where a contract is broken.
+    """
+    source = made(record, binding)
+    expect(isinstance(source, BoundSource), record, f"expected a BoundSource, found {source!r}")
+    allowed = cast(DataSource, record).may_provide
+    extra = source.provides - allowed
+    expect(not extra, record, f"expected only what may_provide lists, found {sorted(extra)}")
+    with quiet(record, "rows and draw"):
+        everything = list(source.rows())
+        drawn = {n: source.draw(SINGLE, n, seeded(3)) for n in (1, 5, 2 * len(source))}
+        again = source.draw(SINGLE, 5, seeded(3))
+    expect(
+        len(everything) == len(source),
+        record,
+        f"expected rows() to give each of {len(source)} texts once, found {len(everything)} rows",
+    )
+    for count, rows in drawn.items():
+        with well_formed(record):
+            check_rows(rows, count)
+        for row in rows:
+            expect(row.special.dtype == torch.bool, record, "expected `special` to be bool")
+            trainer = row.proposals is None or len(row.proposals) == len(row)
+            expect(trainer, record, f"expected {len(row)} proposals in {row.origin}")
+    expect_same(record, drawn[5], again, "expected the same rows for the same generator")

@@ -1,0 +1,153 @@
+"""What primitives must not do, tried once before the first step: change their input, or draw from global randomness.
+
+Both would go unnoticed and make a run that nobody can repeat or resume. The trial needs copies and a second call, so it
+is done once a seed, for every primitive on a few rows of the first objective that has it; what costs nothing is checked
+at every call (`aang_core.batch.checks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from aang_core.batch.checks import check_losses, check_packed, check_rows, check_targets, errors_of
+from aang_core.batch.packing import BoundObjective, pack, row_rules
+from aang_core.batch.purity import differences, frozen_copy, global_states
+from aang_core.batch.rows import Hidden, Packed, Targets
+from aang_core.errors import PluginError, one_message
+from aang_core.method.heads import Heads
+from aang_core.method.metagrad import Model
+from aang_core.randomness import evaluating, generator
+
+R = TypeVar("R")
+_ROWS = 4
+
+
+def check_first_batch(model: Model, objectives: Sequence[BoundObjective], seed: int) -> None:
+    """Try every primitive of these objectives.
+
+    :raises PluginError: names each one that changes its input, uses global randomness, or answers the same question
+        in two ways, with its distribution; or that fails.
+    """
+    trial = _Trial(model, seed)
+    with evaluating(model.heads), torch.no_grad():
+        for number, objective in enumerate(objectives, 1):
+            if len(objective.source):
+                trial.of(number, objective)
+    if trial.faults:
+        raise PluginError(one_message(trial.faults, "primitives that break their contract"))
+
+
+class _Trial:
+    """:ivar faults: what was found, once for each primitive."""
+
+    def __init__(self, model: Model, seed: int) -> None:
+        self.model, self.seed = model, seed
+        self.faults: list[str] = []
+        self.tried: set[tuple[int, str]] = set()
+
+    def of(self, number: int, objective: BoundObjective) -> None:
+        """Take a few rows through the stages of one objective, its number in the model's heads being `number`."""
+        rows = objective.need.at_least(_ROWS)
+        drawn = self._call(
+            objective,
+            "data",
+            "draw",
+            (),
+            lambda g: _checked(
+                objective.source.draw(objective.output.layout, rows, g), check_rows, rows
+            ),
+        )
+        packed = pack(drawn)
+        packed = self._call(
+            objective,
+            "transform",
+            "apply",
+            packed,
+            lambda g: _checked(objective.transform.apply(packed, g), check_packed, rows),
+        )
+        packed, _ = self._call(
+            objective,
+            "representation",
+            "its rule",
+            packed,
+            lambda g: row_rules(objective.representation, packed, g),
+        )
+        targets = self._call(
+            objective,
+            "output",
+            "targets",
+            packed,
+            lambda _: _checked(objective.output.targets(packed), check_targets, packed),
+        )
+        if len(targets):
+            self._losses(number, objective, packed, targets)
+
+    def _losses(
+        self, number: int, objective: BoundObjective, packed: Packed, targets: Targets
+    ) -> None:
+        backbone = self.model.backbone
+        like = next(backbone.body.parameters())
+        draw = generator(self.seed, "first-batch", number)
+        states = torch.randn(len(packed.special), backbone.hidden_size, generator=draw)
+        hidden, there = Hidden(states.to(like), packed.offsets), targets.to(like.device)
+        heads: Heads = self.model.heads
+        self._call(
+            objective,
+            "output",
+            "losses",
+            (hidden, there),
+            lambda _: _checked(
+                objective.output.losses(heads.head(number), hidden, there), check_losses, there
+            ),
+        )
+
+    def _call(
+        self,
+        objective: BoundObjective,
+        stage: str,
+        method: str,
+        given: Any,
+        call: Callable[[torch.Generator], R],
+    ) -> R:
+        """What a method answers; the first time that a primitive is met it is asked twice and watched."""
+        who = objective.who(stage)
+        key = (id(getattr(objective, "source" if stage == "data" else stage)), method)
+        with errors_of(who, f"{method} for {objective.id}"):
+            if key in self.tried:
+                return call(generator(self.seed, "first-batch"))
+            self.tried.add(key)
+            before, states = frozen_copy(given), global_states()
+            answer = call(generator(self.seed, "first-batch"))
+            touched = [name for name, state in global_states().items() if state != states[name]]
+            changed = differences(given, before)
+            first = frozen_copy(answer)
+            again = call(generator(self.seed, "first-batch"))
+            unlike = differences(first, again)
+        if touched:
+            self._fault(
+                f"{who} uses the global random state of {', '.join(touched)} in {method}; expected it to draw from "
+                "the generator that it is given"
+            )
+        if changed:
+            self._fault(
+                f"{who} changes its input in {method} ({', '.join(changed[:3])}); expected a new object"
+            )
+        elif unlike and not touched:
+            self._fault(
+                f"{who} gives two answers in {method} for the same rows and generator "
+                f"({', '.join(unlike[:3]) or 'the whole'})"
+            )
+        return answer
+
+    def _fault(self, text: str) -> None:
+        if text not in self.faults:
+            self.faults.append(text)
+
+
+def _checked(answer: R, check: Callable[..., None], *given: object) -> R:
+    """The answer, after a check of its shapes."""
+    check(answer, *given)
+    return answer

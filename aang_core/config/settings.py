@@ -1,0 +1,289 @@
+"""Step 1 of 9. In: TOML and flags. Out: a frozen `RunConfig`, checked; every fault is reported at once.
+
+Where the paper (Dery et al., ICLR 2023) and its public code disagree, each way is a named choice here;
+`docs/choices.md` says which is the default, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from aang_core.config.schema import (
+    Choice,
+    Flag,
+    Real,
+    Several,
+    Shares,
+    Tables,
+    Text,
+    Texts,
+    Whole,
+    rules_of,
+    setting,
+)
+from aang_core.errors import ConfigError, did_you_mean, one_message
+
+METHODS = ("aang", "tartan", "static", "finetune", "pretrain-finetune")
+
+
+@attrs.frozen(kw_only=True)
+class Training:
+    """Rows, learning rates and stopping, shared by every method.
+
+    :param end_task_rows: end-task rows of each step.
+    :param auxiliary_rows: auxiliary rows of each step, shared among the sampled objectives; 0, ``proportional`` in the
+        file: as many as pass the further tasks' rows as often as the end-task's.
+    :param row_budget: where the auxiliary rows' budget goes in ``finetune``: ``none``, or ``end-task`` (equal tokens).
+    :param max_length: longest row, in positions; longer ones are cut.
+    :param max_steps: upper bound on optimiser steps.
+    :param eval_every: steps between evaluations on dev.
+    :param patience: evaluations without improvement before stopping.
+    :param lr, head_lr: highest learning rate of the encoder, and of the heads.
+    :param beta1, beta2: AdamW's running means.
+    :param weight_decay, head_weight_decay: AdamW's, of the encoder's matrices and of the heads'; vectors have none.
+    :param warmup: share of `max_steps` for linear warm-up; then linear decay to 0.
+    :param clip: global gradient norm, 0 for none.
+    :param fit_heads_steps: steps in which new auxiliary heads are fitted first, encoder frozen.
+    :param final_epochs: epochs of end-task fine-tuning of the best checkpoint at `final_lr`.
+    :param final_lr, final_patience: their learning rate, and epochs without improvement before they stop.
+    :param micro_batch_tokens: most positions in one forward pass; 0 for no bound.
+    :param precision: ``fp32`` or ``bf16`` (autocast in training and in evaluations on dev; alignments and weights stay
+        in fp32, and so do test scores and the exported model).
+    :param pretrain_steps: steps on the auxiliary objectives alone that ``pretrain-finetune`` begins with.
+    :param activation_checkpointing: recompute activations in the backward pass: less memory, a third more time.
+    :param frozen_layers: embeddings and this many of the encoder's lowest layers do not train; 0 freezes nothing.
+    :param lora_rank: train low-rank adapters of this rank in place of the encoder's weights; 0 for none.
+    :param class_weights: ``none``, or ``balanced``: end-task losses by inverse class frequency.
+    :param epochs: passes over the end-task's labelled rows, in place of `max_steps`; 0 for none.
+    :param task_weights: the weights that training begins with: ``equal``, or ``size``: by the texts of each objective's
+        data source, and λ by the end-task's rows (`proportions.sized_state`).
+    """
+
+    end_task_rows: int = setting(Whole(1), 32)
+    auxiliary_rows: int = setting(Whole(0, word="proportional"), 64)
+    row_budget: str = setting(Choice(("none", "end-task")), "none")
+    max_length: int = setting(Whole(2), 128)
+    max_steps: int = setting(Whole(1), 200)
+    eval_every: int = setting(Whole(1), 20)
+    patience: int = setting(Whole(1), 20)
+    lr: float = setting(Real(without_least=True), 1e-4)
+    head_lr: float = setting(Real(without_least=True), 1e-3)
+    beta1: float = setting(Real(most=1.0, without_most=True), 0.9)
+    beta2: float = setting(Real(most=1.0, without_most=True), 0.98)
+    weight_decay: float = setting(Real(), 0.01)
+    head_weight_decay: float = setting(Real(), 0.1)
+    warmup: float = setting(Real(most=1.0), 0.06)
+    clip: float = setting(Real(), 1.0)
+    fit_heads_steps: int = setting(Whole(0), 0)
+    final_epochs: int = setting(Whole(0), 10)
+    final_lr: float = setting(Real(without_least=True), 1e-6)
+    final_patience: int = setting(Whole(1), 3)
+    micro_batch_tokens: int = setting(Whole(0), 0)
+    precision: str = setting(Choice(("fp32", "bf16")), "fp32")
+    pretrain_steps: int = setting(Whole(1), 100)
+    activation_checkpointing: bool = setting(Flag(), False)
+    frozen_layers: int = setting(Whole(0), 0)
+    lora_rank: int = setting(Whole(0), 0)
+    class_weights: str = setting(Choice(("none", "balanced")), "none")
+    epochs: int = setting(Whole(0), 0)
+    task_weights: str = setting(Choice(("equal", "size")), "equal")
+
+
+@attrs.frozen(kw_only=True)
+class Meta:
+    """The search: which objectives a step holds, and how their weights learn.
+
+    :param objectives_per_step: a number, or 0 for all legal objectives in every step.
+    :param factored: one logit per primitive beside the one per objective (``tartan`` switches it off).
+    :param alignment: ``cosine`` (public code) or ``dot`` (paper, eq. 5).
+    :param logit_step: ``direct`` (public code), ``softmax`` (through the Jacobian of w) or ``exponentiated``.
+    :param factor_reduce: ``mean`` or ``sum`` over the objectives that share a primitive.
+    :param factor_lr, end_task_lr: learning rate of the logits of objectives and primitives, and of those of λ.
+    :param row_shares: ``weight`` (at least `min_rows` each, c_k = (1 − λ) w_k), ``equal``, ``systematic`` (rows
+        sampled from w, c_k from the rows), or ``auto``: by weight where there are rows enough, else systematic.
+    :param update_every: steps between updates of the weights, by the mean over the window.
+    :param dev_gradient_every: steps between fresh dev gradients.
+    :param dev_gradient_decay: running mean of the dev gradient; 0 keeps only the newest.
+    :param dev_rows: dev examples of one dev gradient.
+    :param dev_head_rows, dev_head_steps, dev_head_lr, dev_head_weight_decay: fitting of the dev head.
+    :param dev_head_start: what its fitting begins with: a ``fresh`` head (paper), or a copy of the ``end-task``'s.
+    :param dev_head_split: ``train`` (paper's code) or ``dev`` (other examples than the gradient's).
+    :param hold_back: share of dev that the meta-gradient never sees, and that alone stops training; 0 for none.
+    :param balance: scale each objective by the running ratio of gradient norms, ‖g_e‖ / ‖g_k‖.
+    :param engine: ``fused`` or ``looped``.
+    """
+
+    objectives_per_step: int = setting(Whole(0, word="all"), 0)
+    factored: bool = setting(Flag(), True)
+    alignment: str = setting(Choice(("cosine", "dot")), "cosine")
+    logit_step: str = setting(Choice(("direct", "softmax", "exponentiated")), "direct")
+    factor_reduce: str = setting(Choice(("mean", "sum")), "mean")
+    factor_lr: float = setting(Real(), 1.0)
+    end_task_lr: float = setting(Real(), 0.1)
+    row_shares: str = setting(Choice(("auto", "weight", "equal", "systematic")), "auto")
+    update_every: int = setting(Whole(1), 1)
+    dev_gradient_every: int = setting(Whole(1), 2)
+    dev_gradient_decay: float = setting(Real(most=1.0, without_most=True), 0.0)
+    dev_rows: int = setting(Whole(1), 32)
+    dev_head_rows: int = setting(Whole(1), 32)
+    dev_head_start: str = setting(Choice(("end-task", "fresh")), "end-task")
+    dev_head_steps: int = setting(Whole(0), 0)
+    dev_head_lr: float = setting(Real(without_least=True), 1e-2)
+    dev_head_weight_decay: float = setting(Real(), 0.1)
+    dev_head_split: str = setting(Choice(("train", "dev")), "train")
+    hold_back: float = setting(Real(most=1.0, without_most=True), 0.0)
+    balance: bool = setting(Flag(), True)
+    engine: str = setting(Choice(("fused", "looped")), "fused")
+
+
+@attrs.frozen(kw_only=True)
+class Heads:
+    """:param policy: ``per-objective`` or ``per-output`` (objectives with the same output share a head).
+    :param decoder: ``tied`` to the encoder's embeddings, or ``untied`` copies (paper).
+    """
+
+    policy: str = setting(Choice(("per-objective", "per-output")), "per-output")
+    decoder: str = setting(Choice(("tied", "untied")), "tied")
+
+
+@attrs.frozen(kw_only=True)
+class RunConfig:
+    """Everything that a run depends on. Written whole to ``config.toml``.
+
+    :param task: a folder, a ``task.toml``, a data file, ``hf:NAME`` or a registered name.
+    :param model: a hub id or folder, ``bundled:minilm`` or ``scratch:tiny``; empty for the task's usual one.
+    :param space: a registered name or a TOML file of blocks.
+    :param with_: primitives added to their stage in every block (``with`` in TOML, ``--with``).
+    :param method: ``aang``, ``tartan`` (no factors), ``static`` (equal weights), ``finetune`` or ``pretrain-finetune``.
+    :param seeds: a whole run for each.
+    :param train_rows: labelled training rows that are kept, drawn anew for each seed; 0 for all.
+    :param split_anew: pool the task's labelled rows without repeats and split them anew for each seed: the shares of
+        dev and test; empty for the task's own splits.
+    :param external: corpora by data source, over those of the task.
+    :param aux_tasks: further labelled tasks; each is the data source ``aux:NAME``.
+    :param selection: a directory that ``aang select`` has written; the tasks of its best examples are the further
+        tasks, each with these examples alone. What `TARGET_ORIENTED` sets is then the default.
+    :param top: N, how many examples of the selection; 0 where there is none.
+    :param weights: a finished run, or a file of exported weights, to begin with: kept by ``static``, a warm start of
+        the search for ``aang`` and ``tartan``; empty for equal weights.
+    :param guard: also fine-tune plainly at equal tokens, and keep that model where it is better on dev.
+    :param log: loggers that receive the history beside ``history.jsonl``, such as ``tensorboard``.
+    :param plugins: allow-list; empty for all that are installed.
+    :param device: ``cpu``, ``cuda`` or ``auto``.
+    :param primitives: options of primitives by name.
+    """
+
+    task: str = setting(Text(), "sample")
+    model: str = setting(Text(empty=True), "")
+    space: str = setting(Text(), "td+ed")
+    with_: tuple[str, ...] = setting(Several(Text()), ())
+    method: str = setting(Choice(METHODS), "aang")
+    seeds: tuple[int, ...] = setting(Several(Whole(0), least=1), (0,))
+    train_rows: int = setting(Whole(0), 0)
+    split_anew: tuple[float, ...] = setting(Shares(2), ())
+    external: Mapping[str, str] = attrs.field(factory=dict, validator=Texts())
+    aux_tasks: tuple[str, ...] = setting(Several(Text()), ())
+    selection: str = setting(Text(empty=True), "")
+    top: int = setting(Whole(0), 0)
+    weights: str = setting(Text(empty=True), "")
+    guard: bool = setting(Flag(), False)
+    log: tuple[str, ...] = setting(Several(Text()), ())
+    plugins: tuple[str, ...] = setting(Several(Text()), ())
+    device: str = setting(Text(), "auto")
+    training: Training = attrs.field(factory=Training)
+    meta: Meta = attrs.field(factory=Meta)
+    heads: Heads = attrs.field(factory=Heads)
+    primitives: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, validator=Tables())
+
+    @classmethod
+    def from_mapping(
+        cls, raw: Mapping[str, Any], origins: Mapping[str, str] | None = None
+    ) -> RunConfig:
+        """A configuration from plain values, as TOML, flags or Python keywords give them.
+
+        :param raw: settings by key; ``training``, ``meta`` and ``heads`` are tables. What is left out has its default.
+        :param origins: dotted key → where it was set (``run.toml:12``, ``--max-steps``), for messages.
+        :raises ConfigError: names every unknown key and every value that breaks its rule, each with its origin.
+        """
+        if raw.get("selection"):
+            raw = laid_over(TARGET_ORIENTED, raw)
+        faults: list[str] = []
+        where = origins or {}
+        arguments = settled(cls, raw, "", where, faults)
+        for table, record in SECTIONS.items():
+            given = raw.get(table, {})
+            if isinstance(given, record):
+                arguments[table] = given
+            elif isinstance(given, Mapping):
+                inner = settled(record, given, f"{table}.", where, faults)
+                arguments[table] = inner if faults else record(**inner)
+            else:
+                faults.append(_said(where, table, f"must be a table (got {given!r})"))
+        if faults:
+            raise ConfigError(one_message(faults, "the configuration"))
+        return cls(**arguments)
+
+
+SECTIONS: Mapping[str, type] = {"training": Training, "meta": Meta, "heads": Heads}
+
+TARGET_ORIENTED: Mapping[str, Any] = {
+    "space": "supervised",
+    "method": "static",
+    "training": {
+        "epochs": 3,
+        "auxiliary_rows": 0,
+        "task_weights": "size",
+        "final_epochs": 5,
+        "final_lr": 1e-4,
+        "final_patience": 5,
+    },
+    "meta": {"objectives_per_step": 0},
+}
+"""The defaults of training with selected data (TO-MTDNN: Kung et al., EMNLP 2021): every task by its size, three epochs
+together, then five on the target alone at a learning rate that is constant, so it is lower."""
+
+
+def laid_over(base: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """`raw` over `base`, tables entry by entry."""
+    merged = {**base, **raw}
+    for key, table in base.items():
+        if isinstance(table, Mapping) and isinstance(raw.get(key), Mapping):
+            merged[key] = {**table, **raw[key]}
+    return merged
+
+
+def settled(
+    record: type,
+    raw: Mapping[str, Any],
+    prefix: str,
+    origins: Mapping[str, str],
+    faults: list[str],
+) -> dict[str, Any]:
+    """The constructor arguments for one record; what is wrong is added to `faults`."""
+    rules = rules_of(record)
+    names = {f.name.rstrip("_"): f.name for f in attrs.fields(record)}
+    arguments: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in names:
+            hint = did_you_mean(key, names)
+            faults.append(_said(origins, prefix + key, f"is no setting{hint}"))
+        elif key in rules:
+            kept = rules[key].settle(value)
+            fault = rules[key].fault(kept)
+            if fault:
+                faults.append(_said(origins, prefix + key, fault))
+            arguments[names[key]] = kept
+    return arguments
+
+
+def _said(origins: Mapping[str, str], key: str, fault: str) -> str:
+    """A fault with the place where its key, or the nearest table around it, was written."""
+    path = key.split(".")
+    for length in range(len(path), 0, -1):
+        origin = origins.get(".".join(path[:length]))
+        if origin:
+            return f"{origin}: `{key}` {fault}"
+    return f"`{key}` {fault}"

@@ -1,0 +1,204 @@
+"""Splitting of step 2. In: rows and their labels. Out: the row numbers of each part, or the splits that were missing.
+
+Everything is deterministic: a generator is an argument, and the rows of a draw keep their order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from aang_core.data.duplicates import repeats_together
+from aang_core.data.labels import Labels
+from aang_core.data.spec import LABEL
+from aang_core.errors import TaskError
+
+SPLIT_SEED = 0
+"""Splits that aang makes are the same in every run, whatever the run's seed."""
+
+SHARE = 0.15
+"""Of the labelled rows, what goes into each split that aang has to make."""
+
+Rows = dict[str, dict[str, list[Any]]]
+"""Values by split and column."""
+
+
+def share_out(counts: Sequence[int], size: int, least: int = 1) -> list[int]:
+    """Divide `size` among classes in proportion to their rows, by largest remainder.
+
+    :param counts: rows of each class; no share exceeds its class.
+    :param least: smallest share, as far as a class has so many and `size` allows.
+    """
+    if size > sum(counts):
+        raise ValueError(f"cannot share {size} among {sum(counts)}")
+    ideal = [size * count / sum(counts) for count in counts]
+    floor = (
+        [min(least, count) for count in counts]
+        if size >= least * len(counts)
+        else [0] * len(counts)
+    )
+    shares = [max(low, int(want)) for low, want in zip(floor, ideal, strict=True)]
+    while (total := sum(shares)) != size:
+        step = 1 if total < size else -1
+        open_ = [i for i in range(len(counts)) if floor[i] <= shares[i] + step <= counts[i]]
+        best = max(open_, key=lambda i: step * (ideal[i] - shares[i]))
+        shares[best] += step
+    return shares
+
+
+def draw_by_class(
+    keys: Sequence[Hashable], size: int, generator: np.random.Generator, least: int = 1
+) -> list[int]:
+    """`size` row numbers, sorted, whose classes stand in the same proportion as in `keys`."""
+    groups: dict[Hashable, list[int]] = {}
+    for row, key in enumerate(keys):
+        groups.setdefault(key, []).append(row)
+    members = [groups[key] for key in sorted(groups, key=repr)]
+    shares = share_out([len(rows) for rows in members], size, least)
+    drawn = []
+    for rows, share in zip(members, shares, strict=True):
+        drawn += generator.permutation(rows)[:share].tolist()
+    return sorted(drawn)
+
+
+def draw_covering(
+    sets: Sequence[Iterable[Hashable]], size: int, generator: np.random.Generator
+) -> list[int]:
+    """`size` row numbers, sorted, among which every label of `sets` occurs: for rows with several labels.
+
+    :raises TaskError: where the rows needed to cover the labels are more than `size`.
+    """
+    order = generator.permutation(len(sets)).tolist()
+    seen: set[Hashable] = set()
+    needed = []
+    for row in order:
+        if not seen.issuperset(sets[row]):
+            needed.append(row)
+            seen.update(sets[row])
+    if len(needed) > size:
+        raise TaskError(
+            f"{size} rows cannot hold every label once; at least {len(needed)} are needed"
+        )
+    chosen = set(needed)
+    rest = [row for row in order if row not in chosen]
+    return sorted(needed + rest[: size - len(needed)])
+
+
+def draw_labels(
+    kind: str, labels: Sequence[Any], size: int, generator: np.random.Generator
+) -> list[int]:
+    """`size` row numbers, in the way that suits the kind of task (see `Task.kind`)."""
+    if kind == "class":
+        return draw_by_class(labels, size, generator)
+    if kind == "regression":
+        return sorted(generator.permutation(len(labels))[:size].tolist())
+    if kind == "multilabel":
+        sets = [[i for i, on in enumerate(row) if on] for row in labels]
+        return draw_covering(sets, size, generator)
+    return draw_covering(labels, size, generator)
+
+
+def split_rows(
+    kind: str,
+    labels: Sequence[Any],
+    shares: Sequence[float],
+    generator: np.random.Generator | None = None,
+) -> list[list[int]]:
+    """Divide rows into parts: the first keeps what the others, of the given shares of all rows, leave.
+
+    :param generator: by default one that is the same in every run.
+    :returns: ``1 + len(shares)`` lists of row numbers; by class, each part has at least one row of each
+        class that is large enough.
+    """
+    generator = generator or np.random.default_rng(SPLIT_SEED)
+    rest = list(range(len(labels)))
+    parts = []
+    for share in shares:
+        size = max(1, round(share * len(labels)))
+        if kind in ("multilabel", "token"):  # keep each label in the first part
+            keep = draw_labels(kind, [labels[i] for i in rest], len(rest) - size, generator)
+            kept = set(keep)
+            part = [i for i in range(len(rest)) if i not in kept]
+        elif kind == "class":
+            part = _leaving_one([labels[i] for i in rest], size, generator)
+        else:
+            part = draw_labels(kind, [labels[i] for i in rest], size, generator)
+        taken = {rest[i] for i in part}
+        parts.append(sorted(taken))
+        rest = [row for row in rest if row not in taken]
+    return [rest, *parts]
+
+
+def labels_together(kind: str, labels: Sequence[Any], groups: Sequence[Sequence[int]]) -> list[Any]:
+    """A label to split each group of rows by: where its rows contradict each other, the rarest class, or all labels."""
+    if kind == "class":
+        counts = Counter(labels)
+        return [min((labels[i] for i in g), key=lambda n: (counts[n], n)) for g in groups]
+    if kind == "multilabel":
+        return [[max(on) for on in zip(*(labels[i] for i in g), strict=True)] for g in groups]
+    if kind == "token":
+        return [[tag for i in g for tag in labels[i]] for g in groups]
+    return [labels[g[0]] for g in groups]
+
+
+def _leaving_one(keys: Sequence[Hashable], size: int, generator: np.random.Generator) -> list[int]:
+    """Draw by class, but leave at least one row of each class behind."""
+    first: dict[Hashable, int] = {}
+    for row in generator.permutation(len(keys)).tolist():
+        first.setdefault(keys[row], row)
+    kept = set(first.values())
+    open_ = [row for row in range(len(keys)) if row not in kept]
+    size = min(len(open_), max(size, len({keys[row] for row in open_})))
+    return [open_[i] for i in draw_by_class([keys[row] for row in open_], size, generator)]
+
+
+def with_missing_splits(rows: Rows, labels: Labels) -> tuple[Rows, tuple[str, ...]]:
+    """Make dev, and test with it, out of train where there is no dev. Equal texts stay together, so that none leaks.
+
+    :return: the rows of every split, and remarks that say what was done.
+    :raises TaskError: where a class of a single file has fewer than three examples.
+    """
+    if "dev" in rows:
+        return rows, () if "test" in rows else ("there is no test split: scores are those of dev",)
+    train = rows["train"]
+    groups = repeats_together([values for column, values in train.items() if column != LABEL])
+    keys = labels_together(labels.kind, labels.splits["train"], groups)
+    new = ("dev",) if "test" in rows else ("dev", "test")
+    _check_enough(labels, keys, new)
+    parts = [
+        sorted(row for group in part for row in groups[group])
+        for part in split_rows(labels.kind, keys, [SHARE] * len(new))
+    ]
+    made = {
+        split: {column: [values[i] for i in part] for column, values in train.items()}
+        for split, part in zip(("train", *new), parts, strict=True)
+    }
+    sizes = ", ".join(f"{split} {len(part)}" for split, part in zip(made, parts, strict=True))
+    how = "by class" if labels.kind == "class" else "at random"
+    remark = f"train was split {how}, always in the same way: {sizes}"
+    if repeats := len(labels.splits["train"]) - len(groups):
+        remark += f"; {repeats} repeats of a text were kept in one split with it"
+    return {**made, **({"test": rows["test"]} if "test" in rows else {})}, (remark,)
+
+
+def _check_enough(labels: Labels, keys: Sequence[Any], new: Sequence[str]) -> None:
+    """Whether splits can be made: `keys` has a label for each different text."""
+    least = 2 if labels.kind != "class" else 1
+    if len(new) == 2:
+        least = 3
+        counts = Counter(keys) if labels.kind == "class" else Counter()
+        classes = set(labels.splits["train"]) if labels.kind == "class" else ()
+        small = [f"{labels.names[i]} ({counts[i]})" for i in sorted(classes) if counts[i] < least]
+        if small:
+            raise TaskError(
+                "one single file is split by class into train, dev and test, so every class needs at "
+                f"least {least} examples with different texts; too small: {', '.join(small)}. Add examples, or "
+                "give the splits as files"
+            )
+    if len(keys) <= least:
+        raise TaskError(
+            f"{len(keys)} labelled example(s) with different texts are too few to make {' and '.join(new)} from"
+        )

@@ -1,0 +1,228 @@
+"""Step 2 of 9. In: RunConfig. Out: Task: splits, labels, metric and external corpora."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from aang_core.data.labels import Labels, encode_labels, raw_labels
+from aang_core.data.readers import SUFFIXES, Faults, Table
+from aang_core.data.sources import HF, check_columns, read_splits
+from aang_core.data.spec import CORRELATIONS, LABEL, TaskSpec, read_spec
+from aang_core.data.splits import Rows, with_missing_splits
+from aang_core.errors import TaskError, nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FOUND_UNASKED = ("in-domain",)
+"""Corpora that lie in a task's folder as NAME.txt and need no mention."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Task:
+    """An end-task.
+
+    :param kind: one of `task_spec.KINDS`.
+    :param metric: one of `task_spec.METRICS`, the one that dev chooses by; ``f1`` is macro-F1.
+    :param splits: ``train``, ``dev`` and, where there is one, ``test``; columns are the roles that the encoder
+        reads (``text``, ``text_pair``, …) and ``label``: an int (index into `label_names`) for classes, a float for
+        regression, C zeros and ones for multilabel, one int a word for token tasks (whose first input is a list of
+        words). A split without the column ``label`` is unlabelled.
+    :param label_names: the classes in order; empty for regression.
+    :param unlabelled: training examples whose labels the run may not see; their texts remain data.
+    :param external: corpora by data source name (``in-domain``), each a file or folder, or ``hf:NAME``.
+    :param remarks: what the user should know (a split that was made, rows that were dropped).
+    :param auxiliary: further tasks of the run by name; their labels are data for auxiliary objectives.
+    """
+
+    name: str
+    kind: str
+    metric: str
+    splits: Mapping[str, Dataset]
+    label_names: tuple[str, ...] = ()
+    unlabelled: Dataset | None = None
+    external: Mapping[str, Path] = attrs.field(factory=dict)
+    remarks: tuple[str, ...] = ()
+    auxiliary: Mapping[str, Task] = attrs.field(factory=dict)
+
+    @property
+    def num_outputs(self) -> int:
+        """C, the width of the end-task's logits: one per class, or 1 for regression."""
+        return len(self.label_names) if self.kind != "regression" else 1
+
+
+def load_task(
+    name: str,
+    *,
+    reads: Sequence[str],
+    registered: Mapping[str, Callable[[], Task]],
+    external: Mapping[str, str],
+) -> Task:
+    """Find and read a task.
+
+    :param name: a registered name, a folder, a ``task.toml``, one data file, or ``hf:NAME[:CONFIG]``.
+    :param reads: the input columns that the encoder reads, the required one first.
+    :param registered: factories of registered tasks by name.
+    :param external: corpora by data source, over those that the task brings; relative to here.
+    :raises TaskError: where there is no such task, or with every fault of its files.
+    """
+    corpora = _corpora(external, Path(), "--external")
+    if name not in registered:
+        task = _read_task(_find(name, reads, registered), reads)
+    else:
+        task = registered[name]()
+        if Path(name).exists():
+            remark = f"{name!r} is a registered task; for the folder here say ./{name}"
+            task = attrs.evolve(task, remarks=(*task.remarks, remark))
+    return attrs.evolve(task, external={**task.external, **corpora})
+
+
+def _find(name: str, reads: Sequence[str], registered: Mapping[str, Any]) -> TaskSpec:
+    """The specification behind a name that is not registered."""
+    if name.startswith(HF):
+        short = name.removeprefix(HF).rstrip("/").rsplit("/", 1)[-1].replace(":", "-")
+        return TaskSpec(folder=Path(), data=name, name=short)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        toml = path / "task.toml"
+        return read_spec(toml, reads) if toml.is_file() else TaskSpec(folder=path)
+    if path.is_file() and path.suffix == ".toml":
+        return read_spec(path, reads)
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        return TaskSpec(folder=path.parent, data=path.name, name=path.stem)
+    what = (
+        "is no task file" if path.exists() else "is neither a folder, a file nor a registered task"
+    )
+    raise TaskError(
+        f"task {name!r} {what}{nearest(name, registered) or '.'} Expected a folder with train, dev and "
+        f"test, a task.toml, a data file ({', '.join(SUFFIXES)}), hf:NAME[:CONFIG], or one of: "
+        + (", ".join(sorted(registered)) or "(no task is registered)")
+    )
+
+
+def _corpora(given: Mapping[str, str], folder: Path, where: str) -> dict[str, Path]:
+    """External corpora as paths; every missing one is named.
+
+    :raises TaskError: where a file or folder does not exist.
+    """
+    paths = {
+        name: Path(value) if value.startswith(HF) else folder / Path(value).expanduser()
+        for name, value in given.items()
+    }
+    missing = [
+        f"{name} = {given[name]!r} ({path.absolute()})"
+        for name, path in paths.items()
+        if not given[name].startswith(HF) and not path.exists()
+    ]
+    if missing:
+        raise TaskError(f"{where}: no such file or folder: {'; '.join(missing)}")
+    return paths
+
+
+def _read_task(spec: TaskSpec, reads: Sequence[str]) -> Task:
+    """Everything that a specification leads to, read, checked and, where needed, split."""
+    external = _corpora(spec.external, spec.folder, str(spec.path))
+    for source in FOUND_UNASKED:
+        corpus = spec.folder / f"{source}.txt"
+        if source not in external and not spec.data.startswith(HF) and corpus.is_file():
+            external[source] = corpus
+    name = spec.name or spec.folder.resolve().name
+    faults = Faults()
+    tables = read_splits(spec, faults)
+    faults.raise_any(f"task {name!r}")
+    required = check_columns(list(tables.values()), spec, reads[0], required=True)
+    roles = {reads[0]: required}
+    for role in reads[1:]:
+        if column := check_columns(list(tables.values()), spec, role, required=False):
+            roles[role] = column
+    labels = _labels(spec, tables, faults)
+    rows = {
+        split: _inputs(table, roles, labels.kind, labels.splits.get(split), faults)
+        for split, table in tables.items()
+    }
+    faults.raise_any(f"task {name!r}")
+    for split, values in labels.splits.items():
+        rows[split][LABEL] = values
+    made, remarks = with_missing_splits(rows, labels)
+    kept = tuple(remark for table in tables.values() for remark in table.remarks)
+    return Task(
+        name=name,
+        kind=labels.kind,
+        metric=_metric(spec, labels.kind),
+        splits=_datasets(made),
+        label_names=labels.names,
+        external=external,
+        remarks=kept + labels.remarks + remarks,
+    )
+
+
+def _labels(spec: TaskSpec, tables: Mapping[str, Table], faults: Faults) -> Labels:
+    column = spec.columns.get(LABEL, LABEL)
+    check_columns([table for name, table in tables.items() if name != "test"], spec, LABEL, True)
+    raw = {}
+    for name, table in tables.items():
+        if (found := raw_labels(table, column, name == "test", faults)) is not None:
+            raw[name] = found
+    labels = encode_labels(spec, raw, faults)
+    if "test" in tables and "test" not in raw:
+        remark = f"{tables['test'].where} has no labels: it gives predictions, and no scores"
+        labels = attrs.evolve(labels, remarks=(*labels.remarks, remark))
+    return labels
+
+
+def _inputs(
+    table: Table, roles: Mapping[str, str], kind: str, labels: Sequence[Any] | None, faults: Faults
+) -> dict[str, list[Any]]:
+    """The input columns under their roles. A token task's first input becomes a list of words.
+
+    A column holds texts, or in every row a list: of words, or of what is said of each word.
+    """
+    inputs = {role: table.columns[column] for role, column in roles.items()}
+    first = next(iter(roles))
+    if kind == "token":
+        inputs[first] = [v.split() if isinstance(v, str) else v for v in inputs[first]]
+    for role, values in inputs.items():
+        lists = all(isinstance(value, list) for value in values)
+        tags = labels if kind == "token" and role == first else None
+        for row, value in enumerate(values):
+            if value is None or (
+                isinstance(value, (str, list)) and not "".join(map(str, value)).strip()
+            ):
+                faults.add(table.at(row), f"column {roles[role]!r} is empty")
+            elif isinstance(value, (bool, int, float)) or (isinstance(value, list) and not lists):
+                faults.add(
+                    table.at(row), f"column {roles[role]!r} holds {str(value)[:40]!r}, not a text"
+                )
+            elif tags is not None and len(tags[row]) != len(value):
+                faults.add(table.at(row), f"{len(value)} words but {len(tags[row])} labels")
+    return inputs
+
+
+def _metric(spec: TaskSpec, kind: str) -> str:
+    metric = spec.metric or ("pearson" if kind == "regression" else "accuracy")
+    if (metric in CORRELATIONS) != (kind == "regression"):
+        trainer = CORRELATIONS if kind == "regression" else ("accuracy", "f1")
+        raise TaskError(
+            f"{spec.path}: metric {metric!r} does not suit a task of kind {kind!r}; "
+            f"expected one of: {', '.join(trainer)}"
+        )
+    return metric
+
+
+def _datasets(rows: Rows) -> dict[str, Dataset]:
+    from datasets import Dataset
+
+    made = {}
+    for split, columns in rows.items():
+        try:
+            made[split] = Dataset.from_dict(columns)
+        except (TypeError, ValueError, OverflowError) as cause:  # Arrow has one type a column
+            raise TaskError(
+                f"the {split} split holds values of several types in one column: {cause}; expected texts, or in every "
+                "row the same kind of list"
+            ) from cause
+    return made

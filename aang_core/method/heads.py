@@ -1,0 +1,142 @@
+"""Step 7 of 9. In: Hidden. Out: one mean loss per objective.
+
+The only place where losses are summed and divided: each by its true count of targets in the whole step.
+Objectives that share a head are computed in one call, and heads that share a decoder in one product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aang_core.batch.checks import check_losses, errors_of
+from aang_core.batch.packing import BoundObjective
+from aang_core.batch.protocols import BoundOutput
+from aang_core.batch.rows import Hidden, Targets
+from aang_core.batch.stream import FusedBatch, Segment
+
+
+class Heads(nn.Module):
+    """The end-task's head and those of the auxiliary objectives.
+
+    Objective 0 is the end-task. ``per-output`` gives all objectives with the same output one head
+    (and the auxiliary ``end-task`` objectives the end-task's own); ``per-objective`` gives each its own, as
+    the paper does.
+    """
+
+    def __init__(
+        self, end_task: BoundOutput, objectives: Sequence[BoundObjective], policy: str
+    ) -> None:
+        super().__init__()
+        self.outputs: list[BoundOutput] = [end_task, *(o.output for o in objectives)]
+        self.names, self.makers = ["end-task"], ["the end-task"]
+        modules = {"end-task": end_task.head()}
+        for objective in objectives:
+            output_name = getattr(objective.output, "head_name", objective.id.rsplit("/", 1)[-1])
+            name = objective.id if policy == "per-objective" else output_name
+            if name not in modules:
+                with errors_of(objective.who("output"), "head"):
+                    modules[name] = objective.output.head()
+            self.names.append(name)
+            self.makers.append(objective.who("output"))
+        self.heads = nn.ModuleDict({_key(name): module for name, module in modules.items()})
+
+    def head(self, objective: int) -> nn.Module:
+        """The head of an objective (0: the end-task)."""
+        return self.heads[_key(self.names[objective])]
+
+    def losses(self, hidden: Hidden, batch: FusedBatch) -> Tensor:
+        """[S] mean losses, one per segment of `batch`; 0 where a segment has no target."""
+        sums = hidden.states.new_zeros(len(batch.segments))
+        for members in self._groups(batch):
+            owner, values = self._values(hidden, batch, members)
+            sums = sums.index_add(0, owner.to(sums.device), values.to(sums.dtype))
+        counts = torch.tensor([max(s.count, 1) for s in batch.segments], dtype=sums.dtype)
+        return sums / counts.to(sums.device)
+
+    def _groups(self, batch: FusedBatch) -> list[list[int]]:
+        """Segments that one call can compute: those that share a decoder, or a head and its pointwise output."""
+        groups: dict[tuple[str, int], list[int]] = {}
+        for i, segment in enumerate(batch.segments):
+            if len(batch.targets[i]) == 0:
+                continue
+            output, head = self.outputs[segment.objective], self.head(segment.objective)
+            if isinstance(output, SharedDecoderOutput):
+                key = ("decoder", id(head.decoder_weight))
+            else:
+                key = ("head", id(head)) if output.pointwise else ("alone", i)
+            groups.setdefault(key, []).append(i)
+        return list(groups.values())
+
+    def _values(
+        self, hidden: Hidden, batch: FusedBatch, members: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The segment of each target, and its loss: two tensors [M]."""
+        targets = [_in_stream(batch.targets[i], batch.segments[i]) for i in members]
+        sizes = torch.tensor([len(t) for t in targets])
+        owner = torch.repeat_interleave(torch.tensor(members), sizes)
+        chosen = [batch.segments[i].objective for i in members]
+        output = self.outputs[chosen[0]]
+        with errors_of(self.makers[chosen[0]], "losses"):
+            if isinstance(output, SharedDecoderOutput):
+                return owner, self._decoded(hidden, chosen, targets)
+            joined = _joined(targets)
+            values = output.losses(self.head(chosen[0]), hidden, joined)
+            check_losses(values, joined)
+        return owner, values
+
+    def _decoded(
+        self, hidden: Hidden, objectives: Sequence[int], targets: Sequence[Targets]
+    ) -> Tensor:
+        """[M] losses of several heads over one vocabulary: each its own features, one product for all."""
+        outputs = [cast(SharedDecoderOutput, self.outputs[k]) for k in objectives]
+        heads = [cast(DecoderHead, self.head(k)) for k in objectives]
+        parts = zip(outputs, heads, targets, strict=True)
+        features = [output.features(head, hidden, t) for output, head, t in parts]
+        logits = F.linear(torch.cat(features), heads[0].decoder_weight)
+        pieces = logits.split([len(t) for t in targets])
+        parts_scored = zip(outputs, heads, pieces, targets, strict=True)
+        return torch.cat([o.score(piece + h.bias, t) for o, h, piece, t in parts_scored])
+
+
+class DecoderHead(Protocol):
+    """A head over a vocabulary. `decoder_weight` [V, E] may be the encoder's own embedding matrix."""
+
+    decoder_weight: Tensor
+    bias: Tensor
+
+
+@runtime_checkable
+class SharedDecoderOutput(Protocol):
+    """An output whose last step is a product with ``head.decoder_weight``, which several heads may share."""
+
+    def features(self, head: Any, hidden: Hidden, targets: Targets) -> Tensor:
+        """[M, E], what is multiplied with the decoder's weight."""
+
+    def score(self, logits: Tensor, targets: Targets) -> Tensor:
+        """[M] losses from logits [M, V]."""
+
+
+def _key(name: str) -> str:
+    """A module name: dots would split it."""
+    return name.replace(".", "·")
+
+
+def _in_stream(targets: Targets, segment: Segment) -> Targets:
+    return targets.shifted(segment.row_start if targets.level == "row" else segment.start)
+
+
+def _joined(targets: Sequence[Targets]) -> Targets:
+    if len(targets) == 1:
+        return targets[0]
+    names = targets[0].extra
+    return Targets(
+        index=torch.cat([t.index for t in targets]),
+        value=torch.cat([t.value for t in targets]),
+        level=targets[0].level,
+        extra={name: torch.cat([t.extra[name] for t in targets]) for name in names},
+    )

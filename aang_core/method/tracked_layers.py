@@ -1,0 +1,271 @@
+"""Layers whose backward pass also takes each objective's dot product with the dev gradient, and its norm.
+
+One `torch.autograd.Function` for each kind of parameterised layer. They *return* the weight's gradient, so that
+accumulation, tied weights, frozen layers, activation checkpointing and data parallelism go on through autograd.
+S segments, N positions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aang_core.batch.stream import FusedBatch
+from aang_core.errors import AangError
+
+
+class FusedUnsupportedError(AangError):
+    """The encoder does something that segment gradients cannot be read off; the loop has to run."""
+
+
+@attrs.define(eq=False)
+class Tape:
+    """What the layers of one pass write down.
+
+    :param spans: the positions of each segment.
+    :param dev_gradient: V by parameter name.
+    :param dots, squared_norms: [S] float64 sums over the parameters seen so far, of the weighted gradients.
+    :param one_hot: [S, N], 1 where a position belongs to a segment: sums over segments as one product.
+    :param position_dots: [N], or None where nobody asked for examples.
+    :param uses: how often each parameter's gradient was formed.
+    """
+
+    spans: list[tuple[int, int]]
+    tokens: int
+    dev_gradient: Mapping[str, Tensor]
+    dots: Tensor
+    squared_norms: Tensor
+    one_hot: Tensor
+    position_dots: Tensor | None
+    uses: Counter[str]
+    _buffers: dict[tuple[int, ...], Tensor] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        batch: FusedBatch,
+        body: Mapping[str, nn.Parameter],
+        dev_gradient: Mapping[str, Tensor],
+        *,
+        examples: bool,
+    ) -> Tape:
+        """An empty tape for one batch."""
+        parameter = next(iter(body.values()))
+        device, wide = parameter.device, _wide(parameter.dtype)
+        spans = [(s.start, s.stop) for s in batch.segments]
+        one_hot = torch.zeros(len(spans), batch.tokens, dtype=wide)
+        for s, (start, stop) in enumerate(spans):
+            one_hot[s, start:stop] = 1
+        return cls(
+            spans=spans,
+            tokens=batch.tokens,
+            dev_gradient=dev_gradient,
+            dots=torch.zeros(len(spans), dtype=torch.float64, device=device),
+            squared_norms=torch.zeros(len(spans), dtype=torch.float64, device=device),
+            one_hot=one_hot.to(device),
+            position_dots=torch.zeros(batch.tokens, dtype=wide, device=device)
+            if examples
+            else None,
+            uses=Counter(),
+        )
+
+    def buffer(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """One reused tensor per shape for a segment's gradient."""
+        if shape not in self._buffers:
+            self._buffers[shape] = torch.empty(shape, dtype=dtype, device=device)
+        return self._buffers[shape]
+
+    def record(self, name: str, dots: Tensor, squared_norms: Tensor) -> None:
+        """Add one parameter's products ([S] each)."""
+        self.uses[name] += 1
+        self.dots += dots
+        self.squared_norms += squared_norms
+
+    def segment_sums(self, values: Tensor) -> Tensor:
+        """[S, D] sums of values [N, D] over each segment."""
+        return self.one_hot @ values
+
+    def record_vector(self, name: str, values: Tensor) -> Tensor:
+        """For a parameter [D] whose gradient is a sum over positions of values [N, D]. Returns that sum."""
+        sums, dev = self.segment_sums(values), self.dev_gradient[name].to(values.dtype)
+        self.record(name, sums @ dev, sums.square().sum(1))
+        if self.position_dots is not None:
+            self.position_dots += values @ dev
+        return sums.sum(0)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """[N, D] in fp32 or wider."""
+    flat = tensor.reshape(-1, tensor.shape[-1])
+    return flat.to(_wide(flat.dtype))
+
+
+def matrix_gradient(tape: Tape, name: str, gradients: Tensor, inputs: Tensor) -> Tensor:
+    """``Σ_k c_k G_k`` [out, in] from g [N, out] and a [N, in]; each ``c_k G_k`` passes through one buffer."""
+    shape = (gradients.shape[1], inputs.shape[1])
+    dev = tape.dev_gradient[name].to(gradients.dtype)
+    flat_dev = dev.reshape(-1)
+    buffer = tape.buffer(shape, gradients.dtype, gradients.device)
+    total = torch.zeros(shape, dtype=gradients.dtype, device=gradients.device)
+    products = torch.zeros(2, len(tape.spans), dtype=gradients.dtype, device=gradients.device)
+    for s, (start, stop) in enumerate(tape.spans):
+        torch.mm(gradients[start:stop].t(), inputs[start:stop], out=buffer)
+        flat = buffer.view(-1)
+        torch.dot(flat, flat_dev, out=products[0, s])
+        torch.dot(flat, flat, out=products[1, s])
+        total += buffer
+    tape.record(name, products[0], products[1])
+    if tape.position_dots is not None:
+        tape.position_dots += ((inputs @ dev.t()) * gradients).sum(1)
+    return total
+
+
+class _Linear(torch.autograd.Function):
+    """``x Wᵀ + b`` with x [..., in] holding exactly the N positions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tape: Tape, name: str
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.tape, ctx.name = tape, name
+        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
+        x, weight = ctx.saved_tensors
+        grad_x = grad @ weight.to(grad.dtype) if ctx.needs_input_grad[0] else None
+        flat = _flat(grad)
+        grad_weight = grad_bias = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = matrix_gradient(ctx.tape, f"{ctx.name}.weight", flat, _flat(x))
+            grad_weight = grad_weight.to(weight.dtype)
+        if ctx.needs_input_grad[2]:
+            grad_bias = ctx.tape.record_vector(f"{ctx.name}.bias", flat).to(weight.dtype)
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+class _LayerNorm(torch.autograd.Function):
+    """Layer normalisation over the last dimension of x [..., D]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, tape: Tape, name: str
+    ) -> Tensor:
+        out, mean, rstd = torch.native_layer_norm(x, [x.shape[-1]], weight, bias, eps)
+        ctx.save_for_backward(x, mean, rstd, weight, bias)
+        ctx.tape, ctx.name = tape, name
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
+        x, mean, rstd, weight, bias = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_x = torch.ops.aten.native_layer_norm_backward(
+            grad, x, [x.shape[-1]], mean, rstd, weight, bias, [True, False, False]
+        )[0]
+        flat = _flat(grad)
+        grad_weight = grad_bias = None
+        if ctx.needs_input_grad[1]:
+            normal = _flat((x - mean) * rstd)
+            grad_weight = ctx.tape.record_vector(f"{ctx.name}.weight", flat * normal)
+        if ctx.needs_input_grad[2]:
+            grad_bias = ctx.tape.record_vector(f"{ctx.name}.bias", flat)
+        return grad_x, grad_weight, grad_bias, None, None, None
+
+
+class _Embedding(torch.autograd.Function):
+    """Rows of a weight [V, D] by ids [...] holding exactly the N positions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, ids: Tensor, weight: Tensor, padding: int, tape: Tape, name: str
+    ) -> Tensor:
+        ctx.save_for_backward(ids, weight)
+        ctx.padding, ctx.tape, ctx.name = padding, tape, name
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
+        ids, weight = ctx.saved_tensors
+        flat, ids = _flat(grad), ids.reshape(-1)
+        if ctx.padding >= 0:
+            flat = flat * (ids != ctx.padding)[:, None]
+        total = embedding_gradient(ctx.tape, f"{ctx.name}.weight", flat, ids, weight.shape[0])
+        return None, total.to(weight.dtype), None, None, None
+
+
+def embedding_gradient(tape: Tape, name: str, gradients: Tensor, ids: Tensor, size: int) -> Tensor:
+    """``Σ_k c_k G_k`` [V, D] from g [N, D]; a segment's rows of one id are summed before its norm is taken."""
+    dev = tape.dev_gradient[name]
+    products = (gradients * dev[ids].to(gradients.dtype)).sum(1)
+    owner = tape.one_hot.argmax(0)
+    pairs, inverse = torch.unique(owner * size + ids, return_inverse=True)
+    sums = gradients.new_zeros(len(pairs), gradients.shape[1]).index_add(0, inverse, gradients)
+    norms = gradients.new_zeros(len(tape.spans)).index_add(0, pairs // size, sums.square().sum(1))
+    tape.record(name, tape.segment_sums(products[:, None]).squeeze(1), norms)
+    if tape.position_dots is not None:
+        tape.position_dots += products
+    total = gradients.new_zeros(size, gradients.shape[1])
+    return total.index_add_(0, pairs % size, sums)
+
+
+def tracked_forward(module: nn.Module, name: str, tape: Tape) -> Callable[[Tensor], Tensor] | None:
+    """A replacement for ``module.forward`` that writes on `tape`; None for kinds of layers that have none."""
+    if isinstance(module, nn.Linear):
+        linear = module
+
+        def run_linear(x: Tensor) -> Tensor:
+            _check(name, x.shape[:-1].numel(), tape)
+            return _Linear.apply(_cast(x), linear.weight, linear.bias, tape, name)  # type: ignore[no-any-return, no-untyped-call]
+
+        return run_linear
+    if (
+        isinstance(module, nn.LayerNorm)
+        and module.weight is not None
+        and len(module.normalized_shape) == 1
+    ):
+        norm = module
+
+        def run_norm(x: Tensor) -> Tensor:
+            _check(name, x.shape[:-1].numel(), tape)
+            x = x.to(norm.weight.dtype)
+            return _LayerNorm.apply(x, norm.weight, norm.bias, norm.eps, tape, name)  # type: ignore[no-any-return, no-untyped-call]
+
+        return run_norm
+    if isinstance(module, nn.Embedding) and module.max_norm is None and not module.sparse:
+        table = module
+        padding = -1 if table.padding_idx is None else table.padding_idx
+
+        def run_embedding(ids: Tensor) -> Tensor:
+            _check(name, ids.numel(), tape)
+            return _Embedding.apply(ids, table.weight, padding, tape, name)  # type: ignore[no-any-return, no-untyped-call]
+
+        return run_embedding
+    return None
+
+
+def _check(name: str, positions: int, tape: Tape) -> None:
+    if positions != tape.tokens:
+        raise FusedUnsupportedError(
+            f"{name} sees {positions} positions where the stream has {tape.tokens}"
+        )
+
+
+def _cast(x: Tensor) -> Tensor:
+    """What autocast would do to a matrix product's input, which a custom function has to do itself."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

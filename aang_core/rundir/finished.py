@@ -1,0 +1,169 @@
+"""Run directories that are finished, read back: for comparisons, report pages, recipes, predictions and submissions."""
+
+from __future__ import annotations
+
+import statistics as stats
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from aang_core.config.file import load_config
+from aang_core.config.settings import RunConfig
+from aang_core.errors import RunError, one_message
+from aang_core.files import json_lines
+from aang_core.rundir.report import mean_weights, read_report, seed_report, summary_of
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class FinishedRun:
+    """A run directory that holds a whole run, or several of one configuration with different seeds.
+
+    :param name: the directory's name, or as much of its path as tells runs apart.
+    :param report: ``report.json``; :param config: ``config.toml``; of several runs, both joined.
+    :param folders: where each seed's files lie.
+    """
+
+    path: Path
+    name: str
+    report: Mapping[str, Any]
+    config: RunConfig
+    folders: Mapping[int, Path]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """In the order in which they ran."""
+        return tuple(seed["seed"] for seed in self.report["seeds"])
+
+    @property
+    def split(self) -> str:
+        """``test``, or ``dev`` where the test split has no labels or there is none."""
+        return "test" if all(seed["test"] for seed in self.report["seeds"]) else "dev"
+
+    def scores(self, split: str, metric: str) -> dict[int, float]:
+        """Seed → score; empty where one of the seeds has none."""
+        found = {s["seed"]: s.get(split) for s in self.report["seeds"]}
+        if any(score is None or metric not in score for score in found.values()):
+            return {}
+        return {seed: score[metric] for seed, score in found.items() if score}
+
+    def cost(self, name: str) -> float:
+        """Mean over seeds of an entry of ``cost``, or of ``seconds``."""
+        return stats.fmean(
+            s["seconds"] if name == "seconds" else s["cost"][name] for s in self.report["seeds"]
+        )
+
+    def folder_of(self, seed: int) -> Path:
+        """Where a seed's files lie.
+
+        :raises RunError: where the run has no such seed.
+        """
+        if seed not in self.folders:
+            known = ", ".join(map(str, self.folders))
+            raise RunError(f"{self.path} has no seed {seed}; it has {known}")
+        return self.folders[seed]
+
+    def predictions(self, seed: int) -> list[dict[str, Any]]:
+        """The lines of a seed's ``predictions.jsonl``, one a test row; none where the task has no test split.
+
+        :raises RunError: where a line is no JSON object.
+        """
+        path = self.folder_of(seed) / "predictions.jsonl"
+        if not path.is_file():
+            return []
+        rows = json_lines(path)
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, dict):
+                found = str(row)[:40]
+                raise RunError(f"{path}:{number} is damaged: expected an object, found {found}")
+        return rows
+
+
+def read_run(path: Path) -> FinishedRun:
+    """A finished run; or, of a folder that is none itself, the finished runs in its folders ``seed-*`` as one, where
+    they differ in nothing but their seeds.
+
+    :raises RunError: where there is no run, an unfinished or a damaged one, or one of another version.
+    """
+    if not path.is_dir():
+        raise RunError(
+            f"{path} is no run directory; expected a folder that `aang run --out` has made"
+        )
+    if not any((path / name).exists() for name in ("report.json", "config.toml")):
+        parts = sorted(place.parent for place in path.glob("seed-*/config.toml"))
+        if parts:
+            return _joined(path, [_read_one(part) for part in parts])
+    return _read_one(path)
+
+
+def _joined(path: Path, runs: Sequence[FinishedRun]) -> FinishedRun:
+    """Runs of one configuration as one run with all their seeds.
+
+    :raises RunError: where their settings differ, or two have a seed in common.
+    """
+    first = runs[0]
+    blank = attrs.evolve(first.config, seeds=(0,))
+    strangers = [r.path.name for r in runs if attrs.evolve(r.config, seeds=(0,)) != blank]
+    if strangers:
+        raise RunError(
+            f"{path} holds runs with other settings than {first.path.name} ({', '.join(strangers)}); expected runs "
+            "that differ in their seeds alone. Name the runs themselves"
+        )
+    count = Counter(seed for run in runs for seed in run.seeds)
+    if twice := [str(seed) for seed, times in count.items() if times > 1]:
+        raise RunError(f"{path} holds seed {', '.join(twice)} twice; take one of the runs away")
+    seeds = sorted((s for run in runs for s in run.report["seeds"]), key=lambda s: s["seed"])
+    reports = [seed_report(seed) for seed in seeds]
+    metric = first.report["metric"]
+    report = {
+        **first.report,
+        "seeds": seeds,
+        "summary": summary_of(reports, metric),
+        "weights": mean_weights(reports),
+    }
+    return FinishedRun(
+        path=path,
+        name=path.name,
+        report=report,
+        config=attrs.evolve(first.config, seeds=tuple(s.seed for s in reports)),
+        folders={seed: folder for run in runs for seed, folder in run.folders.items()},
+    )
+
+
+def _read_one(path: Path) -> FinishedRun:
+    report = read_report(path)
+    config = path / "config.toml"
+    if not config.is_file():
+        raise RunError(f"{path} is damaged: it has no config.toml, so its settings are unknown")
+    numbers = [seed["seed"] for seed in report["seeds"]]
+    return FinishedRun(
+        path=path,
+        name=path.name,
+        report=report,
+        config=load_config(config),
+        folders={n: path if len(numbers) == 1 else path / f"seed-{n}" for n in numbers},
+    )
+
+
+def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
+    """Finished runs with names that tell them apart; the faults of all are named at once.
+
+    :raises RunError: as in `read_run`, or where a directory is given twice.
+    """
+    faults, runs = [], []
+    for path in paths:
+        try:
+            runs.append(read_run(path))
+        except RunError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise RunError(one_message(faults, "runs that cannot be compared"))
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise RunError(
+            "the same run directory is given twice; a run cannot be compared with itself"
+        )
+    if len({run.name for run in runs}) < len(runs):
+        runs = [attrs.evolve(run, name=str(run.path)) for run in runs]
+    return runs

@@ -1,0 +1,176 @@
+"""Learned weights as a recipe: out of a finished run, into another one, on the same or on new data.
+
+``aang report RUN --weights FILE`` writes one; ``aang run --weights RUN-or-FILE`` begins with it. `static` keeps it, so
+that nothing is searched; `aang` and `tartan` take it as a warm start of the search. The logits log w_k are divided into
+what the primitives of the stages explain (least squares) and what is left to each objective, which together give back
+exactly these weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from aang_core.errors import ConfigError, one_message
+from aang_core.files import json_of
+from aang_core.registry.records import STAGES
+from aang_core.rundir.report import write_json
+
+if TYPE_CHECKING:
+    from aang_core.config.settings import RunConfig
+    from aang_core.method.weighting import Factors, WeightState
+    from aang_core.rundir.finished import FinishedRun
+
+SCHEMA = 1
+_LEAST = 1e-9  # a weight of 0 has no logit; at this one an objective is as good as left out
+
+
+@attrs.frozen(kw_only=True)
+class Recipe:
+    """:param objectives: id → weight, summing to 1.
+    :param end_task: λ_e in (0, 1).
+    :param where: what messages call it.
+    """
+
+    objectives: Mapping[str, float]
+    end_task: float
+    where: str
+
+
+def export_recipe(run: FinishedRun, path: Path) -> None:
+    """Write a run's weights, averaged over its seeds.
+
+    :raises ConfigError: where the run had no auxiliary objectives, or the file cannot be written.
+    """
+    report = run.report
+    if not report["weights"]["objectives"]:
+        raise ConfigError(
+            f"{run.path} ({report['method']}) has no auxiliary objectives, so no weights to export"
+        )
+    origin = {name: report[name] for name in ("task", "space", "method", "model")}
+    found = {name: report["weights"][name] for name in ("objectives", "end_task")}
+    try:
+        write_json(path, {"schema": SCHEMA, **found, "from": origin})
+    except OSError as cause:
+        raise ConfigError(f"cannot write {path}: {cause.strerror}") from cause
+
+
+def read_recipe(where: str | Path) -> Recipe:
+    """The weights in an exported file, a ``report.json``, or the run directory that holds one.
+
+    :raises ConfigError: where there are none; says what was found.
+    """
+    path = Path(where).expanduser()
+    path = path / "report.json" if path.is_dir() else path
+    try:
+        raw: Any = json_of(path.read_text("utf-8"))
+    except OSError as cause:
+        raise ConfigError(
+            f"weights = {str(where)!r}: cannot read {path}: {cause.strerror}; expected a finished run or a file "
+            "that `aang report RUN --weights FILE` has written"
+        ) from cause
+    except ValueError as cause:
+        raise ConfigError(f"weights: {path} is no JSON: {cause}") from cause
+    found = raw.get("weights", raw) if isinstance(raw, dict) else {}
+    faults = _faults(found)
+    if isinstance(raw, dict) and raw.get("schema") != SCHEMA:
+        faults = [f"the schema is {raw.get('schema')!r}; this version of aang reads {SCHEMA}"]
+    if faults:
+        raise ConfigError(one_message([f"weights: {path}: {fault}" for fault in faults], "weights"))
+    total = sum(found["objectives"].values())
+    objectives = {id_: weight / total for id_, weight in found["objectives"].items()}
+    return Recipe(objectives=objectives, end_task=found["end_task"], where=str(path))
+
+
+def _faults(found: Any) -> list[str]:
+    objectives, end_task = found.get("objectives"), found.get("end_task")
+    faults = []
+    if not isinstance(objectives, dict) or not objectives:
+        faults.append("no `objectives` with weights (a run without auxiliary objectives has none)")
+    else:
+        wrong = [
+            f"the weight of {id_} must be a number of at least 0 (got {weight!r})"
+            for id_, weight in objectives.items()
+            if not _is_number(weight) or weight < 0
+        ]
+        faults += wrong or ([] if sum(objectives.values()) > 0 else ["every weight is 0"])
+    if not _is_number(end_task) or not 0 < end_task < 1:
+        faults.append(f"`end_task` must be a number between 0 and 1 (got {end_task!r})")
+    return faults
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_recipe(config: RunConfig) -> None:
+    """Refuse a recipe that a run cannot use, before it begins.
+
+    :raises ConfigError: as in `read_recipe`, or where the method has nothing to weigh.
+    """
+    if not config.weights:
+        return
+    if config.training.task_weights == "size":
+        raise ConfigError(
+            'weights and `training.task_weights = "size"` both say what to begin with; give one of them'
+        )
+    if config.method == "finetune":
+        raise ConfigError(
+            "weights: the method finetune has no auxiliary objectives to weigh; expected aang, tartan, static or "
+            "pretrain-finetune"
+        )
+    read_recipe(config.weights)
+
+
+def starting_state(where: str, factors: Factors) -> WeightState:
+    """Equal weights, or those of the recipe at `where`, if it names one.
+
+    :raises ConfigError: as in `read_recipe` and `initial_state`.
+    """
+    from aang_core.method.weighting import WeightState
+
+    if not where or not factors.ids:
+        return WeightState.initial(factors)
+    return initial_state(read_recipe(where), factors)
+
+
+def initial_state(recipe: Recipe, factors: Factors) -> WeightState:
+    """The state that has the recipe's weights. Objectives of the recipe that this run lacks are left out, and the
+    others share their weight.
+
+    :raises ConfigError: where this run has objectives that the recipe says nothing of; names them.
+    """
+    import torch
+    from torch.nn.functional import one_hot
+
+    from aang_core.method.weighting import WeightState
+
+    unknown = [id_ for id_ in factors.ids if id_ not in recipe.objectives]
+    if unknown:
+        raise ConfigError(
+            f"{recipe.where} has no weight for {len(unknown)} of {len(factors.ids)} objectives: "
+            f"{', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}. Run the space that it was learned on, or "
+            "add their weights to the file"
+        )
+    weights = [max(recipe.objectives[id_], _LEAST) for id_ in factors.ids]
+    left = torch.tensor(weights, dtype=torch.float64).log()
+    members = torch.cat(
+        [one_hot(factors.members[stage], len(factors.names[stage])) for stage in STAGES], dim=1
+    ).double()
+    left = left - left.mean()
+    common = (
+        torch.linalg.pinv(members) @ left
+    )  # least squares; the shortest, so that no stage is preferred
+    sizes = [len(factors.names[stage]) for stage in STAGES]
+    stages = dict(zip(STAGES, common.split(sizes), strict=True))
+    shares = [recipe.end_task, 1.0 - recipe.end_task]
+    return attrs.evolve(
+        WeightState.initial(factors),
+        objectives=left - members @ common,
+        stages=stages,
+        end_task=torch.tensor(shares, dtype=torch.float64).log(),
+    )

@@ -1,0 +1,204 @@
+"""The end of a run. In: what was recorded. Out: `RunReport`, written as ``report.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from aang_core import __version__
+from aang_core.analysis.statistics import spread
+from aang_core.errors import RunError
+from aang_core.files import json_of, write_text
+from aang_core.registry.records import STAGES
+from aang_core.rundir.report_schema import REPORT, shape_faults
+
+SCHEMA = 1
+_LIBRARIES = ("torch", "transformers", "datasets")
+
+
+@attrs.frozen(kw_only=True)
+class SeedReport:
+    """What one seed ended with. Scores are fractions.
+
+    :param dev: every metric of the chosen checkpoint on the dev rows that chose it.
+    :param test: the same on test, read once; None where test has no labels.
+    :param test_deduplicated: the same on the test rows that do not stand in train; None where all do not.
+    :param weights: ``objectives``, ``stages`` and ``end_task`` at the last step; empty for methods that end with
+        the end-task alone (finetune, pretrain-finetune), where nothing is left to weigh.
+    :param cost: labelled rows, rows and tokens of training, skipped steps, CPU-seconds.
+    :param engine_check: ``disagreement`` of the one-backward engine with the loop on the first batch, and what is
+        ``allowed``; None where nothing was compared.
+    :param guard: what `guard.verdict` says, where the run was guarded; scores are those of the model that was kept.
+    """
+
+    seed: int
+    steps: int
+    best_step: int
+    dev: Mapping[str, float]
+    test: Mapping[str, float] | None
+    seconds: float
+    peak_memory_mib: float
+    engine: str
+    objectives: int
+    weights: Mapping[str, Any]
+    cost: Mapping[str, float]
+    evaluations: Sequence[Mapping[str, float]]
+    remarks: Sequence[str] = ()
+    test_deduplicated: Mapping[str, float] | None = None
+    engine_check: Mapping[str, float] | None = None
+    guard: Mapping[str, Any] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RunReport:
+    """A whole run; `as_mapping` is the contract of ``report.json``.
+
+    :param reads: the task's input columns, by the names that the encoder has for them.
+    :param directory: where its files lie (the model in ``model/``, or ``seed-N/model/``); not part of ``report.json``.
+    :param audit: what `audit.audit_task` found in the task's data.
+    """
+
+    task: str
+    space: str
+    method: str
+    model: str
+    metric: str
+    reads: tuple[str, ...]
+    seeds: tuple[SeedReport, ...]
+    remarks: tuple[str, ...]
+    plugins: Mapping[str, str]
+    directory: Path
+    audit: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """As in `summary_of`."""
+        return summary_of(self.seeds, self.metric)
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """As in `mean_weights`."""
+        return mean_weights(self.seeds)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Plain values, in the order in which people read them."""
+        return {
+            "schema": SCHEMA,
+            "task": self.task,
+            "space": self.space,
+            "method": self.method,
+            "model": self.model,
+            "metric": self.metric,
+            "reads": list(self.reads),
+            "objectives": self.seeds[0].objectives if self.seeds else 0,
+            "engine": self.seeds[0].engine if self.seeds else "",
+            "seeds": [attrs.asdict(seed) for seed in self.seeds],
+            "summary": self.summary,
+            "weights": self.weights,
+            "remarks": list(self.remarks),
+            "audit": dict(self.audit),
+            "versions": versions(),
+            "plugins": dict(self.plugins),
+        }
+
+
+def summary_of(seeds: Sequence[SeedReport], metric: str) -> dict[str, Any]:
+    """Mean and sample standard deviation over seeds, of the task's metric and of every other one, by split."""
+    return {
+        split: _spread([getattr(s, split) for s in seeds], metric)
+        for split in ("dev", "test", "test_deduplicated")
+        if split != "test_deduplicated" or any(s.test_deduplicated for s in seeds)
+    }
+
+
+def mean_weights(seeds: Sequence[SeedReport]) -> dict[str, Any]:
+    """The learned weights, averaged over seeds; none, and λ = 1, for methods that end with the end-task alone."""
+    learned = [seed.weights for seed in seeds if seed.weights]
+    if not learned:
+        return {"objectives": {}, "stages": {stage: {} for stage in STAGES}, "end_task": 1.0}
+    return {
+        "objectives": _mean([w["objectives"] for w in learned]),
+        "stages": {stage: _mean([w["stages"][stage] for w in learned]) for stage in STAGES},
+        "end_task": statistics.fmean(w["end_task"] for w in learned),
+    }
+
+
+def engine_said(seeds: Sequence[SeedReport]) -> str:
+    """Which engine ran, and what its check on the first batch found: of several seeds, the largest disagreement."""
+    engines = " and ".join(dict.fromkeys(seed.engine for seed in seeds))
+    checks = [seed.engine_check for seed in seeds if seed.engine_check is not None]
+    if not checks:
+        return engines
+    worst = max(checks, key=lambda check: check["disagreement"])
+    gap, allowed = worst["disagreement"], worst["allowed"]
+    held = "agrees with the loop" if gap <= allowed else "disagreed with the loop"
+    return f"{engines}; first batch: one backward pass {held} to {gap:.0e} ({allowed:.0e} allowed)"
+
+
+def versions() -> dict[str, str]:
+    """aang, Python and the libraries that numbers depend on."""
+    found = {name: version(name) for name in _LIBRARIES}
+    return {"aang": __version__, "python": platform.python_version(), **found}
+
+
+def _mean(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: statistics.fmean(t[name] for t in tables) for name in tables[0]}
+
+
+def _spread(scores: Sequence[Mapping[str, float] | None], metric: str) -> dict[str, Any] | None:
+    known = [score for score in scores if score is not None]
+    if not known:
+        return None
+    metrics = {name: spread([score[name] for score in known]) for name in known[0]}
+    return {**metrics[metric], "metrics": metrics}
+
+
+def seed_report(raw: Mapping[str, Any]) -> SeedReport:
+    """The inverse of ``attrs.asdict``."""
+    return SeedReport(**raw)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document completely or not at all; a number that is not finite becomes null."""
+    write_text(path, json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
+
+
+def strict(value: Any) -> Any:
+    """Plain values with null for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {name: strict(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_report(run: Path) -> dict[str, Any]:
+    """``report.json`` of a finished run.
+
+    :raises RunError: where it is missing, no JSON, of another schema or shape, or without a seed.
+    """
+    path = run / "report.json"
+    try:
+        report: dict[str, Any] = json_of(path.read_text(encoding="utf-8"))
+        schema = report["schema"]
+    except FileNotFoundError as cause:
+        raise RunError(
+            f"{run} holds no finished run (no report.json); run it, or go on with --resume"
+        ) from cause
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise RunError(f"{path} is damaged: {cause}") from cause
+    if schema != SCHEMA:
+        raise RunError(f"{path} has the schema {schema!r}; this version of aang reads {SCHEMA}")
+    faults = shape_faults(report, REPORT)
+    if faults or not report["seeds"]:
+        faults = faults or ["it is not complete: it has no seed"]
+        raise RunError(f"{path} is damaged: {'; '.join(faults[:5])}")
+    return report

@@ -1,0 +1,121 @@
+"""Choosing auxiliary data, its settings. In: TOML, flags or keywords. Out: a frozen `SelectionConfig`, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from aang_core.config.file import read_config
+from aang_core.config.schema import Choice, Flag, Rule, Several, Text, Whole, setting
+from aang_core.config.settings import settled
+from aang_core.errors import ConfigError, did_you_mean, one_message
+from aang_core.registry.records import Selector
+
+
+@attrs.frozen
+class Options(Rule):
+    """A table of settings by name; what is inside is checked by whoever uses it."""
+
+    def fault(self, value: Any) -> str | None:
+        return None if isinstance(value, Mapping) else f"must be a table (got {value!r})"
+
+
+@attrs.frozen(kw_only=True)
+class SelectionConfig:
+    """Everything that a selection depends on. Written whole to ``selection.toml``.
+
+    :param target: the task that examples are chosen for.
+    :param from_: where they are chosen from (``from`` in TOML, ``--from``): labelled tasks, of which only ``train`` is
+        read, and text files, of which each line is an example without a label.
+    :param model: the encoder; empty for the target's usual one.
+    :param train_rows: labelled training rows of the target, drawn as a run with this seed draws them; 0 for all.
+    :param examples_per_task: rows of each task that a selector may train on, which are not scored; of a pool at most
+        half. The same rows for every selector, so that all of them choose among the same ones.
+    :param exclude_leaks: leave out pool rows that share a text with the target's dev or test, instead of refusing.
+    :param top: how many of the best the summary counts; 0 for 1,000, or all where there are fewer.
+    :param shard_rows: rows that are scored together, in length order; a broken run loses no more than these.
+    :param batch_tokens: most positions in one forward pass.
+    :param picture_rows: rows of each task in the picture of pooled vectors; 0 for none.
+    :param options: of the selector.
+    """
+
+    target: str = setting(Text(), "sample")
+    from_: tuple[str, ...] = setting(Several(Text(), least=1), ())
+    selector: str = setting(Text(), "discriminator-bce")
+    model: str = setting(Text(empty=True), "")
+    seed: int = setting(Whole(0), 0)
+    train_rows: int = setting(Whole(0), 0)
+    examples_per_task: int = setting(Whole(0), 500)
+    exclude_leaks: bool = setting(Flag(), False)
+    top: int = setting(Whole(0), 0)
+    max_length: int = setting(Whole(4), 128)
+    batch_tokens: int = setting(Whole(1), 4096)
+    shard_rows: int = setting(Whole(1), 1024)
+    picture_rows: int = setting(Whole(0), 150)
+    precision: str = setting(Choice(("fp32", "bf16")), "fp32")
+    device: str = setting(Text(), "auto")
+    plugins: tuple[str, ...] = setting(Several(Text()), ())
+    options: Mapping[str, Any] = attrs.field(factory=dict, validator=Options())
+
+    @classmethod
+    def from_mapping(
+        cls, raw: Mapping[str, Any], origins: Mapping[str, str] | None = None
+    ) -> SelectionConfig:
+        """Settings from plain values; what is left out has its default.
+
+        :param origins: dotted key → the file and line, or the flag, that it comes from, for messages.
+        :raises ConfigError: names every unknown key and every value that breaks its rule.
+        """
+        faults: list[str] = []
+        arguments = settled(cls, raw, "", origins or {}, faults)
+        if "from" not in raw:
+            faults.append("`from` must name at least one task or text file to choose from")
+        if faults:
+            raise ConfigError(one_message(faults, "the selection's settings"))
+        return cls(**arguments)
+
+
+def load_selection_config(path: Path) -> SelectionConfig:
+    """The settings in a TOML file.
+
+    :raises ConfigError: where it cannot be read, or holds faults; each is named with its line.
+    """
+    return SelectionConfig.from_mapping(*read_config(path))
+
+
+def dump_selection_config(config: SelectionConfig) -> str:
+    """All settings as TOML; `load_selection_config` gives equal ones back."""
+    import tomli_w
+
+    return tomli_w.dumps(plain_settings(config))
+
+
+def plain_settings(config: SelectionConfig) -> dict[str, Any]:
+    """All settings by their key in TOML."""
+    return {key.rstrip("_"): value for key, value in attrs.asdict(config).items()}
+
+
+def settled_options(record: Selector, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The selector's options with the given ones over them.
+
+    :raises ConfigError: for unknown options, and values of another type than the default; names them all.
+    """
+    faults = []
+    for key, value in given.items():
+        where = f"the selector {record.name!r}: "
+        if key not in record.options:
+            faults.append(f"{where}has no option {key!r}{did_you_mean(key, record.options)}")
+            continue
+        default = record.options[key]
+        number = isinstance(value, int) and not isinstance(value, bool)
+        if type(value) is not type(default) and not (isinstance(default, float) and number):
+            kind = type(default).__name__
+            faults.append(f"{where}`{key}` must be of the type {kind} (got {value!r})")
+        elif isinstance(value, (int, float)) and value < 0:
+            faults.append(f"{where}`{key}` must not be negative (got {value!r})")
+    if faults:
+        raise ConfigError(one_message(faults, "the selector's options"))
+    return {**record.options, **given}

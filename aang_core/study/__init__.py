@@ -1,0 +1,1 @@
+"""Many trials: seeds, sweeps, selections and comparisons."""

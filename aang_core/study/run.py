@@ -1,0 +1,117 @@
+"""The main job: configuration in, run directory and report out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from aang_core.analysis.page.page import write_run_page
+from aang_core.config.file import from_keywords, load_config
+from aang_core.config.settings import RunConfig
+from aang_core.data.audit import audit_task, findings
+from aang_core.processes import join_processes
+from aang_core.registry.registry import Registry, load_registry
+from aang_core.rundir.directory import fresh_directory, occupied, seed_directory
+from aang_core.rundir.failures import explained
+from aang_core.rundir.recipe import check_recipe
+from aang_core.rundir.report import RunReport, SeedReport, write_json
+from aang_core.study.seed import run_seed
+from aang_core.study.seed_pool import check_jobs, run_seeds
+from aang_core.train.callbacks import Watcher
+from aang_core.train.loggers import Logged, chosen_loggers
+from aang_core.train.resolve import ResolvedRun, resolve
+
+
+def run(
+    config: RunConfig | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    jobs: int = 1,
+    watcher: Watcher | None = None,
+    registry: Registry | None = None,
+    **settings: Any,
+) -> RunReport:
+    """Train, evaluate and export; the same as ``aang run``.
+
+    :param config: a whole configuration; or else give its keys as keywords (``task=``, ``space=``, ``seeds=``,
+        ``training={"max_steps": 60}``, …).
+    :param out: the run directory; by default ``runs/TASK-SPACE-METHOD``, with a number behind it where that is taken.
+    :param resume: go on with an interrupted run in `out`, from its last checkpoint; its ``config.toml`` says
+        everything else, so nothing need be given.
+    :param jobs: how many seeds run beside each other, each in a process of its own (which loads installed plugins
+        itself, so `registry` has to be what they give).
+    :raises AangError: for everything that the user can mend, before anything is written where that is possible.
+    """
+    if config is None and resume and out and not settings:
+        config = load_config(Path(out) / "config.toml")
+    chosen = config or RunConfig.from_mapping(from_keywords(settings))
+    registry = registry or load_registry(frozenset(chosen.plugins) or None)
+    resolved = resolve(chosen, registry)
+    check_recipe(chosen)
+    directory = Path(out) if out else fresh_directory(resolved)
+    processes = join_processes()
+    check_jobs(jobs, processes)
+    loggers = chosen_loggers(chosen.log, registry)
+    spoken = processes.is_main  # one process speaks for all
+    watcher = Logged((spoken and watcher) or Watcher(), loggers if spoken else (), chosen)
+    taken = occupied(directory, chosen, resume, processes)
+    with taken, explained(chosen, directory), closing(watcher):
+        watcher.on_begin(directory)
+        audit = _audited(resolved, watcher)
+        if jobs > 1 and len(chosen.seeds) > 1:
+            seeds = run_seeds(chosen, directory, resume, watcher, jobs)
+        else:
+            seeds = [
+                run_seed(
+                    resolved, n, seed_directory(directory, chosen, n), resume, watcher, processes
+                )
+                for n in chosen.seeds
+            ]
+        report = _report(resolved, seeds, directory, audit, registry)
+        if processes.is_main:
+            write_json(directory / "report.json", report.as_mapping())
+            write_run_page(directory)
+    return report
+
+
+def run_or_resume(config: RunConfig, out: Path, **how: Any) -> RunReport:
+    """Begin a run in `out`, or go on with the one that was begun there; `how` as in `run`."""
+    return run(config, out=out, resume=(out / "config.toml").is_file(), **how)
+
+
+def _report(
+    resolved: ResolvedRun,
+    seeds: Sequence[SeedReport],
+    directory: Path,
+    audit: Mapping[str, Any],
+    registry: Registry,
+) -> RunReport:
+    origins = [plugin.provenance for plugin in registry.plugins]
+    return RunReport(
+        task=resolved.task.name,
+        space=resolved.space.name if resolved.space else "",
+        method=resolved.config.method,
+        model=resolved.model,
+        metric=resolved.task.metric,
+        reads=tuple(
+            n for n in resolved.kind.reads if n in resolved.task.splits["train"].column_names
+        ),
+        seeds=tuple(seeds),
+        remarks=tuple(resolved.task.remarks),
+        directory=directory,
+        audit=audit,
+        plugins={o.plugin: f"{o.distribution} {o.version}" for o in origins},
+    )
+
+
+def _audited(resolved: ResolvedRun, watcher: Watcher) -> dict[str, Any]:
+    """What the audit finds in the task, after telling the user of it and of what reading the task remarked."""
+    audit = audit_task(resolved.task, thorough=False)
+    for remark in resolved.task.remarks:
+        watcher.on_remark(remark)
+    if found := findings(audit):
+        watcher.on_remark(f"data: {'; '.join(found)} (see `aang audit`)")
+    return audit

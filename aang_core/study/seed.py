@@ -1,0 +1,234 @@
+"""One seed of a run: trained, guarded against harm, read once on test, and left on disk."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from safetensors.torch import save_file
+
+from aang_core.batch.packing import BoundObjective
+from aang_core.batch.protocols import Backbone
+from aang_core.batch.rows import Row
+from aang_core.check.first_batch import check_first_batch
+from aang_core.check.sanity import findings_of, summary
+from aang_core.data.audit import seen_in_training
+from aang_core.errors import RunError
+from aang_core.files import json_of
+from aang_core.method.engine import TOLERANCE
+from aang_core.processes import Processes
+from aang_core.rundir.report import SeedReport, seed_report, write_json
+from aang_core.train.callbacks import Spent, Watcher
+from aang_core.train.disk import disk_remark
+from aang_core.train.evaluation import scores
+from aang_core.train.export import export_model, write_predictions
+from aang_core.train.guard import PLAIN, guarded, plain_run, verdict
+from aang_core.train.loggers import Logged
+from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, seed_task
+from aang_core.train.resuming import discard
+from aang_core.train.session import Session, build_session
+from aang_core.train.trainer import Trainer, phases
+
+Scores = dict[str, float]
+
+
+def run_seed(
+    resolved: ResolvedRun,
+    seed: int,
+    directory: Path,
+    resume: bool,
+    watcher: Watcher,
+    processes: Processes,
+) -> SeedReport:
+    """Train one seed; write its model, predictions and ``seed.json`` into `directory`.
+
+    :param resume: take what is finished as it is, and go on with what is not.
+    """
+    finished = directory / "seed.json"
+    if resume and finished.exists():
+        report = _read(finished)
+        if processes.is_main:  # the run may have been killed before it came to this
+            discard(directory)
+            discard(directory / PLAIN)
+        return report
+    search, objectives = _trained(resolved, seed, directory, resume, watcher, processes)
+    trainings, kept, judged = [search], search, None
+    if guarded(resolved.config):
+        watcher.on_remark(f"seed {seed}: plain fine-tuning at equal tokens, to compare on dev")
+        beside = directory / PLAIN
+        unlogged = watcher.inner if isinstance(watcher, Logged) else watcher
+        plain, _ = _trained(plain_run(resolved), seed, beside, resume, unlogged, processes)
+        judged = verdict(search, plain)
+        search.remark(judged["said"])
+        kept = plain if judged["kept"] == PLAIN else search
+        trainings.append(plain)
+    answers = kept.session.predict(kept.session.test)  # by the checkpoint that dev chose
+    test = _test_scores(kept.session, answers)
+    report = _seed_report(search, kept, trainings, test, judged)
+    if processes.is_main:
+        _leave(kept.session, objectives, directory, answers)
+        write_json(finished, attrs.asdict(report))
+        for training in trainings:
+            training.discard()
+    return report
+
+
+def _trained(
+    resolved: ResolvedRun,
+    seed: int,
+    directory: Path,
+    resume: bool,
+    watcher: Watcher,
+    processes: Processes,
+) -> tuple[Trainer, list[BoundObjective]]:
+    """A finished training with its best parameters loaded, and its objectives."""
+    started = Spent.now()
+    session, objectives, said = _ready(resolved, seed, watcher, processes)
+    if processes.is_main and seed == resolved.config.seeds[0]:
+        watcher.on_remark(disk_remark(session, directory))
+    watcher.on_seed(session)
+    trainer = Trainer(session, directory, watcher, started)
+    for remark in said:
+        trainer.remark(remark)
+    trainer.run(resume)
+    return trainer, objectives
+
+
+def _seed_report(
+    search: Trainer,
+    kept: Trainer,
+    trainings: Sequence[Trainer],
+    test: tuple[Scores | None, Scores | None],
+    judged: Mapping[str, Any] | None,
+) -> SeedReport:
+    """What a seed ended with: scores of the model that is `kept`, the course of the `search`, the cost of all."""
+    session, progress = search.session, search.progress
+    cost: Counter[str] = Counter()
+    for training in trainings:
+        cost.update(training.progress.cost)
+    spent = search.spent()  # its clock has run on beside the others
+    return SeedReport(
+        seed=session.seed,
+        steps=progress.done,
+        best_step=progress.best_step,
+        dev=kept.progress.best_metrics,
+        test=test[0],
+        seconds=spent.seconds,
+        peak_memory_mib=session.peak_memory_mib,
+        engine=session.engine.kind if session.dev else "plain",
+        engine_check=_engine_check(session),
+        objectives=len(session.factors.ids),
+        weights=_weights(session),
+        cost={**cost, "cpu_seconds": spent.cpu_seconds},
+        evaluations=progress.evaluations,
+        remarks=tuple(search.remarks),
+        test_deduplicated=test[1],
+        guard=judged,
+    )
+
+
+def _engine_check(session: Session) -> dict[str, float] | None:
+    """How far the one-backward engine was from the loop on the first batch; None where nothing was compared."""
+    gap = session.engine.gap
+    if gap is None:
+        return None
+    return {"disagreement": gap if math.isfinite(gap) else sys.float_info.max, "allowed": TOLERANCE}
+
+
+def _ready(
+    resolved: ResolvedRun, seed: int, watcher: Watcher, processes: Processes
+) -> tuple[Session, list[BoundObjective], list[str]]:
+    """A seed's session, its objectives, and what the user should know before the first step."""
+    task, backbone = seed_task(resolved, seed), load_backbone(resolved, seed)
+    said: list[str] = []
+    objectives = bind_objectives(
+        resolved, task, backbone, seed, remark=said.append, progress=watcher.on_preparation
+    )
+    cut = _truncated(backbone)
+    session = build_session(resolved.config, seed, task, backbone, objectives, processes)
+    check_first_batch(session.model, objectives, seed)
+    said += _remarks(session, objectives, _truncated(backbone) - cut)
+    return session, objectives, said
+
+
+def _leave(
+    session: Session,
+    objectives: Sequence[BoundObjective],
+    directory: Path,
+    answers: Sequence[torch.Tensor],
+) -> None:
+    """Write what outlives the run of a seed, beside its report."""
+    if answers:
+        write_predictions(session.task, answers, session.test, directory)
+    export_model(session, directory / "model")
+    _write_states(objectives, directory)
+
+
+def _remarks(session: Session, objectives: Sequence[BoundObjective], cut: int) -> Iterator[str]:
+    """What the user should know before the first step; `cut` examples of the task were too long."""
+    if cut:
+        examples = sum(map(len, session.task.splits.values()))
+        longest = session.model.backbone.max_length
+        yield f"{cut} of {examples} examples are longer than {longest} positions and were cut"
+    if warning := summary(findings_of(objectives, session.seed)):
+        yield f"{warning} (`aang show` says more)"
+
+
+def _test_scores(
+    session: Session, answers: Sequence[torch.Tensor]
+) -> tuple[Scores | None, Scores | None]:
+    """On all of test, and on its rows whose text does not stand in train (None where that is every row)."""
+    rows, seen = session.test, seen_in_training(session.task)
+    unseen = [i for i, row in enumerate(rows) if not seen[row.origin.document]] if any(seen) else []
+    part = _scored(session, [rows[i] for i in unseen], [answers[i] for i in unseen])
+    return _scored(session, rows, answers), part
+
+
+def _truncated(backbone: Backbone) -> int:
+    """How many examples the encoder has cut so far, where it counts them."""
+    return int(getattr(backbone, "truncated", 0))
+
+
+def _read(path: Path) -> SeedReport:
+    try:
+        return seed_report(json_of(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as cause:
+        raise RunError(f"{path} is damaged ({cause}); delete it and resume again") from cause
+
+
+def _scored(
+    session: Session, rows: Sequence[Row], answers: Sequence[torch.Tensor]
+) -> Scores | None:
+    """Every metric on these rows; None where there are none, or they have no labels."""
+    if not rows or any(row.label is None for row in rows):
+        return None
+    return scores(session.task, answers, rows)
+
+
+def _weights(session: Session) -> dict[str, Any]:
+    """What the last step weighed by; equal weights for ``static``, empty where it was the end-task's alone."""
+    if phases(session)[-1][0] == "end-task":
+        return {}
+    final = session.weights.weights(session.factors).tolist()
+    return {
+        "objectives": dict(zip(session.factors.ids, final, strict=True)),
+        "stages": session.weights.stage_weights(session.factors),
+        "end_task": session.weights.end_task_weight,
+    }
+
+
+def _write_states(objectives: Sequence[BoundObjective], directory: Path) -> None:
+    """What outputs fitted on their corpora (class weights, idf), one file for all; objectives share it by source."""
+    tensors: dict[str, torch.Tensor] = {}
+    for objective in objectives:
+        data, *_, output = objective.id.split("/")
+        for name, tensor in objective.output.state().items():
+            tensors[f"{data}/{output}/{name}"] = tensor.contiguous()
+    if tensors:
+        save_file(tensors, directory / "fitted.safetensors")

@@ -1,0 +1,246 @@
+"""A sweep's trials under Ray Tune, on this machine or on a cluster (the extra ``aang[sweep]``).
+
+Tune deals out the trials, tries failed ones again, and shows dev over time where a dashboard runs. A trial itself is
+what it is without Ray: a process of its own that writes into its run directory. That directory has to be on a file
+system that all nodes share, as have the task and the encoder where they are folders; relative names are looked up in
+the folder that the sweep was started in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import socket
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from aang_core.config.file import dump_config
+from aang_core.config.settings import RunConfig
+from aang_core.errors import RunError
+from aang_core.study.sweep.pool import (
+    Running,
+    SweepWatcher,
+    carried_out,
+    environment_for,
+    machine_for,
+)
+from aang_core.study.sweep.trial import Outcome, Trial
+
+LOCAL = "local"
+
+_ANSWER = 10.0  # seconds that a cluster's head may take to answer
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own history
+    "RAY_AIR_NEW_OUTPUT": "0",  # no tables of its own on the terminal
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the sweep, which ends Ray
+}
+
+
+def on_ray(
+    trials: Sequence[Trial],
+    address: str,
+    directory: Path,
+    workers: int | None,
+    retries: int,
+    watcher: SweepWatcher,
+) -> int:
+    """Carry out trials; returns the threads of each.
+
+    :param address: a cluster's, or `LOCAL` for one that is started here and ended again.
+    :param workers: most trials beside each other; None for one a GPU, or a core where there is none.
+    :raises RunError: where Ray is not installed or the cluster does not answer.
+    """
+    if find_spec("ray") is None:
+        raise RunError("--ray needs Ray, which is not installed: pip install 'aang[sweep]'")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    scaffold = directory / ".ray"  # what Tune keeps; nothing here is needed to go on
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
+        _connect(ray, address)
+        try:
+            count, threads, gpus = _shares(ray, address, len(trials), workers)
+            watcher.on_remark(
+                f"Ray: {count} trials beside each other, {threads} CPUs each"
+                + (", a GPU each" if gpus else "")
+            )
+            shutil.rmtree(scaffold, ignore_errors=True)
+            resources = {"cpu": threads, "gpu": gpus}
+            _tune(trials, scaffold, count, resources, retries, watcher)
+        finally:
+            ray.shutdown()
+            shutil.rmtree(scaffold, ignore_errors=True)
+    return threads
+
+
+def _connect(ray: Any, address: str) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address == LOCAL:
+            ray.init(address=LOCAL, include_dashboard=False, **quiet)
+        else:
+            _knock(address)
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as cause:
+        raise RunError(
+            f"no Ray cluster can be used at {address!r}: {cause}; give the address that `ray start` has printed, or "
+            "--ray alone for a cluster on this machine"
+        ) from cause
+
+
+def _knock(address: str) -> None:
+    """Ask whether anything listens at ``host:port``: Ray itself goes on trying for minutes.
+
+    :raises OSError: where nothing does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal() and int(port) < 2**16:
+        socket.create_connection((host, int(port)), _ANSWER).close()
+
+
+def _shares(ray: Any, address: str, trials: int, workers: int | None) -> tuple[int, int, int]:
+    """Trials beside each other, CPUs of each, GPUs of each; a trial never needs more CPUs than a node has."""
+    total = ray.cluster_resources()
+    gpus, cpus = int(total.get("GPU", 0)), max(1, int(total.get("CPU", 1)))
+    if address == LOCAL and not gpus:
+        machine = machine_for(trials, workers, ())
+        return machine.workers, machine.threads, 0
+    count = max(1, min(workers or gpus or cpus, gpus or cpus, trials))
+    sizes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    largest = max([*sizes, 1])
+    beside = math.ceil(count / max(1, len(sizes)))
+    return count, max(1, min(cpus // count, largest // beside)), int(gpus > 0)
+
+
+def _tune(
+    trials: Sequence[Trial],
+    scaffold: Path,
+    count: int,
+    resources: Mapping[str, int],
+    retries: int,
+    watcher: SweepWatcher,
+) -> None:
+    from ray import tune
+
+    by_order = {_order(trial, resources["cpu"]): trial for trial in trials}
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, dict(resources)),
+        param_space={"order": tune.grid_search(list(by_order))},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=count,
+            reuse_actors=False,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(scaffold),
+            failure_config=tune.FailureConfig(max_failures=retries),
+            callbacks=[_callback(tune.Callback, by_order, watcher)],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _order(trial: Trial, threads: int) -> str:
+    """A trial as Tune passes it on."""
+    return json.dumps(
+        {
+            "configuration": trial.configuration,
+            "config": dump_config(trial.config),
+            "directory": str(trial.directory),
+            "log": str(trial.log),
+            "folder": os.getcwd(),
+            "threads": threads,
+        }
+    )
+
+
+def run_trial(parameters: Mapping[str, Any]) -> None:
+    """What Tune calls, somewhere in the cluster.
+
+    :raises RunError: with the trial's own error.
+    """
+    order = json.loads(parameters["order"])
+    trial = Trial(
+        configuration=order["configuration"],
+        config=RunConfig.from_mapping(tomllib.loads(order["config"])),
+        directory=Path(order["directory"]),
+        log=Path(order["log"]),
+    )
+    environment = environment_for(order["threads"])
+    error = carried_out(trial, environment, _Reporting(), Running(), order["folder"])
+    if error:
+        raise RunError(error)
+
+
+class _Reporting(SweepWatcher):
+    """Reports dev to Tune."""
+
+    def __init__(self) -> None:
+        self.done, self.total = 0, 0
+
+    def on_progress(
+        self,
+        trial: Trial,  # noqa: ARG002
+        done: int | None,
+        total: int | None,
+        best: float | None,
+    ) -> None:
+        from ray import tune
+
+        self.done, self.total = done or self.done, total or self.total
+        if best is not None:
+            tune.report({"dev": best, "step": self.done, "steps": self.total})
+
+
+def _callback(base: type, by_order: Mapping[str, Trial], watcher: SweepWatcher) -> Any:
+    """Tune's callback that tells a watcher; made here since its base class is Ray's."""
+
+    class Telling(base):  # type: ignore[misc]
+        def __init__(self, by_order: Mapping[str, Trial], watcher: SweepWatcher) -> None:
+            self.by_order, self.watcher = by_order, watcher
+
+        def __getstate__(self) -> dict[str, Any]:
+            return {}  # Tune keeps its callbacks on disk, and a watcher holds locks and a terminal
+
+        def named(self, trial: Any) -> Trial:
+            return self.by_order[trial.config["order"]]
+
+        def on_trial_start(self, trial: Any, **_: Any) -> None:
+            self.watcher.on_start(self.named(trial), trial.num_failures + 1)
+
+        def on_trial_result(self, trial: Any, result: Any, **_: Any) -> None:
+            if "dev" in result:
+                told = result["step"], result["steps"], result["dev"]
+                self.watcher.on_progress(self.named(trial), *told)
+
+        def on_trial_recover(self, trial: Any, **_: Any) -> None:
+            self.watcher.on_retry(self.named(trial), _reason(trial))
+
+        def on_trial_complete(self, trial: Any, **_: Any) -> None:
+            attempts = trial.num_failures + 1
+            self.watcher.on_end(Outcome(trial=self.named(trial), attempts=attempts))
+
+        def on_trial_error(self, trial: Any, **_: Any) -> None:
+            attempts, error = trial.num_failures, _reason(trial)
+            self.watcher.on_end(Outcome(trial=self.named(trial), attempts=attempts, error=error))
+
+    return Telling(by_order, watcher)
+
+
+def _reason(trial: Any) -> str:
+    """Why a trial failed: the error that it raised itself, without Ray's traceback around it."""
+    error = trial.get_error()
+    return str(getattr(error, "cause", None) or error)

@@ -1,0 +1,1 @@
+"""The loop: a resolved configuration becomes a session, and a session is trained."""

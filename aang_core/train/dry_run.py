@@ -1,0 +1,199 @@
+"""What a run would be, without training: ``aang run --dry-run``. In: RunConfig. Out: `PlanSummary`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from aang_core.config.settings import RunConfig
+from aang_core.errors import RunError
+from aang_core.processes import Processes
+from aang_core.registry.registry import Registry
+from aang_core.train.disk import disk_mib, size_mib
+from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, resolve, seed_task
+from aang_core.train.session import Session, build_session
+from aang_core.train.step import dropout, training
+from aang_core.train.trainer import phases
+
+_TIMED_STEPS = 2
+_TIMED_ROWS = 64
+
+
+@attrs.frozen(kw_only=True)
+class PlanSummary:
+    """Upper bounds and estimates, for all seeds together where nothing else is said.
+
+    :param objectives: ids of the legal objectives.
+    :param steps: most optimiser steps of a seed.
+    :param tokens_per_step: positions of one step with its auxiliary rows, of sampled rows.
+    :param tokens: most positions of training.
+    :param minutes: estimated from timed steps, without early stopping.
+    :param memory_mib: the parts of a seed's peak memory, and their ``total``.
+    :param disk_mib: the parts of what a run writes, and their ``total``.
+    """
+
+    task: str
+    space: str
+    method: str
+    model: str
+    engine: str
+    seeds: tuple[int, ...]
+    splits: dict[str, int]
+    objectives: tuple[str, ...]
+    steps: int
+    rows_per_step: int
+    tokens_per_step: int
+    tokens: int
+    seconds_per_step: float
+    minutes: float
+    memory_mib: dict[str, float]
+    disk_mib: dict[str, float]
+    remarks: tuple[str, ...]
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Plain values."""
+        return attrs.asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """For people: what, and how much."""
+        return [
+            ("model", self.model),
+            ("rows", ", ".join(f"{name} {count}" for name, count in self.splits.items())),
+            ("seeds", ", ".join(map(str, self.seeds))),
+            ("objectives", f"{len(self.objectives)} of {self.space}" if self.space else "none"),
+            ("steps", f"at most {self.steps} a seed, {self.rows_per_step} rows each"),
+            ("tokens", f"{self.tokens_per_step} a step, at most {self.tokens}"),
+            ("engine", self.engine),
+            ("time", f"about {self.minutes:.1f} minutes ({self.seconds_per_step:.2f} s a step)"),
+            ("memory", _parts(self.memory_mib)),
+            ("disk", _parts(self.disk_mib)),
+        ]
+
+
+def _parts(sizes: dict[str, float]) -> str:
+    parts = ", ".join(f"{n} {size:.0f}" for n, size in sizes.items() if n != "total")
+    return f"about {sizes['total']:.0f} MiB ({parts})"
+
+
+def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
+    """Settle, bind and time a configuration; updates no parameter and writes nothing.
+
+    :raises AangError: as `job.run` does before its first step.
+    """
+    resolved = resolve(config, registry)
+    config = resolved.config  # numbers in place of passes and proportions
+    seed = config.seeds[0]
+    task = seed_task(resolved, seed)
+    backbone = load_backbone(resolved, seed)
+    objectives = bind_objectives(resolved, task, backbone, seed)
+    session = build_session(config, seed, task, backbone, objectives, Processes())
+    timed = [_step(session, phase, steps) for phase, steps in phases(session)]
+    memory = _memory(session)  # before evaluation, whose batches a run makes after freeing its own
+    minutes = (sum(part.seconds for part in timed) + _evaluations(session)) / 60
+    return PlanSummary(
+        task=task.name,
+        space=resolved.space.name if resolved.space else "",
+        method=config.method,
+        model=resolved.model,
+        engine=session.engine.kind if session.dev else "plain",
+        seeds=config.seeds,
+        splits={name: len(split) for name, split in task.splits.items()},
+        objectives=tuple(objective.id for objective in objectives),
+        steps=sum(part.steps for part in timed),
+        rows_per_step=timed[-1].rows,
+        tokens_per_step=timed[-1].tokens,
+        tokens=len(config.seeds) * sum(part.steps * part.tokens for part in timed),
+        seconds_per_step=timed[-1].seconds / timed[-1].steps,
+        minutes=minutes * len(config.seeds),
+        memory_mib=memory,
+        disk_mib=disk_mib(session),
+        remarks=(*resolved.task.remarks, *_unlike(resolved)),
+    )
+
+
+def _unlike(resolved: ResolvedRun) -> tuple[str, ...]:
+    """What differs between the timed seed and the others."""
+    config = resolved.config
+    if len(config.seeds) == 1:
+        return ()
+    return (f"measured with seed {config.seeds[0]}, and multiplied by {len(config.seeds)} seeds",)
+
+
+@attrs.frozen
+class _Timed:
+    """A phase: its most steps, what one of them holds, and the seconds of all."""
+
+    steps: int
+    rows: int
+    tokens: int
+    seconds: float
+
+
+def _step(session: Session, phase: str, steps: int) -> _Timed:
+    """Gradients of the phase's first step as training computes them, and no update; the faster of two runs."""
+    best, tokens, rows = float("inf"), 0, 0
+    for _ in range(_TIMED_STEPS):
+        started = time.perf_counter()
+        plan = session.planner.plan(0, session.weights, phase)
+        _, batch = session.planner.batch(plan, session.processes)
+        if batch is None:
+            raise RunError(f"the first step of the phase {phase!r} holds no rows")
+        prepared = time.perf_counter() - started
+        dev = _dev_gradient_seconds(session)
+        started = time.perf_counter()
+        own = batch.to(session.device)
+        with training(session), dropout(session, 0):
+            if session.dev_gradient is None:
+                losses = session.engine.plain(own, plan.coefficients)
+            else:
+                losses = session.engine.aligned(own, plan.coefficients, session.dev_gradient).losses
+            losses.sum().item()  # waits for the device
+        # preparation runs beside the step before it, so that the longer of the two counts
+        best = min(best, max(prepared, time.perf_counter() - started + dev))
+        tokens, rows = batch.tokens, sum(plan.all_rows)
+    return _Timed(steps=steps, rows=rows, tokens=tokens, seconds=best * steps)
+
+
+def _dev_gradient_seconds(session: Session) -> float:
+    """Seconds of one dev gradient, shared among the steps that use it; 0 for methods without."""
+    if session.dev is None:
+        return 0.0
+    started = time.perf_counter()
+    with session.engine.autocast():
+        session.dev_gradient = session.dev.at(0, None)
+    return (time.perf_counter() - started) / session.config.meta.dev_gradient_every
+
+
+def _evaluations(session: Session) -> float:
+    """Seconds of all evaluations on dev, and the one on test, from some rows."""
+    settings = session.config.training
+    rows = list(session.stopping[:_TIMED_ROWS])
+    started = time.perf_counter()
+    with session.engine.autocast():
+        session.predict(rows)
+    each = (time.perf_counter() - started) / len(rows)
+    times = -(-settings.max_steps // settings.eval_every) + 1
+    return each * (times * len(session.stopping) + len(session.test))
+
+
+def _memory(session: Session) -> dict[str, float]:
+    """The peak so far (libraries and activations included), and the moments that the first update adds, in MiB."""
+    trained = size_mib(session.parameters.values())
+    parts = {
+        "parameters": size_mib(_all(session)),
+        "gradients": trained,
+        "optimiser moments": 2 * trained,
+        "dev gradient": size_mib((session.dev_gradient or {}).values()),
+    }
+    there = sum(parts.values()) - parts["optimiser moments"]
+    parts["activations and libraries"] = max(0.0, session.peak_memory_mib - there)
+    return {**parts, "total": sum(parts.values())}
+
+
+def _all(session: Session) -> list[Tensor]:
+    """Every parameter once, frozen ones too."""
+    body = [*session.model.backbone.body.parameters(), *session.model.heads.parameters()]
+    return list({id(p): p for p in body}.values())

@@ -1,0 +1,153 @@
+"""Loggers: other places that receive a run's history while it grows. ``history.jsonl`` is always written besides.
+
+A plugin registers a `primitives.Logger`; a run opens it for each seed and drives it from its watcher (`Logged`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+
+from aang_core.config.settings import RunConfig
+from aang_core.errors import ConfigError, one_message
+from aang_core.registry.records import Logger, load_factory
+from aang_core.rundir.directory import seed_directory
+from aang_core.train.callbacks import Progress, Watcher
+
+if TYPE_CHECKING:
+    from aang_core.registry.registry import Registry
+    from aang_core.train.session import Session
+    from aang_core.train.step import StepRecord
+
+
+@attrs.frozen(kw_only=True)
+class Opening:
+    """What a logger's factory is called with, once a seed.
+
+    :param directory: the seed's own; a logger that writes files puts them under its name in it.
+    :param name: of the seed's run, for people.
+    :param config: the whole configuration as plain values.
+    :param step: the first step that it will hear of; above 1 where an interrupted run goes on.
+    """
+
+    directory: Path
+    name: str
+    config: Mapping[str, Any]
+    step: int
+
+
+class RunLogger(Protocol):
+    """One seed's log."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers by name (``loss/end-task``, ``weight/ID``, ``dev/accuracy``, …) at a step, counted from 1."""
+
+    def close(self) -> None:
+        """The seed is done, or failed."""
+
+
+def chosen_loggers(names: Sequence[str], registry: Registry) -> list[Logger]:
+    """The loggers that a run asks for.
+
+    :raises ConfigError: for every one that is unknown, or whose library is not installed.
+    """
+    faults, found = [], []
+    for name in names:
+        if name not in registry.loggers:
+            faults.append(registry.unknown("logger", name, registry.loggers).split(" (see")[0])
+            continue
+        record = registry.loggers[name].record
+        missing = [module for module in record.needs if find_spec(module) is None]
+        if missing:
+            hint = f": {record.install}" if record.install else ""
+            faults.append(
+                f"the logger {name!r} needs {', '.join(missing)}, which is not installed{hint}"
+            )
+        found.append(record)
+    if faults:
+        raise ConfigError(one_message(faults, "log"))
+    return found
+
+
+class Logged(Watcher):
+    """A watcher that passes everything on to another one, and to the loggers what is theirs."""
+
+    def __init__(self, inner: Watcher, records: Sequence[Logger], config: RunConfig) -> None:
+        self.inner, self.records, self.config = inner, records, config
+        self.directory = Path()
+        self.open: list[RunLogger] = []
+        self.awaited = False
+
+    def on_begin(self, directory: Path) -> None:
+        self.directory = directory
+        self.inner.on_begin(directory)
+
+    def on_preparation(self, what: str, done: int, total: int) -> None:
+        self.inner.on_preparation(what, done, total)
+
+    def on_seed(self, session: Session) -> None:
+        self.close()
+        self.awaited = session.processes.is_main
+        self.inner.on_seed(session)
+
+    def on_step(self, session: Session, record: StepRecord, progress: Progress) -> None:
+        self._log(session, step_values(record, progress), progress.done)
+        self.inner.on_step(session, record, progress)
+
+    def on_evaluation(self, session: Session, progress: Progress) -> None:
+        newest = {f"dev/{n}": v for n, v in progress.evaluations[-1].items() if n != "step"}
+        self._log(session, newest, progress.done)
+        self.inner.on_evaluation(session, progress)
+
+    @property
+    def stopping(self) -> bool:
+        return self.inner.stopping
+
+    def on_trained(self, session: Session, progress: Progress) -> None:
+        self.inner.on_trained(session, progress)
+
+    def on_remark(self, remark: str) -> None:
+        self.inner.on_remark(remark)
+
+    def close(self) -> None:
+        """Close the present seed's logs."""
+        while self.open:
+            self.open.pop().close()
+
+    def _log(self, session: Session, values: Mapping[str, float], step: int) -> None:
+        if self.awaited:  # only now is it known which step is the first
+            self.awaited = False
+            opening = self._opening(session, step)
+            for record in self.records:
+                self.open.append(load_factory(record.factory)(opening))
+        for logger in self.open:
+            logger.log(values, step)
+
+    def _opening(self, session: Session, step: int) -> Opening:
+        return Opening(
+            directory=seed_directory(self.directory, self.config, session.seed),
+            name=f"{self.directory.name} seed {session.seed}",
+            config={name.rstrip("_"): v for name, v in attrs.asdict(self.config).items()},
+            step=step,
+        )
+
+
+def step_values(record: StepRecord, progress: Progress) -> dict[str, float]:
+    """One step's numbers by name."""
+    tables = {
+        "loss": record.losses,
+        "weight": record.weights,
+        "alignment": record.alignments,
+        "norm": record.norms,
+    }
+    values = {f"{kind}/{id_}": v for kind, table in tables.items() for id_, v in table.items()}
+    return {
+        **values,
+        "weight/end-task": record.end_task_weight,
+        "lr": record.lr,
+        "tokens": float(progress.cost["tokens"]),
+    }

@@ -1,0 +1,293 @@
+"""Steps 1 to 4 joined: a configuration becomes a task, an encoder and bound objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from aang_core.batch.binding import (
+    bind_sources,
+    check_corpora,
+    check_options,
+    registered_tasks,
+    settings_of,
+)
+from aang_core.batch.checks import errors_of
+from aang_core.batch.packing import BoundObjective
+from aang_core.batch.protocols import Backbone, BackboneSettings, Binding, BoundSource, no_op
+from aang_core.config.settings import RunConfig
+from aang_core.data.auxiliary import expanded, joined_to, load_auxiliary, with_sources
+from aang_core.data.draws import draw_train_rows, split_anew
+from aang_core.data.selected import check_selection, load_selected
+from aang_core.data.task import Task, load_task
+from aang_core.errors import ConfigError
+from aang_core.method.proportions import proportioned
+from aang_core.registry.legality import (
+    Illegal,
+    Legal,
+    Objective,
+    Verdict,
+    enumerate_objectives,
+    judge,
+    legal_objectives,
+    sources_of,
+)
+from aang_core.registry.records import BackboneKind, Block, Primitive, Space, load_factory
+from aang_core.registry.registry import Registry
+from aang_core.registry.spaces import resolve_space
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class ResolvedRun:
+    """What all seeds of a run stand on.
+
+    :param model: the encoder's name, settled.
+    :param space: None for a method without auxiliary objectives.
+    """
+
+    config: RunConfig
+    registry: Registry
+    task: Task
+    kind: BackboneKind
+    model: str
+    space: Space | None
+
+
+def resolve(config: RunConfig, registry: Registry) -> ResolvedRun:
+    """Find and read everything that a configuration names; loads no encoder.
+
+    :raises AangError: of the kind that says what is wrong: unknown names, a malformed task, bad options.
+    """
+    model = config.model or usual_model(config.task, registry)
+    kind = registry.backbone_for(model)
+    check_selection(config)
+    if config.selection:
+        auxiliary = load_selected(config, kind.reads, registry)
+    else:
+        auxiliary = load_auxiliary(config.aux_tasks, kind.reads, registry)
+    registry = with_sources(registry, auxiliary)
+    space = None
+    if config.method != "finetune":
+        space = resolve_space(config.space, registry, config.with_)
+        space = expanded(space, registry, auxiliary)
+    check_options(config.primitives, registry)
+    check_corpora(config.external, registry)
+    task = load_task(
+        config.task,
+        reads=kind.reads,
+        registered=registered_tasks(registry),
+        external=config.external,
+    )
+    task = joined_to(task, auxiliary)
+    resolved = ResolvedRun(
+        config=config, registry=registry, task=task, kind=kind, model=model, space=space
+    )
+    for seed in config.seeds:  # rows that cannot be drawn are found before any training
+        labelled = len(seed_task(resolved, seed).splits["train"])
+    return attrs.evolve(resolved, config=proportioned(config, labelled, auxiliary))
+
+
+def usual_model(task: str, registry: Registry) -> str:
+    """The encoder that a registered task suits, or the default of the kind that takes any name."""
+    if task in registry.tasks and registry.tasks[task].record.model:
+        return registry.tasks[task].record.model
+    kinds = [entry.record for entry in registry.backbones.values() if entry.record.default_model]
+    if not kinds:
+        raise ConfigError("no plugin brings a default encoder; name one with --model")
+    return kinds[0].default_model
+
+
+def seed_task(resolved: ResolvedRun, seed: int) -> Task:
+    """The task with this seed's splits and labelled training rows."""
+    task, config = resolved.task, resolved.config
+    if config.split_anew:
+        dev, test = config.split_anew
+        task = split_anew(task, dev, test, seed)
+    return draw_train_rows(task, config.train_rows, seed)
+
+
+def load_backbone(resolved: ResolvedRun, seed: int) -> Backbone:
+    """The encoder, in the state of its checkpoint."""
+    training = resolved.config.training
+    settings = BackboneSettings(
+        max_length=training.max_length,
+        device=resolved.config.device,
+        seed=seed,
+        checkpointing=training.activation_checkpointing,
+        frozen_layers=training.frozen_layers,
+        lora_rank=training.lora_rank,
+    )
+    backbone: Backbone = load_factory(resolved.kind.factory)(resolved.model, settings)
+    return backbone
+
+
+def verdicts_of(
+    resolved: ResolvedRun,
+    bound: Mapping[str, BoundSource],
+    missing: Mapping[str, str],
+    backbone: Backbone,
+) -> Sequence[Verdict]:
+    """Which objectives are legal with this data and this encoder."""
+    if resolved.space is None:
+        return ()
+    return enumerate_objectives(
+        resolved.space,
+        resolved.registry,
+        provided={name: source.provides for name, source in bound.items()},
+        unavailable=missing,
+        backbone_capabilities=backbone.capabilities,
+    )
+
+
+def bind_objectives(
+    resolved: ResolvedRun,
+    task: Task,
+    backbone: Backbone,
+    seed: int,
+    cache: Path | None = None,
+    remark: Callable[[str], None] = no_op,
+    progress: Callable[[str, int, int], None] = no_op,
+) -> list[BoundObjective]:
+    """The legal objectives with their primitives at work; each primitive is made once per data source.
+
+    :param cache, remark, progress: as in `Binding`; the same remark is passed on once.
+    :raises ConfigError: where none is legal.
+    :raises TaskError: where data is missing or cannot give what an output fits on it.
+    """
+    if resolved.space is None:
+        return []
+    options = _options(resolved)
+    base = Binding(
+        task=task,
+        backbone=backbone,
+        options={},
+        seed=seed,
+        cache=cache,
+        remark=_once(remark),
+        progress=progress,
+    )
+    bound, missing = bind_sources(
+        sources_of(resolved.space),
+        resolved.registry,
+        task,
+        backbone,
+        options,
+        seed,
+        cache,
+        remark=base.remark,
+        progress=progress,
+    )
+    verdicts = verdicts_of(resolved, bound, missing, backbone)
+    legal_objectives(verdicts, resolved.space)
+    primitives = _Primitives(resolved, options, base, bound)
+    return [primitives.of(v.objective) for v in verdicts if isinstance(v, Legal)]
+
+
+def bind_one(
+    config: RunConfig,
+    objective: str,
+    registry: Registry,
+    backbone: Backbone | None = None,
+    progress: Callable[[str, int, int], None] = no_op,
+) -> tuple[BoundObjective, Backbone]:
+    """One objective at work on the task and encoder of a configuration.
+
+    :param objective: ``data/transform/representation/output``, or a name that the literature has for one.
+    :param backbone: the configuration's encoder where it is loaded already.
+    :param progress: as in `Binding`; some data sources have to be made first, which takes minutes.
+    :raises ConfigError: where it is unknown or illegal.
+    :raises AangError: where its task, data or encoder cannot be had.
+    """
+    resolved = resolve(attrs.evolve(config, method="finetune"), registry)
+    chosen = Objective.parse(_id_of(objective, resolved.registry), resolved.registry)
+    verdict = judge(chosen, resolved.registry, backbone_capabilities=resolved.kind.capabilities)
+    if isinstance(verdict, Illegal):
+        raise ConfigError(f"{chosen.id} is not legal: {verdict.reason}")
+    block = Block(**{stage: (name,) for stage, name in attrs.asdict(chosen).items()})
+    space = Space(name="one-objective", summary=chosen.id, blocks=(block,))
+    seed = config.seeds[0]
+    resolved = attrs.evolve(resolved, space=space)
+    backbone = backbone or load_backbone(resolved, seed)
+    task = seed_task(resolved, seed)
+    (bound,) = bind_objectives(resolved, task, backbone, seed, progress=progress)
+    return bound, backbone
+
+
+def _id_of(text: str, registry: Registry) -> str:
+    """The id that a literature's name stands for; an id as it is.
+
+    :raises ConfigError: where several objectives have the name.
+    """
+    ids = [each for each, names in registry.named.items() if text in names]
+    if len(ids) > 1:
+        raise ConfigError(
+            f"{text!r} is the name of several objectives: {', '.join(ids)}; give one id"
+        )
+    return ids[0] if ids else text
+
+
+class _Primitives:
+    """Primitives at work, each made once for each data source and when it is first asked for."""
+
+    def __init__(
+        self,
+        resolved: ResolvedRun,
+        options: Mapping[str, Mapping[str, Any]],
+        base: Binding,
+        bound: Mapping[str, BoundSource],
+    ) -> None:
+        self.resolved, self.options, self.base, self.bound = resolved, options, base, bound
+        self._made: dict[tuple[str, str], Any] = {}
+
+    def one(self, name: str, source: str) -> Any:
+        """One primitive, bound to one source."""
+        if (name, source) not in self._made:
+            record = self.resolved.registry.primitive(name)
+            settings = settings_of(record, self.options)
+            binding = attrs.evolve(self.base, options=settings, source=self.bound[source])
+            with errors_of(self.resolved.registry.maker(name), "its factory"):
+                self._made[name, source] = load_factory(record.factory)(binding)
+        return self._made[name, source]
+
+    def of(self, objective: Objective) -> BoundObjective:
+        """An objective with its four primitives."""
+        source = objective.data
+        return BoundObjective(
+            id=objective.id,
+            source=self.bound[source],
+            transform=self.one(objective.transform, source),
+            representation=self.one(objective.representation, source),
+            output=self.one(objective.output, source),
+            makers={n: self.resolved.registry.maker(p) for n, p in attrs.asdict(objective).items()},
+        )
+
+
+def _once(remark: Callable[[str], None]) -> Callable[[str], None]:
+    """Passes each text on once: several primitives may find the same."""
+    said: set[str] = set()
+
+    def say(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            remark(text)
+
+    return say
+
+
+def _options(resolved: ResolvedRun) -> dict[str, dict[str, Any]]:
+    """The run's options of primitives; ``heads.decoder`` and ``training.class_weights`` reach all that have such."""
+    config = resolved.config
+    options = {name: dict(given) for name, given in config.primitives.items()}
+    shared = {
+        "decoder": config.heads.decoder,
+        "class_weights": config.training.class_weights,
+    }
+    for name, entry in resolved.registry.primitives.items():
+        record: Primitive = entry.record
+        for option, value in shared.items():
+            if option in record.options:
+                options.setdefault(name, {}).setdefault(option, value)
+    return options

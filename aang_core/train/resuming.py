@@ -1,0 +1,169 @@
+"""A running session as a `Checkpoint`, and back; and which checkpoint a seed can go on from.
+
+Generators need no saving: every random number follows from the seed and the step (`aang_core.randomness`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from aang_core.errors import RunError
+from aang_core.files import flush, load_tensors
+from aang_core.train import checkpoint
+from aang_core.train.callbacks import Progress
+from aang_core.train.checkpoint import (
+    Checkpoint,
+    named_buffers,
+    optimizer_tensors,
+    restore_optimizer,
+    weight_state,
+    weight_tensors,
+)
+from aang_core.train.session import Session
+
+BEST, SEARCHED = "best.safetensors", "searched.safetensors"
+"""What dev chose; and the same before the final fine-tuning, which may replace it."""
+
+
+def trained_tensors(session: Session) -> dict[str, Tensor]:
+    """Everything of the model that training changes, by name: parameters that train, and all buffers."""
+    buffers = named_buffers(session.model.backbone.body, session.model.heads)
+    return {**session.parameters, **buffers}
+
+
+def snapshot(session: Session, progress: Progress, history: Path, kept: Any) -> Checkpoint:
+    """Everything that the coming steps depend on.
+
+    :param history: ``history.jsonl`` as it is at this step.
+    :param kept: remarks, engine and the like; JSON that comes back as it is.
+    """
+    tensors = {name: t.detach() for name, t in trained_tensors(session).items()}
+    tensors |= optimizer_tensors(session.optimizer, session.parameters)
+    tensors |= weight_tensors(session.weights, "weights")
+    planned = weight_tensors(session.planned, "planned")
+    tensors |= {name: value.clone() for name, value in planned.items()}  # may be `weights` itself
+    for name, value in (session.dev_gradient or {}).items():
+        tensors[f"dev.{name}"] = value
+    flush(history)  # a checkpoint must not be there without the steps that led to it
+    size = history.stat().st_size
+    facts = {
+        "progress": attrs.asdict(progress),
+        "history": {"bytes": size, "sha256": _digest(history, size)},
+        "kept": kept,
+    }
+    return Checkpoint(tensors=tensors, facts=facts)
+
+
+def restore(session: Session, saved: Checkpoint) -> Progress:
+    """Put a snapshot back into a freshly built session of the same configuration.
+
+    :raises RunError: where the model has other parameters now.
+    """
+    tensors = trained_tensors(session)
+    if lacking := sorted(tensors.keys() - saved.tensors.keys()):
+        raise RunError(
+            f"the checkpoint does not fit this model: it lacks {lacking[0]} and {len(lacking) - 1} more; "
+            "it was written by another version of aang or of the encoder"
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(saved.tensors[name])
+    restore_optimizer(session.optimizer, session.parameters, saved.tensors)
+    session.weights = weight_state(saved.tensors, "weights")
+    session.planned = weight_state(saved.tensors, "planned")
+    # In the encoder's own order, as it was made: the order of a sum shows in its last bit.
+    names = [name for name in session.model.body() if f"dev.{name}" in saved.tensors]
+    dev = {name: saved.tensors[f"dev.{name}"].to(session.device) for name in names}
+    session.dev_gradient = dev or None
+    facts = dict(saved.facts["progress"])
+    return Progress(**{**facts, "evaluations": tuple(facts["evaluations"])})
+
+
+@attrs.frozen(eq=False)
+class Found:
+    """What a seed can go on from.
+
+    :param saved: the newest checkpoint that is whole, with everything that belongs to it; None to begin again.
+    :param remarks: what is damaged, and what is used instead.
+    :param spoilt: files and folders that are of no use any more.
+    """
+
+    saved: Checkpoint | None
+    remarks: tuple[str, ...]
+    spoilt: tuple[Path, ...]
+
+
+def newest(directory: Path) -> Found:
+    """Look for the checkpoint to go on from in a seed's directory; changes nothing."""
+    folder = directory / "checkpoint"
+    faults: list[str] = []
+    spoilt: list[Path] = []
+    for name in (SEARCHED, BEST):
+        if (folder / name).exists() and (fault := _fault(folder / name)):
+            faults.append(fault)
+            # a final fine-tuning may have replaced the best parameters that `searched` was a copy of
+            spoilt += [folder / SEARCHED, folder / BEST]
+    for place in checkpoint.places(folder):
+        try:
+            saved = checkpoint.read(place)
+            _check_company(saved.facts, directory, spoilt)
+        except (RunError, KeyError) as cause:
+            older = f"checkpoint {place.name} was written by another version of aang (no {cause})"
+            faults.append(str(cause) if isinstance(cause, RunError) else older)
+            spoilt.append(place)
+        else:
+            end = f"the run goes on from checkpoint {place.name}"
+            return Found(saved, tuple(f"{fault}; {end}" for fault in faults), tuple(spoilt))
+    end = "no checkpoint before it is whole, so the seed begins again"
+    return Found(None, tuple(f"{fault}; {end}" for fault in faults), tuple(spoilt))
+
+
+def discard(directory: Path) -> None:
+    """Remove what only an unfinished run needs from a seed's directory."""
+    folder = directory / "checkpoint"
+    remove((*checkpoint.places(folder), *folder.glob(".*partial*"), folder / SEARCHED))
+
+
+def remove(spoilt: tuple[Path, ...]) -> None:
+    """Clear away files and folders that are of no use any more."""
+    for path in spoilt:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _fault(path: Path) -> str:
+    try:
+        load_tensors(path)
+    except RunError as cause:
+        return str(cause)
+    return ""
+
+
+def _check_company(facts: Mapping[str, Any], directory: Path, spoilt: list[Path]) -> None:
+    """:raises RunError: where the files that a checkpoint speaks of are not as it left them."""
+    history, recorded = directory / "history.jsonl", facts["history"]
+    if _digest(history, recorded["bytes"]) != recorded["sha256"]:
+        raise RunError(f"{history} was changed after step {facts['progress']['done']}")
+    best = directory / "checkpoint" / BEST
+    if facts["progress"]["best_score"] is not None and (best in spoilt or not best.exists()):
+        raise RunError(f"step {facts['progress']['done']} needs {best}, which is lost")
+
+
+def _digest(path: Path, size: int) -> str:
+    """The sha256 of a file's first `size` bytes; empty where it has fewer, or is not there."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(size)
+    except OSError:
+        return ""
+    return hashlib.sha256(data).hexdigest() if len(data) == size else ""

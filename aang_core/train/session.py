@@ -1,0 +1,202 @@
+"""One seed's training, put together: everything that the steps read, and the little that they change."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from aang_core.batch.packing import BoundObjective
+from aang_core.batch.protocols import Backbone, Binding
+from aang_core.batch.rows import Origin, Row, lay_on_words
+from aang_core.config.settings import RunConfig, Training
+from aang_core.data.task import Task
+from aang_core.method.dev_gradient import DevGradient
+from aang_core.method.end_task import EndTask, LabelledRows
+from aang_core.method.engine import Engine
+from aang_core.method.heads import Heads
+from aang_core.method.metagrad import Gradient, Model
+from aang_core.method.proportions import sized_state
+from aang_core.method.step_plan import Planner
+from aang_core.method.weighting import Factors, WeightState
+from aang_core.processes import Processes
+from aang_core.randomness import generator, seeded
+from aang_core.rundir.recipe import starting_state
+from aang_core.train.checkpoint import named_parameters
+from aang_core.train.evaluation import predict
+
+META_METHODS = ("aang", "tartan")
+"""The methods that learn weights; the others compute no dev gradient."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Session:
+    """What a run of one seed consists of. Steps replace `weights`, `planned` and `dev_gradient`, a phase `optimizer`.
+
+    :param config: the run's, as its method settles it (``tartan`` has no factors).
+    :param task: with this seed's splits.
+    :param parameters: what trains, of encoder and heads, by name.
+    :param dev: where dev gradients come from; None for a method that learns no weights.
+    :param stopping: dev rows that choose the checkpoint.
+    :param test: none where the task has no test split.
+    :param planned: the weights that the coming step was planned with (one step older than `weights`, because its
+        batch is prepared while the step before it runs).
+    :param dev_gradient: the newest V, or None.
+    """
+
+    config: RunConfig
+    seed: int
+    task: Task
+    model: Model
+    engine: Engine
+    end_task: EndTask
+    planner: Planner
+    factors: Factors
+    parameters: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    dev: DevGradient | None
+    stopping: Sequence[Row]
+    test: Sequence[Row]
+    processes: Processes
+    weights: WeightState
+    planned: WeightState
+    dev_gradient: Gradient | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder lives."""
+        return self.engine.device
+
+    @property
+    def end_task_head(self) -> nn.Module:
+        """The head that is exported."""
+        return self.model.heads.head(0)
+
+    @property
+    def peak_memory_mib(self) -> float:
+        """The process's greatest resident memory so far, or on CUDA the device's greatest allocation."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def predict(self, rows: Sequence[Row]) -> list[Tensor]:
+        """Each row's logits by the end-task's head, as `evaluation.predict` gives them."""
+        return predict(self.model.backbone, self.end_task_head, self.task, rows)
+
+
+def task_rows(backbone: Backbone, task: Task, split: str) -> list[Row]:
+    """A split's rows, cut at the encoder's length; the labels of words lie on the words' first positions."""
+    examples = list(task.splits[split])
+    rows = backbone.rows(examples, [Origin(split, i, 0) for i in range(len(examples))])
+    if task.kind != "token":
+        return rows
+    return [row if row.label is None else attrs.evolve(row, label=_laid(row)) for row in rows]
+
+
+def _laid(row: Row) -> Tensor:
+    return lay_on_words(row.marks["word"], row.label)
+
+
+def build_session(
+    config: RunConfig,
+    seed: int,
+    task: Task,
+    backbone: Backbone,
+    objectives: Sequence[BoundObjective],
+    processes: Processes,
+) -> Session:
+    """Put a session together; the encoder is changed by training from here on."""
+    config = _without_factors(config) if config.method == "tartan" else config
+    device = next(backbone.body.parameters()).device
+    settings = {"class_weights": config.training.class_weights}
+    end_task = EndTask(Binding(task=task, backbone=backbone, options=settings, seed=seed))
+    with seeded(seed, "heads", device=torch.device("cpu")):
+        heads = Heads(end_task, objectives, config.heads.policy).to(device)
+    model = Model(backbone, heads)
+    train = task_rows(backbone, task, "train")
+    steering, stopping = _split_dev(task_rows(backbone, task, "dev"), config.meta.hold_back, seed)
+    factors = Factors.of([objective.id for objective in objectives])
+    parameters = {
+        n: p for n, p in named_parameters(backbone.body, heads).items() if p.requires_grad
+    }
+    dev = None
+    if config.method in META_METHODS:
+        dev = DevGradient(model, end_task, steering, train, config.meta, seed)
+    weights = _starting_weights(config, objectives, len(train), factors)
+    return Session(
+        config=config,
+        seed=seed,
+        task=task,
+        model=model,
+        engine=Engine(
+            model,
+            config.meta.engine if backbone.packed else "looped",
+            config.training.micro_batch_tokens,
+            config.training.precision,
+        ),
+        end_task=end_task,
+        planner=Planner(config, seed, objectives, factors, end_task, LabelledRows(train, seed)),
+        factors=factors,
+        parameters=parameters,
+        optimizer=optimizer_for(parameters, config.training),
+        dev=dev,
+        stopping=stopping,
+        test=task_rows(backbone, task, "test") if "test" in task.splits else (),
+        processes=processes,
+        weights=weights,
+        planned=weights,
+    )
+
+
+def _without_factors(config: RunConfig) -> RunConfig:
+    """What ``tartan`` means: a weight for each objective, and nothing that they share."""
+    return attrs.evolve(config, meta=attrs.evolve(config.meta, factored=False))
+
+
+def _starting_weights(
+    config: RunConfig, objectives: Sequence[BoundObjective], rows: int, factors: Factors
+) -> WeightState:
+    """Equal weights, those of a recipe, or by size, with `rows` of the end-task."""
+    if config.training.task_weights == "size" and objectives:
+        return sized_state(objectives, rows, factors)
+    return starting_state(config.weights, factors)
+
+
+def _split_dev(
+    rows: Sequence[Row], hold_back: float, seed: int
+) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Rows that steer the search, and rows that choose the checkpoint: all of dev twice, or two parts of it."""
+    held = round(hold_back * len(rows))
+    if held == 0:
+        return rows, rows
+    order = torch.randperm(len(rows), generator=generator(seed, "hold-back")).tolist()
+    return [rows[i] for i in sorted(order[held:])], [rows[i] for i in sorted(order[:held])]
+
+
+def optimizer_for(
+    parameters: Mapping[str, nn.Parameter], training: Training, lr: float = 0.0
+) -> torch.optim.AdamW:
+    """AdamW in four groups: encoder and heads, with and without weight decay (vectors have none).
+
+    :param lr: one learning rate for all groups, for the final fine-tuning; 0 for those of `training`.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault((name.startswith("body."), parameter.ndim > 1), []).append(parameter)
+    tables: list[dict[str, Any]] = []
+    for (in_body, decays), members in groups.items():
+        base = lr or (training.lr if in_body else training.head_lr)
+        decay = training.weight_decay if in_body else training.head_weight_decay
+        tables.append(
+            {
+                "params": members,
+                "lr": base,
+                "base_lr": base,
+                "weight_decay": decay if decays else 0.0,
+            }
+        )
+    return torch.optim.AdamW(tables, betas=(training.beta1, training.beta2), fused=True)

@@ -1,0 +1,231 @@
+"""The loop: the nine steps in their order, evaluation, early stopping, checkpoints.
+
+Read `train_step` first; every line of it is one module of the design.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+
+import attrs
+import torch
+from torch import Tensor
+
+from aang_core.batch.micro_batches import scattered
+from aang_core.batch.stream import FusedBatch
+from aang_core.method.metagrad import Alignment, dot
+from aang_core.method.step_plan import END_TASK, StepPlan
+from aang_core.method.weighting import WeightState, observe, updated
+from aang_core.randomness import seeded
+from aang_core.train.schedule import linear_warmup_decay
+from aang_core.train.session import Session
+
+DEV_GRADIENT = "dev gradient"
+"""What a record names in place of objectives where the direction of the search itself is not finite."""
+
+Prepared = tuple[StepPlan, list[int], FusedBatch | None]
+
+
+@attrs.frozen(eq=False)
+class StepRecord:
+    """What one step did; a line of ``history.jsonl``, whose ``step`` counts over all phases and from 1.
+
+    :param step: in its phase, from 0.
+    :param losses, alignments, norms: by objective id, for those that took part; the end-task is ``end-task``.
+    :param weights: by objective id, for those among which the rows were dealt, also where an objective got none.
+        Losses are means over targets, alignments as `Alignment.values` gives them, norms ‖g_k‖.
+    :param end_task_weight: λ_e.
+    :param labelled_rows, rows: rows of the end-task, and of all objectives.
+    :param lr: the encoder's learning rate.
+    :param tokens: positions of all objectives.
+    :param skipped: what was not finite (`_not_finite`); the step then changed nothing.
+    """
+
+    step: int
+    losses: dict[str, float]
+    weights: dict[str, float]
+    alignments: dict[str, float]
+    norms: dict[str, float]
+    end_task_weight: float
+    labelled_rows: int
+    rows: int
+    lr: float = 0.0
+    tokens: int = 0
+    skipped: tuple[str, ...] = ()
+
+
+class Preparation:
+    """Prepares the batch of the coming step while the present one runs."""
+
+    def __init__(self, session: Session, phase: str) -> None:
+        self.session, self.phase = session, phase
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="aang-batches")
+        self.coming: tuple[int, Future[Prepared]] | None = None
+
+    def take(self, step: int, state: WeightState, following: bool) -> Prepared:
+        """The batch of `step`; begins that of the next, under the weights `state` as they are now."""
+        planned = self.session.planned
+        if self.coming is None or self.coming[0] != step:
+            self.coming = (step, self.pool.submit(self._prepare, step, planned))
+        ready = self.coming[1].result()
+        self.session.planned = state
+        self.coming = None
+        if following:
+            self.coming = (step + 1, self.pool.submit(self._prepare, step + 1, state))
+        return ready
+
+    def _prepare(self, step: int, state: WeightState) -> Prepared:
+        plan = self.session.planner.plan(step, state, self.phase)
+        places, batch = self.session.planner.batch(plan, self.session.processes)
+        return plan, places, batch
+
+    def close(self) -> None:
+        """End the thread."""
+        self.pool.shutdown(cancel_futures=True)
+
+
+def train_step(session: Session, preparation: Preparation, step: int, total: int) -> StepRecord:
+    """One optimiser step; one that is not finite changes no parameter and no weight.
+
+    :param preparation: where the step's batch is made.
+    :param step: in its phase, from 0.
+    :param total: steps of the phase, for the learning rate's schedule.
+    :raises AangError: where a primitive fails or breaks its contract.
+    """
+    plan, places, batch = preparation.take(step, session.weights, following=step + 1 < total)
+    _refresh_dev_gradient(session, step)
+    lr = _set_learning_rates(session, step, total)
+    with training(session), dropout(session, step):
+        losses, alignment = _gradients(session, plan, places, batch)
+    norm = _clip(session)
+    skipped = _not_finite(session, plan, losses, alignment, norm)
+    if not skipped:
+        session.optimizer.step()
+        if alignment is not None:
+            meta = session.config.meta
+            seen = observe(session.weights, alignment, plan.sampled, plan.weights, meta)
+            session.weights = updated(seen, session.factors, meta)
+    elif DEV_GRADIENT in skipped:
+        session.dev_gradient = None  # a running mean would never be rid of it
+    session.optimizer.zero_grad(set_to_none=True)
+    tokens = session.processes.total(batch.tokens if batch else 0, session.device)
+    record = _record(session, plan, losses, alignment)
+    return attrs.evolve(record, lr=lr, tokens=tokens, skipped=skipped)
+
+
+@contextmanager
+def training(session: Session) -> Iterator[None]:
+    """Dropout on inside the block."""
+    modules = (session.model.backbone.body, session.model.heads)
+    for module in modules:
+        module.train()
+    yield
+    for module in modules:
+        module.eval()
+
+
+def dropout(session: Session, step: int) -> AbstractContextManager[None]:
+    """The step's own random numbers for dropout, another set on every process."""
+    return seeded(session.seed, "dropout", step, session.processes.rank, device=session.device)
+
+
+def _refresh_dev_gradient(session: Session, step: int) -> None:
+    """A new dev gradient where the method has one and it is due."""
+    every = session.config.meta.dev_gradient_every
+    if session.dev is not None and (step % every == 0 or session.dev_gradient is None):
+        with session.engine.autocast():
+            session.dev_gradient = session.dev.at(step, session.dev_gradient)
+
+
+def _gradients(
+    session: Session, plan: StepPlan, places: list[int], batch: FusedBatch | None
+) -> tuple[Tensor, Alignment | None]:
+    """Fill ``.grad`` on every process with the whole step's gradient; the losses [S] and their alignment."""
+    size, group = len(plan.numbers), session.processes
+    own = None if batch is None else batch.to(session.device)
+    coefficients = plan.coefficients[places]
+    losses, alignment = torch.zeros(size, dtype=torch.float64, device=session.device), None
+    if session.dev_gradient is None:
+        if own is not None:
+            part = session.engine.plain(own, coefficients)
+            losses = scattered(part.double(), places, size)
+    else:
+        products = torch.zeros(3, size, dtype=torch.float64, device=session.device)
+        if own is not None:
+            result = session.engine.aligned(own, coefficients, session.dev_gradient)
+            losses = scattered(result.losses.double(), places, size)
+            found = result.alignment
+            columns = (found.dots, found.squared_norms, found.observed.to(session.device))
+            products = torch.stack([scattered(c.double(), places, size) for c in columns])
+        dots, squared_norms, observed = group.sum(products)
+        norm = dot(session.dev_gradient, session.dev_gradient).sqrt()
+        alignment = Alignment(dots, squared_norms, observed > 0, norm)
+    group.sum_gradients(session.parameters.values())
+    return group.sum(losses), alignment
+
+
+def _set_learning_rates(session: Session, step: int, total: int) -> float:
+    """Linear warm-up and decay of every group; returns the encoder's."""
+    scale = linear_warmup_decay(step, total, session.config.training.warmup)
+    for group in session.optimizer.param_groups:
+        group["lr"] = group["base_lr"] * scale
+    return session.config.training.lr * scale
+
+
+def _clip(session: Session) -> Tensor:
+    """Scale the gradient down to the greatest norm that is allowed; returns its norm before."""
+    bound = session.config.training.clip or math.inf
+    return torch.nn.utils.clip_grad_norm_(session.parameters.values(), bound)
+
+
+def _not_finite(
+    session: Session, plan: StepPlan, losses: Tensor, alignment: Alignment | None, norm: Tensor
+) -> tuple[str, ...]:
+    """What is infinite or NaN: objectives, `DEV_GRADIENT`, or ``gradient`` where none can be named.
+
+    :param norm: of the whole gradient.
+    """
+    suspect, lost = ~torch.isfinite(losses), False
+    if alignment is not None:
+        lost = not bool(torch.isfinite(alignment.dev_norm))
+        if not lost:  # else every product with it would be suspect
+            suspect |= ~torch.isfinite(alignment.squared_norms) | ~torch.isfinite(alignment.dots)
+    if not lost and not bool(suspect.any()) and bool(torch.isfinite(norm)):
+        return ()
+    names = zip(_names(session, plan), suspect.tolist(), strict=True)
+    found = ((DEV_GRADIENT,) if lost else ()) + tuple(name for name, bad in names if bad)
+    return found or ("gradient",)
+
+
+def _names(session: Session, plan: StepPlan) -> list[str]:
+    ids = session.factors.ids
+    return ["end-task" if n == END_TASK else ids[n - 1] for n in plan.numbers]
+
+
+def _record(
+    session: Session, plan: StepPlan, losses: Tensor, alignment: Alignment | None
+) -> StepRecord:
+    names = _names(session, plan)
+    dealt = [session.factors.ids[k] for k in plan.candidates.tolist()]
+    weights = zip(dealt, plan.candidate_weights.tolist(), strict=True)
+    aligned: dict[str, float] = {}
+    norms: dict[str, float] = {}
+    if alignment is not None:
+        values = alignment.values(session.config.meta.alignment).tolist()
+        sizes = alignment.squared_norms.sqrt().tolist()
+        seen = alignment.observed.tolist()
+        aligned = {n: v for n, v, o in zip(names, values, seen, strict=True) if o}
+        norms = {n: v for n, v, o in zip(names, sizes, seen, strict=True) if o}
+    return StepRecord(
+        step=plan.step,
+        losses=dict(zip(names, losses.tolist(), strict=True)),
+        weights=dict(weights),
+        alignments=aligned,
+        norms=norms,
+        end_task_weight=plan.end_task_weight,
+        labelled_rows=plan.end_task_rows,
+        rows=sum(plan.all_rows),
+    )

@@ -1,0 +1,210 @@
+"""The page of hand-made runs: complete, self-contained, escaped; its figures and tables against the data."""
+
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import attrs
+import numpy as np
+import pytest
+from _runs import GOLD, IDS, NAMES, answers, write_run
+from aang_cli.main import main
+from click.testing import CliRunner
+
+from aang_core.analysis.page.changed_predictions import changed, mistakes
+from aang_core.analysis.page.figures import figures
+from aang_core.analysis.page.page import build_story, page, write_run_page
+from aang_core.analysis.page.plots import write_plots
+from aang_core.analysis.page.story import read_story
+from aang_core.data.metrics import confusion_of
+from aang_core.errors import RunError
+from aang_core.rundir.finished import read_run
+from aang_core.rundir.report import engine_said, seed_report
+
+pytest.importorskip("matplotlib", reason="plots are an extra")
+
+PLAIN, BETTER = {0: 20, 1: 24, 2: 22}, {0: 28, 1: 27, 2: 30}
+
+
+class Reader(HTMLParser):
+    """Collects tags, addresses and text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.addresses, self.ids, self.text = [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in {"src", "href", "xlink:href", "action", "data", "srcset"}:
+                self.addresses.append(value)
+            if name == "id":
+                self.ids.append(value)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    plain = write_run(folder / "plain <b>", PLAIN, method="finetune")
+    return read_run(plain), read_run(write_run(folder / "aang", BETTER))
+
+
+@pytest.fixture(scope="module")
+def made(runs):
+    plain, aang = runs
+    return page(build_story(aang, [plain]), [read_story(plain)], [("Δ", "1 < 2")])
+
+
+def test_the_page_asks_for_nothing_and_holds_every_figure(made):
+    html, plots = made
+    found = Reader(html)
+    assert [a for a in found.addresses if not a.startswith(("#", "data:image/png"))] == []
+    assert not re.search(r"url\((?!#)|@import", html)
+    assert not {"script", "link", "iframe", "img", "object"} & set(found.tags)
+    assert found.tags.count("figure") == found.tags.count("svg") == len(plots)
+    assert [p.name for p in plots] == [
+        "gains",
+        "stage-weights",
+        "objective-weights",
+        "ranking",
+        "end-task-share",
+        "alignments",
+        "gradient-norms",
+        "losses",
+        "dev-curve",
+        "confusion",
+    ]
+    assert len(found.ids) == len(set(found.ids)), "ids of different figures clash"
+    targets = {a[1:] for a in found.addresses if a.startswith("#")} | set(
+        re.findall(r"url\(#([^)]+)\)", html)
+    )
+    assert targets <= set(found.ids)
+
+
+def test_every_datum_is_escaped(made):
+    html, _ = made
+    assert "<script" not in html
+    assert "alert(" in html, "the texts of the task are shown"
+    for text in (
+        "&lt;b&gt;maybe&lt;/b&gt;",
+        "plain &lt;b&gt;",
+        "a remark &amp; &lt;i&gt;more",
+        "1 &lt; 2",
+    ):
+        assert text in html
+    assert "<i>more" not in html
+
+
+def test_the_page_says_what_matters(made):
+    text = " ".join(Reader(made[0]).text)
+    for part in (
+        "two standard errors below 0: 1 of the losses",
+        IDS[1],
+        "3 of 40 test examples stand in train",
+        "points of test accuracy over plain",
+        "test accuracy, unseen examples only",
+        "config.toml",
+        'method = "aang"',
+        "Theorem E.5",
+    ):
+        assert part in text, part
+
+
+def test_titles_follow_from_the_data(runs):
+    titles = {plot.name: plot.title for plot in figures(build_story(runs[1], [runs[0]]))}
+    assert titles["stage-weights"].startswith("Of the transforms, bert-op ends heaviest")
+    assert IDS[0] in titles["objective-weights"]
+    assert titles["end-task-share"].endswith("rises from 0.50 to 0.70")
+    assert titles["alignments"] == "1 of 4 objectives pull the way dev wants, 1 against it"
+    assert titles["gradient-norms"].startswith("An auxiliary gradient has 2.0 times")
+    gain = 100 * (np.mean(list(BETTER.values())) - np.mean(list(PLAIN.values()))) / 40
+    assert titles["gains"].startswith(f"{gain:+.1f} points over the hardest baseline")
+    wrong = sum(40 - n for n in BETTER.values())
+    counts = confusion_of(
+        [
+            {"gold": NAMES[g], "label": NAMES[a]}
+            for n in BETTER.values()
+            for g, a in zip(GOLD, answers(n), strict=True)
+        ],
+        NAMES,
+    )
+    off = counts - np.diag(np.diag(counts))
+    assert off.sum() == wrong
+    assert f"most often: {off.max()} of" in titles["confusion"]
+
+
+def test_plain_fine_tuning_has_a_page_without_a_search(runs):
+    html, plots = page(build_story(runs[0]))
+    assert [p.name for p in plots] == ["losses", "dev-curve", "confusion"]
+    assert "Most certain mistakes" in html
+
+
+def test_changed_predictions_are_those_whose_chance_moved_most(runs):
+    plain, aang = map(read_story, runs)
+    rows = changed(aang, plain)
+    assert rows[0]["change"] == pytest.approx(0.7)  # 0.1 to 0.8 for all seeds
+    assert {row["row"] for row in rows} <= set(range(20, 30))
+    assert all(row["after"] == row["gold"] != row["before"] for row in rows if row["change"] > 0.6)
+    wrong = mistakes(aang)
+    assert wrong[0]["change"] == pytest.approx(0.1)
+    assert all(row["row"] >= 27 for row in wrong)
+
+
+def test_plots_are_files_too(runs, tmp_path):
+    plots = figures(read_story(runs[0]))
+    files = write_plots(plots, tmp_path / "plots")
+    assert len(files) == 2 * len(plots)
+    for file in files:
+        if file.suffix == ".svg":
+            assert ET.parse(file).getroot().tag.endswith("svg")
+        else:
+            assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_writes_the_page_the_plots_and_the_weights(runs, tmp_path):
+    plain, aang = (str(run.path) for run in runs)
+    wanted = [
+        "--out",
+        str(tmp_path / "page.html"),
+        "--weights",
+        str(tmp_path / "w.json"),
+        "--theory",
+    ]
+    result = CliRunner().invoke(main, ["report", aang, "--compare", plain, *wanted])
+    assert result.exit_code == 0, result.output
+    assert "Theorem E.5" in (tmp_path / "page.html").read_text("utf-8")
+    assert (tmp_path / "w.json").exists()
+    assert "bound: " in result.stderr
+    refused = CliRunner().invoke(main, ["report", plain, "--theory"])
+    assert refused.exit_code == 1
+    assert "no gradient norms" in refused.stderr
+
+
+def test_a_damaged_run_is_one_message(runs, tmp_path):
+    broken = write_run(tmp_path / "broken", {0: 20})
+    (broken / "predictions.jsonl").write_text("{\n", "utf-8")
+    with pytest.raises(RunError, match=r"predictions\.jsonl:1 is damaged"):
+        write_run_page(broken)
+
+
+def test_the_engine_is_said_once_for_all_seeds(runs):
+    seeds = [seed_report(seed) for seed in runs[1].report["seeds"]]
+    assert engine_said(seeds) == "fused"
+    gaps = [
+        attrs.evolve(s, engine_check={"disagreement": g, "allowed": 1e-5})
+        for s, g in zip(seeds, (1e-7, 3e-6, 2e-7), strict=True)
+    ]
+    assert (
+        engine_said(gaps)
+        == "fused; first batch: one backward pass agrees with the loop to 3e-06 (1e-05 allowed)"
+    )
+    gaps[1] = attrs.evolve(
+        gaps[1], engine="looped", engine_check={"disagreement": 0.2, "allowed": 1e-5}
+    )
+    assert engine_said(gaps).startswith(
+        "fused and looped; first batch: one backward pass disagreed"
+    )

@@ -1,0 +1,63 @@
+"""The experiments of the paper as files: every one is a list of valid configurations over legal spaces."""
+
+from pathlib import Path
+
+import pytest
+
+from aang_core.errors import ConfigError
+from aang_core.registry.legality import Legal, enumerate_objectives
+from aang_core.registry.registry import load_registry
+from aang_core.registry.spaces import resolve_space
+from aang_core.study.sweep.experiments import load_experiment
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "experiments"
+RUNS = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "table7": 27}
+"""Runs of each file: methods, times the sizes of the grid (2·2·2·2, 3·3, 3 methods · 3·3)."""
+
+
+def test_every_file_is_listed_here():
+    assert {path.stem for path in FOLDER.glob("*.toml")} == set(RUNS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_specification_gives_valid_runs_over_legal_spaces(name):
+    registry = load_registry()
+    found = load_experiment(FOLDER / f"{name}.toml", task="sample").runs
+    assert len(found) == RUNS[name]
+    assert len({str(config) for config in found.values()}) == len(found), "two runs are the same"
+    for config in found.values():
+        verdicts = enumerate_objectives(resolve_space(config.space, registry), registry)
+        assert any(isinstance(verdict, Legal) for verdict in verdicts)
+        assert config.seeds == (0, 1, 2)
+
+
+def test_runs_lie_over_the_base_and_the_grid_over_both(tmp_path):
+    spec = tmp_path / "spec.toml"
+    spec.write_text(
+        '[base]\nspace = "td"\ntraining = { lr = 1e-3, max_steps = 9 }\n'
+        '[[runs]]\nname = "a"\ntraining = { lr = 2e-3 }\n'
+        '[grid]\n"training.lr" = [3e-3, 4e-3]\n',
+        "utf-8",
+    )
+    found = load_experiment(spec, train_rows=50).runs
+    assert list(found) == ["a, lr=0.003", "a, lr=0.004"]
+    first = found["a, lr=0.003"]
+    assert (first.training.lr, first.training.max_steps, first.train_rows) == (3e-3, 9, 50)
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("extra = 1\n[grid]\nx = []\n", ["`extra` is not known", "[[runs]]", "not empty"]),
+        ('[[runs]]\nname = "a"\nspase = "td"\n', ["`spase` is no setting", "(a)"]),
+        ('[[runs]]\nname = "a"\n[[runs]]\nname = "a"\n', ["two runs are named 'a'"]),
+        ("[[runs]", ["not valid TOML"]),
+    ],
+)
+def test_faults_are_named(tmp_path, text, messages):
+    spec = tmp_path / "spec.toml"
+    spec.write_text(text, "utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(spec)
+    for message in messages:
+        assert message in str(caught.value)

@@ -1,0 +1,89 @@
+"""Seeds in processes of their own leave what seeds one after another leave."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from _tasks import flags, settings, untimed, write_task
+
+import aang_core as aang
+from aang_core.errors import ConfigError
+from aang_core.processes import Processes
+from aang_core.study import seed_pool
+
+
+class Listening(aang.Watcher):
+    def __init__(self):
+        self.course, self.remarks = [], []
+
+    def on_preparation(self, what, done, total):
+        self.course.append((what, done, total))
+
+    def on_remark(self, remark):
+        self.remarks.append(remark)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return write_task(tmp_path_factory.mktemp("tasks") / "boxes")
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """What each of the processes has where there are two cores; results depend on it in their last bits."""
+    monkeypatch.setattr(seed_pool, "cores", lambda: 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_beside_each_other_as_one_after_another(task, tmp_path):
+    seeds, heard = [4, 1], Listening()
+    one = aang.run(task=str(task), seeds=seeds, out=tmp_path / "one", **settings())
+    two = aang.run(
+        task=str(task), seeds=seeds, out=tmp_path / "two", jobs=2, watcher=heard, **settings()
+    )
+    first, second = (untimed(json.loads(json.dumps(r.as_mapping()))) for r in (one, two))
+    assert first == second
+    assert [seed.seed for seed in two.seeds] == seeds
+    assert (tmp_path / "two" / "seed-4" / "model" / "model.safetensors").is_file()
+    assert heard.course[-1] == ("steps of 2 seeds", 8, 8)
+    assert all(done < total for _, done, total in heard.course[:-1])
+
+
+def test_resuming_takes_finished_seeds(task, tmp_path):
+    made = settings()
+    aang.run(task=str(task), seeds=[0, 1], out=tmp_path / "run", jobs=2, **made)
+    before = (tmp_path / "run" / "report.json").read_bytes()
+    (tmp_path / "run" / "report.json").unlink()
+    aang.run(out=tmp_path / "run", resume=True, jobs=2)
+    assert (tmp_path / "run" / "report.json").read_bytes() == before
+
+
+def test_nobody_writes_on_when_the_first_process_is_killed(task, tmp_path):
+    """Else the one who resumes would find seeds that others still write."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "aang_cli", "run", "--task", str(task), "--jobs", "2"]
+    command += [*flags(max_steps=100_000), "--seed", "0", "--seed", "1", "--out", str(out)]
+    histories = [out / f"seed-{seed}" / "history.jsonl" for seed in (0, 1)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not all(path.exists() and path.stat().st_size for path in histories):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    before = None
+    while (sizes := [path.stat().st_size for path in histories]) != before:
+        before = sizes
+        time.sleep(2)
+
+
+def test_jobs_and_processes_exclude_each_other():
+    with pytest.raises(ConfigError, match="shares each seed among 2 processes"):
+        seed_pool.check_jobs(2, Processes(0, 2))
+    with pytest.raises(ConfigError, match="at least 1"):
+        seed_pool.check_jobs(0, Processes())

@@ -1,0 +1,66 @@
+"""How far a seed has come: which evaluation is the best, and runs whose dev score is never finite."""
+
+import json
+import math
+
+import pytest
+from _tasks import settings, write_task
+from aang_cli.progress_bar import ProgressBar
+
+import aang_core as aang
+from aang_core.errors import RunError
+from aang_core.train.callbacks import Progress, Spent
+
+
+def after(*scores: float) -> Progress:
+    progress = Progress()
+    for score in scores:
+        progress = progress.charged(labelled_rows=1, rows=1, tokens=1, skipped=False)
+        progress = progress.evaluated({"f1": score}, "f1")
+    return progress
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_never_the_best(wrong):
+    assert after(wrong).best_score is None
+    assert (after(wrong).best_step, after(wrong).waited) == (0, 1)
+    later = after(wrong, 0.1, wrong, 0.2, 0.2)
+    assert (later.best_score, later.best_step, later.waited) == (0.2, 4, 1)
+
+
+def test_a_run_whose_dev_is_never_finite_says_so_and_its_history_is_strict_json(tmp_path, capsys):
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    task = write_task(tmp_path / "boxes", "regression")
+    bar = ProgressBar()
+    wild = {"lr": 1e30, "head_lr": 1e30, "warmup": 0.0, "max_steps": 3, "eval_every": 1}
+    with (
+        pytest.raises(RunError, match=r"dev pearson was not finite .* in any of 3 evaluations"),
+        bar,
+    ):
+        aang.run(
+            task=str(task),
+            out=tmp_path / "run",
+            watcher=bar,
+            **settings(method="finetune", training=wild),
+        )
+    assert "best none yet" in capsys.readouterr().err
+    lines = (tmp_path / "run" / "history.jsonl").read_text("utf-8").splitlines()
+    losses = [json.loads(line, parse_constant=refuse)["losses"]["end-task"] for line in lines]
+    assert len(losses) == 3
+    assert None in losses
+
+
+def test_a_bar_shows_names_as_they_are(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a console takes it for a terminal
+    bar = ProgressBar()
+    with bar:
+        bar.on_preparation("reading [/b] of [red]", 0, 2)
+    assert "reading [/b] of [red]" in capsys.readouterr().err
+
+
+def test_time_adds_up_over_interruptions():
+    first = Spent(100.0, 40.0).since(Spent(90.0, 38.0))
+    assert first == Spent(10.0, 2.0)
+    assert first.plus(Spent(7.0, 5.0).since(Spent(4.0, 4.0))) == Spent(13.0, 3.0)

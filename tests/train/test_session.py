@@ -1,0 +1,48 @@
+"""A session without a command around it: what its method settles, and that its steps can be repeated."""
+
+import torch
+from _steps import MIXED, bind
+from torch import nn
+
+from aang_core.config.settings import RunConfig
+from aang_core.processes import Processes
+from aang_core.testing import tiny_backbone, tiny_task
+from aang_core.train.head_fitting import fit_heads
+from aang_core.train.session import build_session
+from aang_core.train.step import Preparation, train_step
+
+
+def session_of(method):
+    task, backbone = tiny_task(), tiny_backbone(torch.float64)
+    config = RunConfig.from_mapping(
+        {
+            "method": method,
+            "training": {"end_task_rows": 4, "auxiliary_rows": 13},
+            "meta": {"dev_rows": 4},
+        }
+    )
+    return build_session(config, 0, task, backbone, bind(task, backbone, MIXED), Processes())
+
+
+def test_tartan_learns_a_weight_for_each_objective_and_no_factors():
+    moved = {}
+    for method in ("aang", "tartan"):
+        session = session_of(method)
+        preparation = Preparation(session, "joint")
+        train_step(session, preparation, 0, 1)
+        preparation.close()
+        assert float(session.weights.objectives.abs().max()) > 0
+        moved[method] = any(bool(logits.any()) for logits in session.weights.stages.values())
+    assert moved == {"aang": True, "tartan": False}
+
+
+def test_fitting_heads_draws_nothing_from_global_randomness():
+    fitted = []
+    for seed in (1, 2):
+        session = session_of("static")
+        head = session.end_task_head  # the auxiliary end-task objective shares it
+        head.classify = nn.Sequential(nn.Dropout(0.5), head.classify)
+        torch.manual_seed(seed)
+        fit_heads(session, 2)
+        fitted.append([parameter.detach().clone() for parameter in head.parameters()])
+    assert all(map(torch.equal, *fitted))
