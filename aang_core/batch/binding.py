@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from aang_core.batch.checks import errors_of
 from aang_core.batch.protocols import Backbone, Binding, BoundSource, no_op
 from aang_core.data.task import Task
 from aang_core.errors import ConfigError, TaskError, did_you_mean, one_message
-from aang_core.registry.records import Primitive, TaskKind, load_factory
+from aang_core.registry.records import Primitive, load_factory
 from aang_core.registry.registry import Registry
 
 Options = Mapping[str, Mapping[str, Any]]
@@ -113,13 +112,3 @@ def _same_kind(value: Any, default: Any) -> bool:
     if isinstance(default, Mapping):
         return isinstance(value, Mapping)
     return isinstance(value, type(default))
-
-
-def registered_tasks(registry: Registry) -> dict[str, Callable[[], Task]]:
-    """Name → what loads the task, for `task.load_task`; nothing is imported before it is called."""
-    return {name: partial(_load_task, entry.record) for name, entry in registry.tasks.items()}
-
-
-def _load_task(kind: TaskKind) -> Task:
-    task: Task = load_factory(kind.factory)()
-    return task

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aang_core.batch.protocols import Backbone
-from aang_core.batch.rows import Origin
 from aang_core.data.duplicates import (
     NEAR,
     joined,
@@ -27,8 +25,7 @@ from aang_core.data.duplicates import (
     word_count,
 )
 from aang_core.data.readers import SUFFIXES, Faults, read_table
-from aang_core.data.sources import HF
-from aang_core.data.spec import LABEL
+from aang_core.data.spec import HF, LABEL
 from aang_core.data.task import Task
 from aang_core.errors import TaskError
 
@@ -143,23 +140,22 @@ def length_summary(lengths: Sequence[int]) -> dict[str, float]:
     }
 
 
-def token_lengths(task: Task, backbone: Backbone, max_length: int) -> dict[str, dict[str, float]]:
-    """Positions of each split's rows, special ones included, and the share that a run would cut off.
+def token_lengths(
+    lengths: Mapping[str, Sequence[int]], max_length: int
+) -> dict[str, dict[str, float]]:
+    """How long each split's rows are for an encoder, and the share that a run would cut off.
 
-    :param backbone: loaded with its own longest length, so that rows are not cut before they are counted.
+    :param lengths: by split the positions of each row, special ones included, not yet cut.
     :param max_length: ``training.max_length`` of the run.
-    :return: split → `length_summary`, ``cut_rows`` and ``cut_tokens`` (shares). A row as long as the encoder can
-        take counts as it is, so `max` never exceeds that.
+    :return: split → `length_summary`, ``cut_rows`` and ``cut_tokens`` (shares).
     """
     found = {}
-    for name, split in task.splits.items():
-        origins = [Origin(name, i, 0) for i in range(len(split))]
-        lengths = [len(row) for row in backbone.rows(list(split), origins)]
-        over = [max(0, length - max_length) for length in lengths]
+    for name, own in lengths.items():
+        over = [max(0, length - max_length) for length in own]
         found[name] = {
-            **length_summary(lengths),
+            **length_summary(own),
             "cut_rows": sum(x > 0 for x in over) / len(over),
-            "cut_tokens": sum(over) / sum(lengths),
+            "cut_tokens": sum(over) / sum(own),
         }
     return found
 

@@ -1,4 +1,7 @@
-"""The file ``task.toml`` of step 2. In: its path. Out: `TaskSpec`, checked; every fault reported at once."""
+"""Where a task of step 2 lies, and what ``task.toml`` says of it.
+
+In: a path. Out: `TaskSpec`, checked; then one `Table` a split, from a folder, a file or ``hf:``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from aang_core.data.readers import SUFFIXES, Faults, Table, read_table, table_of
 from aang_core.errors import TaskError, nearest
 from aang_core.files import toml_of
 
@@ -16,6 +20,9 @@ METRICS = ("accuracy", "f1", "pearson", "spearman")
 CORRELATIONS = ("pearson", "spearman")
 SPLITS = ("train", "dev", "test")
 LABEL = "label"
+HF = "hf:"
+ALIASES = {"validation": "dev", "valid": "dev", "val": "dev"}
+"""Other publishers' names for our splits."""
 
 
 @attrs.frozen(kw_only=True)
@@ -99,3 +106,130 @@ def _table_faults(key: str, value: Any) -> list[str]:
         for k, v in value.items()
         if not isinstance(v, str)
     ]
+
+
+def read_splits(spec: TaskSpec, faults: Faults) -> dict[str, Table]:
+    """The tables of a task, ``train`` first; a task of one single table has only ``train``.
+
+    :raises TaskError: where a split is missing, empty or named twice.
+    """
+    if spec.data.startswith(HF):
+        if spec.files or spec.header:
+            raise TaskError(f"{spec.path}: files and header do not go with data = {spec.data!r}")
+        tables = hf_tables(spec.data)
+    else:
+        place = (spec.folder / Path(spec.data).expanduser()) if spec.data else spec.folder
+        paths = split_files(place, spec)
+        if spec.header and not any(p.suffix.lower() in (".csv", ".tsv") for p in paths.values()):
+            raise TaskError(f"{spec.path}: header is for csv and tsv files, and {place} holds none")
+        tables = {name: read_table(path, spec.header, faults) for name, path in paths.items()}
+    if "train" not in tables:
+        raise TaskError(
+            f"{spec.data or spec.folder} has no train split; found: {', '.join(tables)}"
+        )
+    for name, table in tables.items():
+        if not len(table) and not faults.count:
+            message = f"{table.where} is empty; the {name} split needs at least one example"
+            if table.columns and not spec.header:  # only a header line was read
+                message += ' below its header line (none? Say header = ["...", ...] in task.toml)'
+            raise TaskError(message)
+    return {name: tables[name] for name in SPLITS if name in tables}
+
+
+def split_files(place: Path, spec: TaskSpec) -> dict[str, Path]:
+    """The file of each split under `place`, or `place` itself as the one file there is."""
+    if place.is_file():
+        return {"train": place}
+    if not place.is_dir():
+        raise TaskError(f"{spec.path}: data = {spec.data!r} leads to {place}, which does not exist")
+    found = {}
+    for name, file in spec.files.items():
+        found[name] = place / file
+        if not found[name].is_file():
+            raise TaskError(f"{spec.path}: the file of {name}, {found[name]}, does not exist")
+    every = sorted(p for p in place.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
+    for path in every:
+        split = ALIASES.get(path.stem, path.stem)
+        if split not in SPLITS or split in spec.files or path in found.values():
+            continue
+        if split in found:
+            raise TaskError(
+                f"{place} has two files for the {split} split, {found[split].name} and {path.name}; "
+                f"remove one, or choose with files = {{ {split} = ... }} in task.toml"
+            )
+        found[split] = path
+    if not found and len(every) == 1:
+        return {"train": every[0]}
+    if not found:
+        names = ", ".join(p.name for p in every) or "no data file"
+        raise TaskError(
+            f"{place} holds no task: expected train, dev and test as {', '.join(SUFFIXES)}, "
+            f"or one single file; found {names}"
+        )
+    return found
+
+
+def load_hf(address: str) -> Any:
+    """A `datasets.DatasetDict` for ``hf:NAME[:CONFIG]``; NAME may be a folder. Never runs remote code.
+
+    :raises TaskError: where it cannot be loaded.
+    """
+    import datasets
+
+    name, _, config = address.removeprefix(HF).partition(":")
+    if not name:
+        raise TaskError(f"{address!r} names no data set; expected hf:NAME or hf:NAME:CONFIG")
+    if (
+        Path(address.removeprefix(HF)).expanduser().is_dir()
+    ):  # folders may have colons in their names
+        name, config = address.removeprefix(HF), ""
+    folder = Path(name).expanduser()
+    try:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            loaded = datasets.load_from_disk(str(folder))
+        else:
+            loaded = datasets.load_dataset(str(folder) if folder.is_dir() else name, config or None)
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as cause:
+        raise TaskError(
+            f"cannot load {address!r} through datasets: {cause}; "
+            "check the name (hf:NAME or hf:NAME:CONFIG), the network and HF_HUB_OFFLINE"
+        ) from cause
+    if isinstance(loaded, datasets.Dataset):
+        return datasets.DatasetDict({"train": loaded})
+    return loaded
+
+
+def hf_tables(address: str) -> dict[str, Table]:
+    """The splits of ``hf:NAME[:CONFIG]`` under our names; splits of other names are left alone."""
+    loaded = load_hf(address)
+    tables: dict[str, Table] = {}
+    for name, dataset in loaded.items():
+        split = ALIASES.get(name, name)
+        if split in SPLITS and split not in tables:
+            tables[split] = table_of(dataset, f"{address}[{name}]")
+    if not tables and len(loaded) == 1:
+        [(name, dataset)] = loaded.items()
+        return {"train": table_of(dataset, f"{address}[{name}]")}
+    if not tables:
+        raise TaskError(
+            f"{address!r} has the splits {', '.join(loaded)}; expected train, dev, test"
+        )
+    return tables
+
+
+def check_columns(tables: Sequence[Table], spec: TaskSpec, role: str, required: bool) -> str:
+    """The column that plays `role`, or an empty string where an optional role is not played.
+
+    :raises TaskError: where a column that is mapped or required is absent from a split.
+    """
+    column = spec.columns.get(role, role)
+    lacking = [table for table in tables if column not in table.columns]
+    if not lacking or not (required or role in spec.columns or len(lacking) < len(tables)):
+        return "" if lacking else column
+    table = lacking[0]
+    found = ", ".join(map(repr, table.columns)) or "none"
+    raise TaskError(
+        f"{table.where} has no column {column!r} for {role!r}; found the columns {found}. "
+        f'Map the right one in task.toml: columns = {{ {role} = "..." }}'
+        + ("" if spec.header else ' (for a file without a header line also header = ["...", ...])')
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,19 @@ import attrs
 
 from aang_core.data.labels import Labels, encode_labels, raw_labels
 from aang_core.data.readers import SUFFIXES, Faults, Table
-from aang_core.data.sources import HF, check_columns, read_splits
-from aang_core.data.spec import CORRELATIONS, LABEL, TaskSpec, read_spec
+from aang_core.data.spec import (
+    CORRELATIONS,
+    HF,
+    LABEL,
+    TaskSpec,
+    check_columns,
+    read_spec,
+    read_splits,
+)
 from aang_core.data.splits import Rows, with_missing_splits
 from aang_core.errors import TaskError, nearest
+from aang_core.registry.records import TaskKind, load_factory
+from aang_core.registry.registry import Registry
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -79,6 +89,16 @@ def load_task(
             remark = f"{name!r} is a registered task; for the folder here say ./{name}"
             task = attrs.evolve(task, remarks=(*task.remarks, remark))
     return attrs.evolve(task, external={**task.external, **corpora})
+
+
+def registered_tasks(registry: Registry) -> dict[str, Callable[[], Task]]:
+    """Name → what loads the task, for `load_task`; nothing is imported before it is called."""
+    return {name: partial(_load_task, entry.record) for name, entry in registry.tasks.items()}
+
+
+def _load_task(kind: TaskKind) -> Task:
+    task: Task = load_factory(kind.factory)()
+    return task
 
 
 def _find(name: str, reads: Sequence[str], registered: Mapping[str, Any]) -> TaskSpec:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from aang_core.data.auxiliary import SETTINGS
 from aang_core.errors import AangError, RunError
 from aang_core.files import refuse_used, write_settings, write_text
-from aang_core.selection.files import SETTINGS
 from aang_core.selection.settings import (
     SelectionConfig,
     dump_selection_config,

@@ -5,34 +5,29 @@ Checks, then the selector's preparation, then scores in shards, then the ranking
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from aang_core.analysis.page.plots import available
 from aang_core.batch.protocols import no_op
 from aang_core.config.file import from_keywords
 from aang_core.config.settings import RunConfig
+from aang_core.data.auxiliary import ROWS, SCHEMA, SUMMARY, Selection, read_selection
 from aang_core.errors import ConfigError, RunError
-from aang_core.files import load_tensors, save_tensors
+from aang_core.files import load_tensors, replacing, save_tensors
 from aang_core.registry.records import Selector, load_factory
 from aang_core.registry.registry import Registered, Registry, load_registry
 from aang_core.rundir.directory import unused_directory
 from aang_core.rundir.report import versions, write_json
 from aang_core.selection.checks import Checked, checked
 from aang_core.selection.directory import WORK, Clock, begun_with, check_same, taken
-from aang_core.selection.files import (
-    ROWS,
-    SCHEMA,
-    SUMMARY,
-    Selection,
-    ranked,
-    read_selection,
-    write_rows,
-)
 from aang_core.selection.picture import write_picture
 from aang_core.selection.pools import Pool, load_pools, scan
 from aang_core.selection.protocols import BoundSelector, SelectionContext
@@ -257,3 +252,24 @@ def _as_run(config: SelectionConfig) -> RunConfig:
 def _remarks(own: Sequence[str], pools: Sequence[Pool]) -> list[str]:
     theirs = [f"{p.name}: {text}" for p in pools if p.task is not None for text in p.task.remarks]
     return [*own, *theirs]
+
+
+def ranked(
+    task: NDArray[np.int32], row: NDArray[np.int64], score: NDArray[np.float64]
+) -> NDArray[np.intp]:
+    """[R] the order from the best row to the worst; equal scores in the order of tasks and rows."""
+    return np.lexsort((row, task, -score))
+
+
+def write_rows(path: Path, selection: Selection) -> None:
+    """Write ``selection.jsonl``, line by line."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        parts = zip(selection.task, selection.row, selection.score, strict=True)
+        for rank, (task, row, score) in enumerate(parts, 1):
+            line = {
+                "task": selection.names[task],
+                "row": int(row),
+                "score": float(score),
+                "rank": rank,
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")

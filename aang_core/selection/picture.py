@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aang_core.analysis.page import plots
+from aang_core.data.auxiliary import Selection
 from aang_core.files import write_text
 from aang_core.randomness import derived_seed
-from aang_core.selection.files import Selection
 from aang_core.selection.pools import Pool
 from aang_core.selection.protocols import SelectionContext
 

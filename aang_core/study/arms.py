@@ -12,8 +12,8 @@ from typing import Any
 import attrs
 
 from aang_core.batch.protocols import no_op
+from aang_core.data.auxiliary import SETTINGS, Selection
 from aang_core.registry.registry import Registry
-from aang_core.selection.files import SETTINGS, Selection
 from aang_core.selection.job import select
 from aang_core.selection.settings import SelectionConfig
 

@@ -17,10 +17,10 @@ import attrs
 from aang_core.analysis.compare import Comparison, compare_runs
 from aang_core.analysis.page.plots import available, write_plots
 from aang_core.config.settings import RunConfig
+from aang_core.data.auxiliary import SETTINGS, read_selection
 from aang_core.errors import RunError
 from aang_core.registry.registry import Registry
 from aang_core.rundir.finished import read_runs
-from aang_core.selection.files import SETTINGS, read_selection
 from aang_core.selection.settings import load_selection_config
 from aang_core.study.arms import Arm, arm_settings, arms_of, made_selection
 from aang_core.study.run import run_or_resume

@@ -12,17 +12,22 @@ from aang_core.batch.binding import (
     bind_sources,
     check_corpora,
     check_options,
-    registered_tasks,
     settings_of,
 )
 from aang_core.batch.checks import errors_of
 from aang_core.batch.packing import BoundObjective
 from aang_core.batch.protocols import Backbone, BackboneSettings, Binding, BoundSource, no_op
 from aang_core.config.settings import RunConfig
-from aang_core.data.auxiliary import expanded, joined_to, load_auxiliary, with_sources
-from aang_core.data.draws import draw_train_rows, split_anew
-from aang_core.data.selected import check_selection, load_selected
-from aang_core.data.task import Task, load_task
+from aang_core.data.auxiliary import (
+    check_selection,
+    expanded,
+    joined_to,
+    load_auxiliary,
+    load_selected,
+    with_sources,
+)
+from aang_core.data.splits import draw_train_rows, split_anew
+from aang_core.data.task import Task, load_task, registered_tasks
 from aang_core.errors import ConfigError
 from aang_core.method.proportions import proportioned
 from aang_core.registry.legality import (

@@ -86,6 +86,7 @@ def _loaded(
 
     from aang_core.data.audit import token_lengths
     from aang_core.train.resolve import load_backbone, resolve
+    from aang_core.train.session import task_rows
 
     resolved = resolve(config, registry)
     if not with_model:
@@ -94,7 +95,11 @@ def _loaded(
     backbone = load_backbone(
         attrs.evolve(resolved, config=attrs.evolve(config, training=training)), 0
     )
-    return resolved.task, token_lengths(resolved.task, backbone, max_length)
+    lengths = {
+        split: [len(row) for row in task_rows(backbone, resolved.task, split)]
+        for split in resolved.task.splits
+    }
+    return resolved.task, token_lengths(lengths, max_length)
 
 
 def _print(found: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
-    from aang_core.selection.files import Selection
+    from aang_core.data.auxiliary import Selection
     from aang_core.selection.settings import SelectionConfig
 
 _FLAGS: Mapping[str, str] = {

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aang_core.data.auxiliary import Selection, read_selection
 from aang_core.errors import ConfigError, one_message
 from aang_core.randomness import derived_seed
-from aang_core.selection.files import Selection, read_selection
 from aang_core.selection.protocols import SelectionContext, Window
 
 

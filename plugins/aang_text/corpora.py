@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from aang_core.data.readers import SUFFIXES, Faults, Table, read_lines, read_table, table_of
-from aang_core.data.sources import HF, load_hf
+from aang_core.data.spec import HF, load_hf
 from aang_core.errors import TaskError
 
 PASSAGE_WORDS = 50

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from aang_core.data.audit import audit_task, findings, seen_in_training, token_lengths
 from aang_core.data.task import load_task
 from aang_core.testing import tiny_backbone, tiny_task
+from aang_core.train.session import task_rows
 
 TRAIN = [
     ("the cat sat on the mat", "a"),
@@ -82,9 +83,9 @@ def test_what_would_take_long_is_left_out_unless_asked_for(folder, monkeypatch):
 
 
 def test_tokens_say_what_a_run_would_cut():
-    task, backbone = tiny_task(), tiny_backbone()
-    whole = token_lengths(task, backbone, 10_000)["train"]
-    cut = token_lengths(task, backbone, int(whole["max"]) - 1)["train"]
+    lengths = {"train": [len(row) for row in task_rows(tiny_backbone(), tiny_task(), "train")]}
+    whole = token_lengths(lengths, 10_000)["train"]
+    cut = token_lengths(lengths, int(whole["max"]) - 1)["train"]
     assert whole["cut_rows"] == whole["cut_tokens"] == 0
     assert 0 < cut["cut_tokens"] <= cut["cut_rows"] <= 1
 

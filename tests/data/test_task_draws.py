@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from _tasks import write_split
 
-from aang_core.data.draws import draw_train_rows, split_anew
+from aang_core.data.splits import draw_train_rows, split_anew
 from aang_core.data.task import Task, load_task
 from aang_core.errors import TaskError
 

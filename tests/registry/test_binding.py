@@ -6,8 +6,8 @@ import attrs
 import pytest
 from _plugins import data, registry_of, transform
 
-from aang_core.batch.binding import bind_sources, check_options, registered_tasks, settings_of
-from aang_core.data.task import Task
+from aang_core.batch.binding import bind_sources, check_options, settings_of
+from aang_core.data.task import Task, registered_tasks
 from aang_core.errors import ConfigError, PluginError, TaskError
 from aang_core.registry.records import TaskKind
 from aang_core.registry.registry import Registered

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import aang_core as aang
 from aang_core.config.file import dump_config, load_config
 from aang_core.config.settings import TARGET_ORIENTED, RunConfig
-from aang_core.data.selected import check_selection, load_selected, same_task
+from aang_core.data.auxiliary import check_selection, load_selected, same_task
 from aang_core.errors import ConfigError, RunError, TaskError
 from aang_core.registry.registry import load_registry
 from aang_core.study.arms import arms_of

@@ -14,9 +14,9 @@ from aang_cli.main import main
 from click.testing import CliRunner
 
 import aang_core
+from aang_core.data.auxiliary import read_selection
 from aang_core.errors import RunError
 from aang_core.registry.registry import load_registry
-from aang_core.selection.files import read_selection
 from aang_core.selection.pools import load_pools
 
 FAST = {"options": {"epochs": 2, "batch_rows": 4}}

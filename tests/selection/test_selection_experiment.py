@@ -11,9 +11,9 @@ from _tasks import untimed, write_task
 from aang_cli.main import main
 from click.testing import CliRunner
 
+from aang_core.data.auxiliary import read_selection
 from aang_core.errors import AangError, ConfigError, RunError, TaskError
 from aang_core.registry.registry import load_registry
-from aang_core.selection.files import read_selection
 from aang_core.study.experiment.job import Overseer, run_experiment
 from aang_core.study.experiment.spec import dump_spec, read_spec
 

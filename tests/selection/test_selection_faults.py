@@ -7,8 +7,8 @@ from _selections import settings, write_pools
 from _tasks import examples, write_split
 
 import aang_core
+from aang_core.data.auxiliary import read_selection
 from aang_core.errors import AangError, ConfigError, RunError, TaskError
-from aang_core.selection.files import read_selection
 
 
 @pytest.fixture(scope="module")

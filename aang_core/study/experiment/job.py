@@ -20,11 +20,10 @@ from typing import Any
 
 import attrs
 
-from aang_core.batch.binding import registered_tasks
 from aang_core.batch.protocols import no_op
 from aang_core.config.settings import RunConfig
 from aang_core.data.auxiliary import load_auxiliary, short_name
-from aang_core.data.task import Task, load_task
+from aang_core.data.task import Task, load_task, registered_tasks
 from aang_core.errors import AangError, ConfigError, RunError, one_message
 from aang_core.files import refuse_used, write_settings
 from aang_core.registry.registry import Registry

@@ -30,7 +30,7 @@ import tomli_w
 from aang_core.config.file import read_config
 from aang_core.config.schema import Choice, Flag, Several, Text, Whole, setting
 from aang_core.config.settings import TARGET_ORIENTED, RunConfig, laid_over, settled
-from aang_core.data.selected import same_task
+from aang_core.data.auxiliary import same_task
 from aang_core.errors import ConfigError, one_message
 from aang_core.selection.settings import Options, SelectionConfig
 from aang_core.study.arms import CONTROLS, Arm, arms_of
