@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aang_cli import render
-from aang_cli.interruption import Interruption
-from aang_cli.progress_bar import ProgressBar
+from aang_cli.progress import Interruption, ProgressBar
 from aang_core.registry.registry import Registry
 from aang_core.study.experiment.job import Overseer, run_experiment
 from aang_core.study.experiment.tables import score_cells

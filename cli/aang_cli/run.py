@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aang_cli import completion, options, render, selected_runs
-from aang_cli.launch import launch
 from aang_core.config.settings import METHODS
+from aang_core.cores import cores
 
 if TYPE_CHECKING:
     from aang_core.config.settings import RunConfig
@@ -167,7 +168,7 @@ def command(
         _plan(build_config(config, flags, assignments), as_json)
         return
     if processes > 1 and "WORLD_SIZE" not in os.environ:
-        launch(processes)
+        _launch(processes)
     if resume and out is not None:
         chosen = _resumed(out, config, flags, assignments)
     else:
@@ -240,9 +241,8 @@ def _plan(config: RunConfig, as_json: bool) -> None:
 
 
 def _train(config: RunConfig, out: Path | None, resume: bool, jobs: int, as_json: bool) -> None:
-    from aang_cli.closing_table import show
-    from aang_cli.interruption import Interruption
-    from aang_cli.progress_bar import ProgressBar
+    from aang_cli.closing import show
+    from aang_cli.progress import Interruption, ProgressBar
     from aang_core.processes import leave_processes
     from aang_core.study.run import run
 
@@ -270,3 +270,16 @@ def _goodbye(directory: Path | None, cause: BaseException) -> str:
     step = getattr(cause, "step", None)
     kept = f" after step {step}, which is kept" if step is not None else ""
     return f"interrupted{kept}; go on with\n  aang run --resume --out {shlex.quote(str(directory))}"
+
+
+def _launch(processes: int) -> None:
+    """Replace this process by torch's launcher, which starts this very command `processes` times.
+
+    Several machines, or another launcher: ``torchrun … -m aang_cli run …`` and ``accelerate launch -m aang_cli run …``
+    do the same, each in its own way.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc-per-node", str(processes), "-m", "aang_cli", *sys.argv[1:]]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)

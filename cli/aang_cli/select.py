@@ -188,8 +188,7 @@ def _resumed(
 
 
 def _selected(config: SelectionConfig, out: Path | None, resume: bool) -> Selection:
-    from aang_cli.interruption import Interruption
-    from aang_cli.progress_bar import ProgressBar
+    from aang_cli.progress import Interruption, ProgressBar
     from aang_core.selection.job import select
 
     registry = options.registry_of(config.plugins)

@@ -78,8 +78,7 @@ def carry_out(
 
     :raises click.UsageError: where no selection is named.
     """
-    from aang_cli.interruption import Interruption
-    from aang_cli.progress_bar import ProgressBar
+    from aang_cli.progress import Interruption, ProgressBar
     from aang_core.study.selected_runs import run_selected
 
     if not config.selection or not config.top:

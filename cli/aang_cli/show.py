@@ -95,7 +95,7 @@ def _walk(objective: str, config: RunConfig, registry: Registry, rows: int) -> W
     """
     import attrs
 
-    from aang_cli.progress_bar import ProgressBar
+    from aang_cli.progress import ProgressBar
     from aang_core.check.walk import walk
     from aang_core.errors import ModelError
     from aang_core.train.resolve import bind_one

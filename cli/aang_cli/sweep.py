@@ -136,8 +136,7 @@ def _carry_out(
     ray: str | None,
     as_json: bool,
 ) -> None:
-    from aang_cli.interruption import Interruption
-    from aang_cli.sweep_bar import SweepBar
+    from aang_cli.progress import Interruption, SweepBar
     from aang_core.study.sweep.job import sweep
 
     again = shlex.join(["aang", *sys.argv[1:]])

@@ -11,7 +11,7 @@ import pytest
 from _children import commands, contents, ended, started, steps_done, trains, wait_for_steps
 from _faulty import registry_with
 from _tasks import flags, settings, write_task
-from aang_cli.interruption import Interruption
+from aang_cli.progress import Interruption
 
 import aang_core as aang
 from aang_core.errors import RunError

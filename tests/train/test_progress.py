@@ -5,7 +5,7 @@ import math
 
 import pytest
 from _tasks import settings, write_task
-from aang_cli.progress_bar import ProgressBar
+from aang_cli.progress import ProgressBar
 
 import aang_core as aang
 from aang_core.errors import RunError

@@ -1,13 +1,15 @@
-"""``aang list-objectives``: what a space holds, and why the rest is illegal."""
+"""The commands ``aang list-objectives``, ``list-primitives``, ``list-selectors`` and ``list-spaces``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from aang_cli import completion, options, render
+from aang_core.registry.records import STAGES
 
 if TYPE_CHECKING:
     from aang_core.registry.legality import Verdict
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 )
 @options.as_json
 @options.plugins
-def command(
+def objectives(
     space: str,
     task: str,
     model: str,
@@ -120,7 +122,7 @@ def _warnings(
 
     A listing is still of use where the encoder is missing, or where an output cannot be fitted on the data.
     """
-    from aang_cli.progress_bar import ProgressBar
+    from aang_cli.progress import ProgressBar
     from aang_core.check.sanity import warnings_of
     from aang_core.config.settings import RunConfig
     from aang_core.errors import AangError
@@ -143,3 +145,116 @@ def _remark(shown: int, total: int, illegal: bool) -> str:
     rest = total - shown
     hint = f"; --illegal shows the other {rest} and why" if rest else ""
     return f"{shown} of {total} combinations are legal{hint}"
+
+
+@click.command("list-primitives")
+@click.option(
+    "--stage",
+    type=click.Choice(STAGES),
+    help="Only this stage.  [default: all]",
+)
+@options.as_json
+@options.plugins
+def primitives(stage: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
+    """List the installed primitives.
+
+    An objective is made of one of each stage.
+
+    \b
+    Example:
+      aang list-primitives --stage transform
+    """
+    found = [
+        {
+            "name": name,
+            "stage": entry.stage,
+            "summary": entry.record.summary,
+            "plugin": entry.plugin,
+            "distribution": entry.distribution,
+            "version": entry.version,
+            "provides": sorted(entry.record.capabilities - {f"{entry.stage}:{name}"}),
+            "may_provide": sorted(getattr(entry.record, "may_provide", ())),
+            "requires": sorted(entry.record.requires),
+            "conflicts": sorted(entry.record.conflicts),
+            "options": dict(entry.record.options),
+            "source": entry.record.source,
+        }
+        for name, entry in options.registry_of(plugins).primitives.items()
+        if stage in (None, entry.stage)
+    ]
+    columns = ("stage", "name", "summary", "requires", "plugin", "version")
+    render.rows(found, columns=columns, title="Primitives", as_json=as_json)
+
+
+@click.command("list-selectors")
+@options.as_json
+@options.plugins
+def selectors(as_json: bool, plugins: tuple[str, ...]) -> None:
+    """List the installed selectors.
+
+    Each is a way in which `aang select` can rank the examples of other tasks.
+
+    \b
+    Example:
+      aang list-selectors
+    """
+    found = [
+        {
+            "name": name,
+            "summary": entry.record.summary,
+            "plugin": entry.plugin,
+            "distribution": entry.distribution,
+            "version": entry.version,
+            "options": dict(entry.record.options),
+            "source": entry.record.source,
+        }
+        for name, entry in options.registry_of(plugins).selectors.items()
+    ]
+    columns = ("name", "summary", "plugin", "version")
+    render.rows(found, columns=columns, title="Selectors", as_json=as_json)
+
+
+@click.command("list-spaces")
+@options.as_json
+@options.plugins
+def spaces(as_json: bool, plugins: tuple[str, ...]) -> None:
+    """List the named spaces and how many objectives each has.
+
+    \b
+    Example:
+      aang list-spaces
+    """
+    registry = options.registry_of(plugins)
+    found = [_space_row(name, registry) for name in registry.spaces]
+    columns = ("name", "summary", "legal", "combinations", "plugin", "version", "error")
+    render.rows(found, columns=columns, title="Spaces", as_json=as_json)
+
+
+def _space_row(name: str, registry: Registry) -> dict[str, Any]:
+    """One space; `error` says why it cannot be used, as where a plugin that it draws on is missing."""
+    from aang_core.errors import ConfigError
+    from aang_core.registry.legality import Legal, enumerate_objectives
+    from aang_core.registry.spaces import resolve_space
+
+    entry = registry.spaces[name]
+    legal = combinations = None
+    error = ""
+    try:
+        verdicts = enumerate_objectives(resolve_space(name, registry), registry)
+        legal = sum(isinstance(verdict, Legal) for verdict in verdicts)
+        combinations = len(verdicts)
+    except ConfigError as cause:
+        error = str(cause)
+    return {
+        "name": name,
+        "summary": entry.record.summary,
+        "legal": legal,
+        "combinations": combinations,
+        "plugin": entry.plugin,
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "source": entry.record.source,
+        "optional": sorted(entry.record.optional),
+        "blocks": [attrs.asdict(block) for block in entry.record.blocks],
+        "error": error,
+    }

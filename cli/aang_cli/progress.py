@@ -1,0 +1,262 @@
+"""What ``aang run``, ``select`` and ``sweep`` show and hear on the way: live bars on stderr, Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from aang_cli.render import visible
+from aang_core.study.sweep.pool import SweepWatcher
+from aang_core.train.callbacks import Stopped, Watcher
+from aang_core.train.trainer import phases
+
+if TYPE_CHECKING:
+    from aang_core.study.sweep.trial import Outcome, Trial
+    from aang_core.train.callbacks import Progress as State
+    from aang_core.train.session import Session
+    from aang_core.train.step import StepRecord
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Handles the signals inside its block.
+
+    While `held`, a first signal is only remembered, in `number`, and whoever trains looks there after every step: an
+    exception that a signal raises inside a destructor or a callback would be dropped by Python, and a step that is cut
+    in two has no checkpoint. Otherwise, and at a second signal, `KeyboardInterrupt` is raised at once.
+
+    :ivar number: of the signal that came, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.held = False
+        self._former: dict[signal.Signals, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that a signal has ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + (self.number or signal.SIGINT)
+
+    @contextmanager
+    def ending(self, goodbye: Callable[[BaseException], str]) -> Iterator[None]:
+        """Where a signal ends the block, the program exits with `exit_code`.
+
+        :param goodbye: what is said last, given what the signal raised.
+        """
+        try:
+            with self:
+                yield
+        except (KeyboardInterrupt, Stopped) as cause:
+            click.echo(goodbye(cause), err=True)
+            raise click.exceptions.Exit(self.exit_code) from None
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():  # others may set no handler
+            self._former = {each: signal.signal(each, self._arrived) for each in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, former in self._former.items():
+            signal.signal(each, former)
+
+    def _arrived(self, number: int, _: FrameType | None) -> None:
+        again = self.number != 0
+        self.number = number
+        if again or not self.held:
+            raise KeyboardInterrupt
+
+
+class Bars:
+    """A context manager: bars on stderr, drawn inside the block; none where that is no terminal.
+
+    Texts are shown as they are: names may hold what a console would take for markup or commands.
+
+    :param name: what stands before a bar, in the terms of rich's ``TextColumn``; a task's field ``state`` stands behind
+        it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._console = Console(stderr=True)
+        self._live = self._console.is_terminal
+        self._bars = Progress(
+            TextColumn(name, markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}", markup=False),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._live,
+        )
+
+    def __enter__(self) -> None:
+        self._bars.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def on_remark(self, remark: str) -> None:
+        """A line above the bars."""
+        if self._live:
+            self._console.print(visible(remark), markup=False, highlight=False)
+        else:
+            print(visible(remark), file=sys.stderr, flush=True)
+
+
+class ProgressBar(Bars, Watcher):
+    """A `Watcher` whose bar is drawn inside its block.
+
+    :param interruption: what it hears of signals; the bar says when a step is under way that should end first.
+    :ivar directory: the run directory, once it is settled.
+    """
+
+    def __init__(self, interruption: Interruption | None = None) -> None:
+        super().__init__("{task.fields[name]}")
+        self.interruption = interruption or Interruption()
+        self.directory: Path | None = None
+        self._latest = ""
+        self._prepared: dict[str, TaskID] = {}
+
+    @property
+    def stopping(self) -> bool:
+        return self.interruption.number != 0
+
+    def on_begin(self, directory: Path) -> None:
+        self.directory = directory
+
+    def on_preparation(self, what: str, done: int, total: int) -> None:
+        if what not in self._prepared:
+            self._prepared[what] = self._bars.add_task("", total=total, name=what, state="")
+            if not self._live:
+                self.on_remark(f"{what} …")
+        task = self._prepared[what]
+        self._bars.update(task, completed=done, total=total, visible=done < total)
+        if done == total:
+            del self._prepared[what]
+
+    def on_seed(self, session: Session) -> None:
+        total = sum(steps for _, steps in phases(session))
+        self._task = self._bars.add_task("", total=total, name=f"seed {session.seed}", state="")
+        self._total = total
+        if not self._live:
+            self.on_remark(f"seed {session.seed}: at most {total} steps")
+
+    def on_step(self, session: Session, record: StepRecord, progress: State) -> None:
+        self.interruption.held = True
+        self._latest = _losses(record)
+        best = f"  best dev {session.task.metric} {_best(progress)}" if progress.evaluations else ""
+        self._bars.update(self._task, completed=progress.done, state=self._latest + best)
+
+    def on_evaluation(self, session: Session, progress: State) -> None:
+        if self._live:
+            return
+        value = progress.evaluations[-1][session.task.metric]
+        self.on_remark(
+            f"seed {session.seed}  step {progress.done}/{max(self._total, progress.done)}  {self._latest}  "
+            f"dev {session.task.metric} {value:.4f}  best {_best(progress)}"
+        )
+
+    def on_trained(self, session: Session, progress: State) -> None:  # noqa: ARG002
+        self.interruption.held = False
+        if self.stopping:
+            raise KeyboardInterrupt
+
+
+def _best(progress: State) -> str:
+    return "none yet" if progress.best_score is None else f"{progress.best_score:.4f}"
+
+
+def _losses(record: StepRecord) -> str:
+    """End-task loss, mean auxiliary loss by weight, and λ."""
+    parts = []
+    if "end-task" in record.losses:
+        parts.append(f"end-task {record.losses['end-task']:.3f}")
+    seen = {name: w for name, w in record.weights.items() if name in record.losses}
+    total = sum(seen.values())
+    if total > 0:
+        mean = sum(w * record.losses[name] for name, w in seen.items()) / total
+        parts.append(f"auxiliary {mean:.3f}")
+    return "  ".join([*parts, f"λ {record.end_task_weight:.3f}"])
+
+
+class SweepBar(Bars, SweepWatcher):
+    """A `SweepWatcher` whose bars are drawn inside its block. Safe to call from any thread."""
+
+    def __init__(self) -> None:
+        super().__init__("{task.description}")
+        self._lock = threading.Lock()
+        self._tasks: dict[str, TaskID] = {}
+        self._all = TaskID(0)
+        self._total = self._done = self._failed = 0
+
+    def on_plan(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
+        self._total, self._done = len(trials), len(finished)
+        self._all = self._bars.add_task("trials", total=len(trials), completed=self._done, state="")
+        kept = f", {len(finished)} of them finished before" if finished else ""
+        self.on_remark(f"{len(trials)} trials{kept}")
+
+    def on_start(self, trial: Trial, attempt: int) -> None:
+        again = "" if attempt == 1 else f", attempt {attempt}"
+        with self._lock:
+            self._remove(trial)
+            name = f"  {trial.name}{again}"
+            self._tasks[trial.name] = self._bars.add_task(name, total=None, state="preparing")
+        if not self._live:
+            self.on_remark(f"begins: {trial.name}{again}")
+
+    def on_progress(
+        self, trial: Trial, done: int | None, total: int | None, best: float | None
+    ) -> None:
+        with self._lock:
+            task = self._tasks.get(trial.name)
+            if task is None:
+                return
+            self._bars.update(task, total=total, completed=done)
+            if best is not None:
+                self._bars.update(task, state=f"best dev {best:.4f}")
+            elif total is not None and done is None:
+                self._bars.update(task, state="")
+
+    def on_retry(self, trial: Trial, error: str) -> None:
+        self.on_remark(f"tried again: {trial.name}: {error}")
+
+    def on_end(self, outcome: Outcome) -> None:
+        with self._lock:
+            self._remove(outcome.trial)
+            self._done += 1
+            self._failed += bool(outcome.error)
+            state = f"{self._failed} failed" if self._failed else ""
+            self._bars.update(self._all, completed=self._done, state=state)
+            count = f"{self._done}/{self._total}"
+        if outcome.error:
+            self.on_remark(f"{count} failed: {outcome.trial.name}: {outcome.error}")
+        elif not self._live:
+            self.on_remark(f"{count} finished: {outcome.trial.name}")
+
+    def _remove(self, trial: Trial) -> None:
+        task = self._tasks.pop(trial.name, None)
+        if task is not None:
+            self._bars.remove_task(task)
