@@ -115,7 +115,12 @@ class BoundOutput(Protocol):
         """What is to be predicted; indices count from the start of `packed`."""
 
     def head(self) -> nn.Module:
-        """A new head. Parameters of the encoder may be shared with it (a tied decoder)."""
+        """A new head. Parameters of the encoder may be shared with it (a tied decoder).
+
+        A head, or a module in it, may have an attribute `pretrained_names`: which of its parameters a checkpoint
+        brought, by the names that `named_parameters` gives them. They train at the encoder's learning rate and weight
+        decay, all others at the heads'.
+        """
 
     def losses(self, head: nn.Module, hidden: Hidden, targets: Targets) -> Tensor:
         """[M], one value per target; the core alone sums and divides."""
@@ -179,7 +184,8 @@ class Backbone(Protocol):
     def end_task_head(self, task: Task) -> nn.Module:
         """The head that an exported model will have. Called as ``head(hidden, rows)`` → logits [len(rows), C].
 
-        Every call returns the same initial state; the first one is the head that `export` writes.
+        Every call returns the same initial state; the first one is the head that `export` writes. What of it is
+        pretrained, an attribute `pretrained_names` says, as in `BoundOutput.head`.
         """
 
     def export(self, directory: Path, head: nn.Module, task: Task) -> None:

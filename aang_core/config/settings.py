@@ -41,9 +41,10 @@ class Training:
     :param max_steps: upper bound on optimiser steps.
     :param eval_every: steps between evaluations on dev.
     :param patience: evaluations without improvement before stopping.
-    :param lr, head_lr: highest learning rate of the encoder, and of the heads.
+    :param lr, head_lr: highest learning rate of what a checkpoint brings (the encoder, a pretrained pooler), and of
+        what is new in the heads.
     :param beta1, beta2: AdamW's running means.
-    :param weight_decay, head_weight_decay: AdamW's, of the encoder's matrices and of the heads'; vectors have none.
+    :param weight_decay, head_weight_decay: AdamW's, of the same two; vectors have none.
     :param warmup: share of `max_steps` for linear warm-up; then linear decay to 0.
     :param clip: global gradient norm, 0 for none.
     :param fit_heads_steps: steps in which new auxiliary heads are fitted first, encoder frozen.

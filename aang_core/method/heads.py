@@ -6,14 +6,14 @@ Objectives that share a head are computed in one call, and heads that share a de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aang_core.batch.checks import check_losses, errors_of
+from aang_core.batch.checks import check_losses, errors_of, expect
 from aang_core.batch.packing import BoundObjective
 from aang_core.batch.protocols import BoundOutput
 from aang_core.batch.rows import Hidden, Targets
@@ -34,16 +34,20 @@ class Heads(nn.Module):
         super().__init__()
         self.outputs: list[BoundOutput] = [end_task, *(o.output for o in objectives)]
         self.names, self.makers = ["end-task"], ["the end-task"]
-        modules = {"end-task": end_task.head()}
+        modules = {"end-task": _made(end_task, "the end-task")}
         for objective in objectives:
             output_name = getattr(objective.output, "head_name", objective.id.rsplit("/", 1)[-1])
             name = objective.id if policy == "per-objective" else output_name
             if name not in modules:
-                with errors_of(objective.who("output"), "head"):
-                    modules[name] = objective.output.head()
+                modules[name] = _made(objective.output, objective.who("output"))
             self.names.append(name)
             self.makers.append(objective.who("output"))
         self.heads = nn.ModuleDict({_key(name): module for name, module in modules.items()})
+
+    @property
+    def pretrained(self) -> frozenset[str]:
+        """The parameters that a checkpoint brought, by the names that `named_parameters` gives them."""
+        return frozenset(_pretrained(self))
 
     def head(self, objective: int) -> nn.Module:
         """The head of an objective (0: the end-task)."""
@@ -119,6 +123,26 @@ class SharedDecoderOutput(Protocol):
 
     def score(self, logits: Tensor, targets: Targets) -> Tensor:
         """[M] losses from logits [M, V]."""
+
+
+def _pretrained(head: nn.Module) -> Iterator[str]:
+    """What the modules in a head say of themselves in `pretrained_names` (`BoundOutput.head`)."""
+    for place, module in head.named_modules():
+        for name in getattr(module, "pretrained_names", ()):
+            yield f"{place}.{name}" if place else name
+
+
+def _made(output: BoundOutput, maker: str) -> nn.Module:
+    """A new head of an output.
+
+    :raises PluginError: where it calls parameters pretrained that it has not.
+    """
+    with errors_of(maker, "head"):
+        head = output.head()
+        known = {name for name, _ in head.named_parameters(remove_duplicate=False)}
+        odd = sorted(set(_pretrained(head)) - known)
+        expect(not odd, f"expected names of its parameters in `pretrained_names`, found {odd}")
+    return head
 
 
 def _key(name: str) -> str:

@@ -36,6 +36,8 @@ class SeedReport:
     :param cost: labelled rows, rows and tokens of training, skipped steps, CPU-seconds.
     :param engine_check: ``disagreement`` of the one-backward engine with the loop on the first batch, and what is
         ``allowed``; None where nothing was compared.
+    :param head_parameters: the heads' parameters by name: ``pretrained`` trained at the encoder's learning rate,
+        ``new`` at the heads'; None in reports of earlier versions.
     :param guard: what `guard.verdict` says, where the run was guarded; scores are those of the model that was kept.
     """
 
@@ -55,6 +57,7 @@ class SeedReport:
     test_deduplicated: Mapping[str, float] | None = None
     engine_check: Mapping[str, float] | None = None
     guard: Mapping[str, Any] | None = None
+    head_parameters: Mapping[str, Sequence[str]] | None = None
 
 
 @attrs.frozen(kw_only=True)

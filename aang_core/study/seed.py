@@ -130,6 +130,7 @@ def _seed_report(
         remarks=tuple(search.remarks),
         test_deduplicated=test[1],
         guard=judged,
+        head_parameters=session.head_parameters,
     )
 
 

@@ -18,13 +18,23 @@ _OUTSIDE = 1_000_000_000
 
 def fit_heads(session: Session, steps: int) -> None:
     """`steps` optimiser steps on the auxiliary heads alone, on batches that the run itself does not draw."""
-    own = [p for name, p in session.parameters.items() if name.startswith("heads.")]
+    own = {name: p for name, p in session.parameters.items() if name.startswith("heads.")}
     if steps == 0 or not own or not session.planner.objectives:
         return
     training = session.config.training
-    optimizer = torch.optim.AdamW(
-        own, lr=training.head_lr, weight_decay=training.head_weight_decay, fused=True
-    )
+    groups = [
+        {
+            "params": [p for name, p in own.items() if name not in session.pretrained],
+            "lr": training.head_lr,
+            "weight_decay": training.head_weight_decay,
+        },
+        {
+            "params": [p for name, p in own.items() if name in session.pretrained],
+            "lr": training.lr,
+            "weight_decay": training.weight_decay,
+        },
+    ]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
     frozen = [p for name, p in session.parameters.items() if name.startswith("body.")]
     for parameter in frozen:
         parameter.requires_grad_(False)

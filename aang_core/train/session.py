@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import attrs
@@ -40,6 +40,7 @@ class Session:
     :param config: the run's, as its method settles it (``tartan`` has no factors).
     :param task: with this seed's splits.
     :param parameters: what trains, of encoder and heads, by name.
+    :param pretrained: the names of those of the heads that a checkpoint brought.
     :param dev: where dev gradients come from; None for a method that learns no weights.
     :param stopping: dev rows that choose the checkpoint.
     :param test: none where the task has no test split.
@@ -57,6 +58,7 @@ class Session:
     planner: Planner
     factors: Factors
     parameters: Mapping[str, nn.Parameter]
+    pretrained: frozenset[str]
     optimizer: torch.optim.Optimizer
     dev: DevGradient | None
     stopping: Sequence[Row]
@@ -82,6 +84,19 @@ class Session:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    @property
+    def head_parameters(self) -> dict[str, list[str]]:
+        """The heads' parameters: ``pretrained`` train at the encoder's rate, ``new`` at the heads'."""
+        names = [name for name in self.parameters if name.startswith("heads.")]
+        return {
+            "pretrained": [name for name in names if name in self.pretrained],
+            "new": [name for name in names if name not in self.pretrained],
+        }
+
+    def new_optimizer(self, lr: float = 0.0) -> torch.optim.AdamW:
+        """One without memory of earlier steps; `lr` as in `optimizer_for`."""
+        return optimizer_for(self.parameters, self.pretrained, self.config.training, lr)
 
     def predict(self, rows: Sequence[Row]) -> list[Tensor]:
         """Each row's logits by the end-task's head, as `evaluation.predict` gives them."""
@@ -123,6 +138,7 @@ def build_session(
     parameters = {
         n: p for n, p in named_parameters(backbone.body, heads).items() if p.requires_grad
     }
+    pretrained = frozenset(parameters.keys() & {f"heads.{name}" for name in heads.pretrained})
     dev = None
     if config.method in META_METHODS:
         dev = DevGradient(model, end_task, steering, train, config.meta, seed)
@@ -142,7 +158,8 @@ def build_session(
         planner=Planner(config, seed, objectives, factors, end_task, LabelledRows(train, seed)),
         factors=factors,
         parameters=parameters,
-        optimizer=optimizer_for(parameters, config.training),
+        pretrained=pretrained,
+        optimizer=optimizer_for(parameters, pretrained, config.training),
         dev=dev,
         stopping=stopping,
         test=task_rows(backbone, task, "test") if "test" in task.splits else (),
@@ -178,19 +195,24 @@ def _split_dev(
 
 
 def optimizer_for(
-    parameters: Mapping[str, nn.Parameter], training: Training, lr: float = 0.0
+    parameters: Mapping[str, nn.Parameter],
+    pretrained: Set[str],
+    training: Training,
+    lr: float = 0.0,
 ) -> torch.optim.AdamW:
-    """AdamW in four groups: encoder and heads, with and without weight decay (vectors have none).
+    """AdamW in four groups: pretrained parameters and new ones, with and without weight decay (vectors have none).
 
+    :param pretrained: names of the heads' parameters that train as the encoder's do.
     :param lr: one learning rate for all groups, for the final fine-tuning; 0 for those of `training`.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        groups.setdefault((name.startswith("body."), parameter.ndim > 1), []).append(parameter)
+        known = name.startswith("body.") or name in pretrained
+        groups.setdefault((known, parameter.ndim > 1), []).append(parameter)
     tables: list[dict[str, Any]] = []
-    for (in_body, decays), members in groups.items():
-        base = lr or (training.lr if in_body else training.head_lr)
-        decay = training.weight_decay if in_body else training.head_weight_decay
+    for (known, decays), members in groups.items():
+        base = lr or (training.lr if known else training.head_lr)
+        decay = training.weight_decay if known else training.head_weight_decay
         tables.append(
             {
                 "params": members,

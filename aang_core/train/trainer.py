@@ -31,7 +31,7 @@ from aang_core.train.resuming import (
     snapshot,
     trained_tensors,
 )
-from aang_core.train.session import Session, optimizer_for
+from aang_core.train.session import Session
 from aang_core.train.step import Preparation, StepRecord, dropout, train_step, training
 
 
@@ -139,7 +139,7 @@ class Trainer:
     def _phase(self, index: int, phase: str, total: int) -> None:
         session = self.session
         if self.progress.phase != index:
-            session.optimizer = optimizer_for(session.parameters, session.config.training)
+            session.optimizer = session.new_optimizer()
             self.progress = attrs.evolve(self.progress, phase=index, step=0)
         preparation = Preparation(session, phase)
         patience = session.config.training.patience
@@ -238,7 +238,7 @@ class Trainer:
         epoch_steps = -(-size // settings.end_task_rows)
         bound = settings.final_epochs if settings.epochs else settings.max_steps // epoch_steps
         epochs = min(settings.final_epochs, bound)
-        optimizer = optimizer_for(session.parameters, settings, settings.final_lr)
+        optimizer = session.new_optimizer(settings.final_lr)
         waited = 0
         for _ in range(epochs):
             for _ in range(epoch_steps):

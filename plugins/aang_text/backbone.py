@@ -164,7 +164,9 @@ class HuggingFaceBackbone:
                 self.checkpoint, self.hidden_size, self.embedding_size, self.vocab_size
             )
         projection, bias = self._vocabulary
-        return VocabularyHead(deepcopy(projection), weight, bias, tied).to(self.device)
+        pretrained = self.checkpoint.path is not None
+        head = VocabularyHead(deepcopy(projection), weight, bias, tied, pretrained)
+        return head.to(self.device)
 
     def export(self, directory: Path, head: nn.Module, task: Task) -> None:
         """Write a model that loads with transformers alone.

@@ -54,13 +54,17 @@ class Given(nn.Module):
 class ClassifierHead(nn.Module):
     """Called as ``head(hidden, rows)``: logits [R, C]; for token tasks ``head(hidden, positions)``: [M, C].
 
+    :param lacking: names of the shell's parameters that the checkpoint does not hold.
     :ivar first_only: whether the family's head reads nothing but each row's first position, so that no row is
         padded for it.
+    :ivar pretrained_names: what the checkpoint brings (a pooler, a head for these labels); see `BoundOutput.head`.
     """
 
-    def __init__(self, shell: nn.Module, kind: str) -> None:
+    def __init__(self, shell: nn.Module, kind: str, lacking: frozenset[str]) -> None:
         super().__init__()
         self.shell = shell
+        brought = (name for name, _ in shell.named_parameters() if name not in lacking)
+        self.pretrained_names = frozenset(f"shell.{name}" for name in brought)
         self.kind = kind
         self.first_only = kind != "token" and _reads_first_only(shell)
 
@@ -85,13 +89,13 @@ def make_head(checkpoint: Checkpoint, task: Task) -> ClassifierHead:
 
     :raises ModelError: where the family has no such head, or one that cannot run without its encoder.
     """
-    model, _ = checkpoint.build(auto_class(task.kind), **_labels(task))
+    model, lacking = checkpoint.build(auto_class(task.kind), **_labels(task))
     prefix = str(model.base_model_prefix)
     base = getattr(model, prefix)
     given = Given(getattr(base, "pooler", None), getattr(base, "pooler_activation", None))
     _check_pooling(base, given, checkpoint)
     setattr(model, prefix, given)
-    return ClassifierHead(model, task.kind)
+    return ClassifierHead(model, task.kind, lacking)
 
 
 def auto_class(kind: str) -> Any:

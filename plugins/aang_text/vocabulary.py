@@ -37,10 +37,17 @@ class VocabularyHead(nn.Module):
     :param projection: [M, H] → [M, E].
     :param decoder: [V, E], the encoder's embedding matrix; copied where not `tied`.
     :param bias: [V].
+    :param pretrained: whether the embedding matrix comes from a checkpoint.
+    :ivar pretrained_names: what a checkpoint brings: its own masked-LM head, and a copy of its embeddings.
     """
 
     def __init__(
-        self, projection: nn.Module, decoder: nn.Parameter, bias: Tensor, tied: bool
+        self,
+        projection: nn.Module,
+        decoder: nn.Parameter,
+        bias: Tensor,
+        tied: bool,
+        pretrained: bool = False,
     ) -> None:
         super().__init__()
         self.projection = projection
@@ -50,6 +57,10 @@ class VocabularyHead(nn.Module):
             self._shared = _Shared(decoder)
         else:
             self.untied_weight = nn.Parameter(decoder.detach().clone())
+        names = {"untied_weight"} if pretrained and not tied else set()
+        if isinstance(projection, OwnProjection):
+            names |= {"bias", *(f"projection.{name}" for name, _ in projection.named_parameters())}
+        self.pretrained_names = frozenset(names)
 
     @property
     def decoder_weight(self) -> nn.Parameter:
