@@ -163,6 +163,7 @@ class RunConfig:
     :param train_rows: labelled training rows that are kept, drawn anew for each seed; 0 for all.
     :param split_anew: pool the task's labelled rows without repeats and split them anew for each seed: the shares of
         dev and test; empty for the task's own splits.
+    :param drop_empty: leave out rows with an empty text or label, and say how many, instead of refusing the task.
     :param external: corpora by data source, over those of the task.
     :param aux_tasks: further labelled tasks; each is the data source ``aux:NAME``.
     :param selection: a directory that ``aang select`` has written; the tasks of its best examples are the further
@@ -185,6 +186,7 @@ class RunConfig:
     seeds: tuple[int, ...] = setting(Several(Whole(0), least=1), (0,))
     train_rows: int = setting(Whole(0), 0)
     split_anew: tuple[float, ...] = setting(Shares(2), ())
+    drop_empty: bool = setting(Flag(), False)
     external: Mapping[str, str] = attrs.field(factory=dict, validator=Texts())
     aux_tasks: tuple[str, ...] = setting(Several(Text()), ())
     selection: str = setting(Text(empty=True), "")

@@ -24,7 +24,7 @@ from aang_core.data.duplicates import (
     texts_of,
     word_count,
 )
-from aang_core.data.readers import SUFFIXES, Faults, read_table
+from aang_core.data.readers import SHOWN_FAULTS, SUFFIXES, Faults, read_table
 from aang_core.data.spec import HF, LABEL
 from aang_core.data.task import Task
 from aang_core.errors import TaskError
@@ -62,9 +62,11 @@ def audit_task(task: Task, thorough: bool = True) -> dict[str, Any]:
     :param thorough: whatever the size; else what would take long is None (`UNASKED_BYTES`, `UNASKED_ROWS`).
     :return: ``splits`` rows of each; ``in_train`` dev and test rows that stand in train word for word
         (`deduplication.normalised`); ``near`` those that do so nearly (`near_duplicates`), exact ones left out;
-        ``duplicates`` rows of each split that repeat an earlier one; ``conflicts`` examples with several labels;
-        ``labels`` rows of each class (regression: the range); ``lengths`` words (or numbers) an example; ``external``
-        dev and test rows that stand in each corpus; ``fingerprint`` of dev and test, equal for equal data.
+        ``dropped`` rows that were left out for an empty cell, by split as it was read and column: how many ``rows``,
+        and the ``first`` of their lines; ``duplicates`` rows of each split that repeat an earlier one; ``conflicts``
+        examples with several labels; ``labels`` rows of each class (regression: the range); ``lengths`` words (or
+        numbers) an example; ``external`` dev and test rows that stand in each corpus; ``fingerprint`` of dev and test,
+        equal for equal data.
     """
     examples = {name: _inputs(split) for name, split in task.splits.items()}
     forms = {split: [joined(example) for example in rows] for split, rows in examples.items()}
@@ -78,6 +80,13 @@ def audit_task(task: Task, thorough: bool = True) -> dict[str, Any]:
         "in_train": {split: sum(form in train for form in forms[split]) for split in judged},
         "near": {s: _near(forms["train"], forms[s], train) if looked else None for s in judged},
         "near_from": NEAR,
+        "dropped": {
+            split: {
+                column: {"rows": len(numbers), "first": list(numbers[:SHOWN_FAULTS])}
+                for column, numbers in columns.items()
+            }
+            for split, columns in task.dropped.items()
+        },
         "duplicates": {split: len(rows) - len(set(rows)) for split, rows in forms.items()},
         "conflicts": _conflicts(task, forms),
         "labels": {split: _labels(task, split) for split in forms if _has_labels(task, split)},

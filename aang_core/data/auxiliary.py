@@ -32,17 +32,23 @@ SETTINGS = "selection.toml"
 
 
 def load_auxiliary(
-    names: Iterable[str], reads: Sequence[str], registry: Registry
+    names: Iterable[str], reads: Sequence[str], registry: Registry, drop_empty: bool = False
 ) -> dict[str, Task]:
     """The further tasks by short name, in the order given.
 
-    :param names: as for `task.load_task`.
+    :param names: as for `task.load_task`. :param drop_empty: as there.
     :param reads: the input columns that the encoder reads.
     :raises TaskError: where one cannot be read, or two have the same short name.
     """
     tasks: dict[str, Task] = {}
     for name in names:
-        task = load_task(name, reads=reads, registered=registered_tasks(registry), external={})
+        task = load_task(
+            name,
+            reads=reads,
+            registered=registered_tasks(registry),
+            external={},
+            drop_empty=drop_empty,
+        )
         short = short_name(task)
         if short in tasks:
             raise TaskError(
@@ -260,7 +266,7 @@ def load_selected(config: RunConfig, reads: Sequence[str], registry: Registry) -
     ]
     if faults:
         raise ConfigError(one_message(faults, f"selection {directory}"))
-    tasks = load_auxiliary([pools[name] for name in rows], reads, registry)
+    tasks = load_auxiliary([pools[name] for name in rows], reads, registry, config.drop_empty)
     for (name, picked), task in zip(rows.items(), tasks.values(), strict=True):
         size = len(task.splits["train"])
         if picked[-1] >= size:

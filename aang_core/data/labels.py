@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from aang_core.data.readers import Faults, Table
+from aang_core.data.readers import DROP_HINT, Faults, Table
 from aang_core.data.spec import CORRELATIONS, TaskSpec
 from aang_core.errors import TaskError, nearest
 from aang_core.files import json_of
@@ -49,14 +49,19 @@ def raw_labels(table: Table, column: str, test: bool, faults: Faults) -> RawLabe
     """
     if column not in table.columns:
         return None
-    names = table.class_names.get(column, ())
-    values = [None if _missing(value, bool(names)) else value for value in table.columns[column]]
+    values = label_values(table, column)
     if test and all(value is None for value in values):
         return None
     for row, value in enumerate(values):
         if value is None:
-            faults.add(table.at(row), f"column {column!r} holds no label")
-    return RawLabels(table, values, names)
+            faults.add(table.at(row), f"column {column!r} holds no label", DROP_HINT)
+    return RawLabels(table, values, table.class_names.get(column, ()))
+
+
+def label_values(table: Table, column: str) -> list[Any]:
+    """The labels as they were read, with None where a row has none."""
+    indices = column in table.class_names
+    return [None if _missing(value, indices) else value for value in table.columns[column]]
 
 
 def _missing(value: Any, indices: bool) -> bool:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 SHOWN_FAULTS = 5
+DROP_HINT = (
+    "rows with an empty cell can be left out: --drop-empty, or drop_empty = true in task.toml "
+    "(`aang audit` counts them)"
+)
 
 
 class Faults:
@@ -31,10 +35,16 @@ class Faults:
     def __init__(self) -> None:
         self.count = 0
         self.shown: list[str] = []
+        self.hints: dict[str, None] = {}
 
-    def add(self, where: str, what: str) -> None:
-        """Note one fault; the first `SHOWN_FAULTS` are kept in words, the others counted."""
+    def add(self, where: str, what: str, hint: str = "") -> None:
+        """Note one fault; the first `SHOWN_FAULTS` are kept in words, the others counted.
+
+        :param hint: what to do about faults of this kind; said once, at the end.
+        """
         self.count += 1
+        if hint:
+            self.hints[hint] = None
         if len(self.shown) < SHOWN_FAULTS:
             self.shown.append(f"{where}: {what}")
 
@@ -43,7 +53,7 @@ class Faults:
         if not self.count:
             return
         more = self.count - len(self.shown)
-        lines = [*self.shown, *([f"… and {more} more"] if more else [])]
+        lines = [*self.shown, *([f"… and {more} more"] if more else []), *self.hints]
         noun = "fault" if self.count == 1 else "faults"
         raise TaskError(f"{what} has {self.count} {noun}:\n  " + "\n  ".join(lines))
 
@@ -74,6 +84,11 @@ class Table:
         """The place of a row, as messages name it."""
         number = self.numbers[row]
         return f"{self.where}:{number}" if self.by_line else f"{self.where} row {number}"
+
+    def select(self, rows: Sequence[int]) -> Table:
+        """These rows alone, under their old numbers."""
+        columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
+        return attrs.evolve(self, columns=columns, numbers=[self.numbers[row] for row in rows])
 
 
 def read_lines(path: Path, faults: Faults) -> list[tuple[int, str]]:

@@ -44,6 +44,7 @@ class TaskSpec:
     header: tuple[str, ...] = ()
     label_names: Mapping[str, str] = attrs.field(factory=dict)
     external: Mapping[str, str] = attrs.field(factory=dict)
+    drop_empty: bool = False
 
 
 def unknown(what: str, word: str, known: Sequence[str]) -> str:
@@ -75,7 +76,7 @@ def _spec_faults(raw: Mapping[str, Any], reads: Sequence[str]) -> list[str]:
         ("name", "metric", "kind", "data"),
         ("files", "columns", "label_names", "external"),
     )
-    keys = (*strings[:4], *tables[:2], "header", *tables[2:])
+    keys = (*strings[:4], *tables[:2], "header", *tables[2:], "drop_empty")
     faults = [unknown("key", key, keys) for key in raw if key not in keys]
     faults += [
         f"{key} must be a non-empty string, found {raw[key]!r}"
@@ -95,6 +96,8 @@ def _spec_faults(raw: Mapping[str, Any], reads: Sequence[str]) -> list[str]:
         faults.append(f"header must be a list of column names, found {header!r}")
     elif len(set(header)) < len(header):
         faults.append("header names a column twice")
+    if not isinstance(raw.get("drop_empty", False), bool):
+        faults.append(f"drop_empty must be true or false, found {raw['drop_empty']!r}")
     return faults
 
 

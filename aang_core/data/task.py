@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from aang_core.data.labels import Labels, encode_labels, raw_labels
-from aang_core.data.readers import SUFFIXES, Faults, Table
+from aang_core.data.labels import Labels, encode_labels, label_values, raw_labels
+from aang_core.data.readers import DROP_HINT, SHOWN_FAULTS, SUFFIXES, Faults, Table
 from aang_core.data.spec import (
     CORRELATIONS,
     HF,
@@ -47,6 +48,8 @@ class Task:
     :param external: corpora by data source name (``in-domain``), each a file or folder, or ``hf:NAME``.
     :param remarks: what the user should know (a split that was made, rows that were dropped).
     :param auxiliary: further tasks of the run by name; their labels are data for auxiliary objectives.
+    :param dropped: rows that were left out for an empty cell: split as it was read → column → their lines in the file
+        (or row numbers), from 1. A row counts at its first empty column.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Task:
     external: Mapping[str, Path] = attrs.field(factory=dict)
     remarks: tuple[str, ...] = ()
     auxiliary: Mapping[str, Task] = attrs.field(factory=dict)
+    dropped: Mapping[str, Mapping[str, Sequence[int]]] = attrs.field(factory=dict)
 
     @property
     def num_outputs(self) -> int:
@@ -71,6 +75,7 @@ def load_task(
     reads: Sequence[str],
     registered: Mapping[str, Callable[[], Task]],
     external: Mapping[str, str],
+    drop_empty: bool = False,
 ) -> Task:
     """Find and read a task.
 
@@ -78,11 +83,13 @@ def load_task(
     :param reads: the input columns that the encoder reads, the required one first.
     :param registered: factories of registered tasks by name.
     :param external: corpora by data source, over those that the task brings; relative to here.
+    :param drop_empty: leave out rows with an empty input or label, and say how many, instead of refusing them.
     :raises TaskError: where there is no such task, or with every fault of its files.
     """
     corpora = _corpora(external, Path(), "--external")
     if name not in registered:
-        task = _read_task(_find(name, reads, registered), reads)
+        spec = _find(name, reads, registered)
+        task = _read_task(attrs.evolve(spec, drop_empty=drop_empty or spec.drop_empty), reads)
     else:
         task = registered[name]()
         if Path(name).exists():
@@ -159,7 +166,13 @@ def _read_task(spec: TaskSpec, reads: Sequence[str]) -> Task:
     for role in reads[1:]:
         if column := check_columns(list(tables.values()), spec, role, required=False):
             roles[role] = column
-    labels = _labels(spec, tables, faults)
+    label = spec.columns.get(LABEL, LABEL)
+    check_columns([table for split, table in tables.items() if split != "test"], spec, LABEL, True)
+    dropped: dict[str, dict[str, list[int]]] = {}
+    if spec.drop_empty:
+        for split, table in tables.items():
+            tables[split], dropped[split] = _without_empty(table, roles, label, split == "test")
+    labels = _labels(spec, tables, label, faults)
     rows = {
         split: _inputs(table, roles, labels.kind, labels.splits.get(split), faults)
         for split, table in tables.items()
@@ -177,12 +190,60 @@ def _read_task(spec: TaskSpec, reads: Sequence[str]) -> Task:
         label_names=labels.names,
         external=external,
         remarks=kept + labels.remarks + remarks,
+        dropped={split: columns for split, columns in dropped.items() if columns},
     )
 
 
-def _labels(spec: TaskSpec, tables: Mapping[str, Table], faults: Faults) -> Labels:
-    column = spec.columns.get(LABEL, LABEL)
-    check_columns([table for name, table in tables.items() if name != "test"], spec, LABEL, True)
+def _without_empty(
+    table: Table, roles: Mapping[str, str], label: str, test: bool
+) -> tuple[Table, dict[str, list[int]]]:
+    """The table without the rows that have an empty cell, with a remark; and their numbers by column.
+
+    :param test: whether all labels may be missing.
+    :raises TaskError: where no row is left.
+    """
+    columns = {column: [_is_empty(v) for v in table.columns[column]] for column in roles.values()}
+    if label in table.columns:
+        missing = [value is None for value in label_values(table, label)]
+        if not (test and all(missing)):
+            columns[label] = missing
+    found: dict[str, list[int]] = {}
+    kept = []
+    for row, number in enumerate(table.numbers):
+        if empty := next((name for name, cells in columns.items() if cells[row]), None):
+            found.setdefault(empty, []).append(number)
+        else:
+            kept.append(row)
+    if not found:
+        return table, found
+    if not kept:
+        raise TaskError(
+            f"{table.where}: every row has an empty cell in {', '.join(map(repr, found))}; "
+            "expected at least one complete row"
+        )
+    what = "line" if table.by_line else "row"
+    parts = [f"{len(n)} with an empty {name!r} ({first_of(n, what)})" for name, n in found.items()]
+    remark = f"{table.where}: {len(table) - len(kept)} of {len(table)} rows were left out: {', '.join(parts)}"
+    return attrs.evolve(table.select(kept), remarks=(*table.remarks, remark)), found
+
+
+def first_of(numbers: Sequence[int], what: str) -> str:
+    """``lines 3, 5, 9 and 12 more``: the first `SHOWN_FAULTS` numbers."""
+    more = len(numbers) - SHOWN_FAULTS
+    shown = ", ".join(map(str, numbers[:SHOWN_FAULTS])) + (f" and {more} more" if more > 0 else "")
+    return f"{what}{'s' if len(numbers) > 1 else ''} {shown}"
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a cell holds no text, no word and no number."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (
+        isinstance(value, (str, list)) and not "".join(map(str, value)).strip()
+    )
+
+
+def _labels(spec: TaskSpec, tables: Mapping[str, Table], column: str, faults: Faults) -> Labels:
     raw = {}
     for name, table in tables.items():
         if (found := raw_labels(table, column, name == "test", faults)) is not None:
@@ -209,10 +270,8 @@ def _inputs(
         lists = all(isinstance(value, list) for value in values)
         tags = labels if kind == "token" and role == first else None
         for row, value in enumerate(values):
-            if value is None or (
-                isinstance(value, (str, list)) and not "".join(map(str, value)).strip()
-            ):
-                faults.add(table.at(row), f"column {roles[role]!r} is empty")
+            if _is_empty(value):
+                faults.add(table.at(row), f"column {roles[role]!r} is empty", DROP_HINT)
             elif isinstance(value, (bool, int, float)) or (isinstance(value, list) and not lists):
                 faults.add(
                     table.at(row), f"column {roles[role]!r} holds {str(value)[:40]!r}, not a text"

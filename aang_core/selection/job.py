@@ -99,7 +99,7 @@ def _prepared_job(
         remark(text)
 
     target = seed_task(base, config.seed)
-    pools = load_pools(config.from_, base.kind.reads, base.registry)
+    pools = load_pools(config.from_, base.kind.reads, base.registry, config.drop_empty)
     for text in _remarks(target.remarks, pools):
         noted(text)
     found = checked(config, target, pools, progress)
@@ -243,6 +243,7 @@ def _as_run(config: SelectionConfig) -> RunConfig:
             "method": "finetune",
             "seeds": [config.seed],
             "train_rows": config.train_rows,
+            "drop_empty": config.drop_empty,
             "device": config.device,
             "training": {"max_length": config.max_length, "precision": config.precision},
         }

@@ -80,16 +80,19 @@ def target_pool(task: Task, spec: str) -> Pool:
     return Pool(name=task.name, spec=spec, number=-1, data=task.splits["train"], task=task)
 
 
-def load_pools(specs: Iterable[str], reads: Sequence[str], registry: Registry) -> tuple[Pool, ...]:
+def load_pools(
+    specs: Iterable[str], reads: Sequence[str], registry: Registry, drop_empty: bool = False
+) -> tuple[Pool, ...]:
     """The pools in the order given.
 
     :param specs: as for `task.load_task`, or a text file (any file that is no data file and no TOML).
     :param reads: the input columns that the encoder reads, the required one first.
+    :param drop_empty: as for `task.load_task`; empty lines of a text file are never scored.
     :raises TaskError: where one cannot be read, or two have the same short name.
     """
     pools: dict[str, Pool] = {}
     for number, spec in enumerate(specs):
-        pool = _load_pool(spec, number, reads, registry)
+        pool = _load_pool(spec, number, reads, registry, drop_empty)
         if pool.name in pools:
             raise TaskError(
                 f"the pools {pools[pool.name].spec} and {spec} have the same name {pool.name!r}; give one "
@@ -99,12 +102,14 @@ def load_pools(specs: Iterable[str], reads: Sequence[str], registry: Registry) -
     return tuple(pools.values())
 
 
-def _load_pool(spec: str, number: int, reads: Sequence[str], registry: Registry) -> Pool:
+def _load_pool(
+    spec: str, number: int, reads: Sequence[str], registry: Registry, drop_empty: bool
+) -> Pool:
     path = Path(spec).expanduser()
     if path.is_file() and path.suffix.lower() not in (*SUFFIXES, ".toml"):
         name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "texts"
         return Pool(name=name, spec=spec, number=number, data=_lines(path, reads[0]), task=None)
-    [(name, task)] = load_auxiliary([spec], reads, registry).items()
+    [(name, task)] = load_auxiliary([spec], reads, registry, drop_empty).items()
     return Pool(name=name, spec=spec, number=number, data=task.splits["train"], task=task)
 
 

@@ -35,6 +35,7 @@ class SelectionConfig:
     :param examples_per_task: rows of each task that a selector may train on, which are not scored; of a pool at most
         half. The same rows for every selector, so that all of them choose among the same ones.
     :param exclude_leaks: leave out pool rows that share a text with the target's dev or test, instead of refusing.
+    :param drop_empty: leave out rows of the target and of the pools with an empty text or label, instead of refusing.
     :param top: how many of the best the summary counts; 0 for 1,000, or all where there are fewer.
     :param shard_rows: rows that are scored together, in length order; a broken run loses no more than these.
     :param batch_tokens: most positions in one forward pass.
@@ -50,6 +51,7 @@ class SelectionConfig:
     train_rows: int = setting(Whole(0), 0)
     examples_per_task: int = setting(Whole(0), 500)
     exclude_leaks: bool = setting(Flag(), False)
+    drop_empty: bool = setting(Flag(), False)
     top: int = setting(Whole(0), 0)
     max_length: int = setting(Whole(4), 128)
     batch_tokens: int = setting(Whole(1), 4096)

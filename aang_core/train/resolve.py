@@ -72,7 +72,7 @@ def resolve(config: RunConfig, registry: Registry) -> ResolvedRun:
     if config.selection:
         auxiliary = load_selected(config, kind.reads, registry)
     else:
-        auxiliary = load_auxiliary(config.aux_tasks, kind.reads, registry)
+        auxiliary = load_auxiliary(config.aux_tasks, kind.reads, registry, config.drop_empty)
     registry = with_sources(registry, auxiliary)
     space = None
     if config.method != "finetune":
@@ -85,6 +85,7 @@ def resolve(config: RunConfig, registry: Registry) -> ResolvedRun:
         reads=kind.reads,
         registered=registered_tasks(registry),
         external=config.external,
+        drop_empty=config.drop_empty,
     )
     task = joined_to(task, auxiliary)
     resolved = ResolvedRun(

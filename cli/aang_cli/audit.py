@@ -59,7 +59,11 @@ def command(
 
     registry = options.registry_of(plugins)
     config = RunConfig(
-        task=task, model=model, method="finetune", external=options.corpora(external)
+        task=task,
+        model=model,
+        method="finetune",
+        external=options.corpora(external),
+        drop_empty=True,  # an audit counts such rows; a run refuses them unless it is told to leave them out
     )
     loaded, tokens = _loaded(config, registry, bool(model), max_length)
     found = audit_task(loaded)
@@ -72,9 +76,14 @@ def command(
     said = findings(found)
     for remark in (*loaded.remarks, *said):
         render.remark(remark)
-    if not said:
+    if found["dropped"]:
+        render.remark(
+            "a run refuses a task with empty cells; leave these rows out with --drop-empty, or with "
+            "drop_empty = true in task.toml"
+        )
+    elif not said:
         render.remark("nothing was found")
-    if strict and said:
+    if strict and (said or found["dropped"]):
         ctx.exit(1)
 
 
@@ -108,6 +117,7 @@ def _print(found: Mapping[str, Any]) -> None:
         {
             "split": split,
             "rows": rows,
+            "left_out": sum(each["rows"] for each in found["dropped"].get(split, {}).values()),
             "in_train": found["in_train"].get(split),
             "near_train": found["near"].get(split),
             "duplicates": found["duplicates"][split],

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 )
 @options.with_
 @options.external
+@options.drop_empty
 @click.option(
     "--illegal", is_flag=True, help="List the illegal combinations instead, with the reasons."
 )
@@ -51,6 +52,7 @@ def objectives(
     model: str,
     with_: tuple[str, ...],
     external: tuple[str, ...],
+    drop_empty: bool | None,
     illegal: bool,
     as_json: bool,
     plugins: tuple[str, ...],
@@ -73,12 +75,16 @@ def objectives(
         raise click.UsageError("--external needs --task: corpora belong to a task")
     registry = options.registry_of(plugins)
     resolved = resolve_space(space, registry, with_)
-    verdicts = _judged(resolved, registry, task, model, corpora)
+    verdicts = _judged(resolved, registry, task, model, corpora, bool(drop_empty))
     if not illegal:
         legal_objectives(verdicts, resolved)  # a space without any is an error, not an empty list
     chosen = [v for v in verdicts if isinstance(v, Legal) is not illegal]
     found = objective_rows(chosen, registry)
-    warnings = _warnings(resolved, registry, task, model, corpora) if task and not illegal else {}
+    warnings = (
+        _warnings(resolved, registry, task, model, corpora, bool(drop_empty))
+        if task and not illegal
+        else {}
+    )
     render.rows(
         [{**row, "warnings": warnings.get(row["id"], [])} for row in found],
         columns=("id", "reason") if illegal else ("id", "needs", "named", "warnings"),
@@ -89,7 +95,12 @@ def objectives(
 
 
 def _judged(
-    space: Space, registry: Registry, task: str, model: str, corpora: Mapping[str, str]
+    space: Space,
+    registry: Registry,
+    task: str,
+    model: str,
+    corpora: Mapping[str, str],
+    drop_empty: bool,
 ) -> Sequence[Verdict]:
     """The verdicts; with a task, after its data has said what it provides."""
     from aang_core.registry.legality import enumerate_objectives, sources_of
@@ -103,7 +114,11 @@ def _judged(
 
     check_corpora(corpora, registry)
     loaded = load_task(
-        task, reads=kind.reads, registered=registered_tasks(registry), external=corpora
+        task,
+        reads=kind.reads,
+        registered=registered_tasks(registry),
+        external=corpora,
+        drop_empty=drop_empty,
     )
     bound, missing = bind_sources(sources_of(space), registry, loaded, None, {})
     return enumerate_objectives(
@@ -116,7 +131,12 @@ def _judged(
 
 
 def _warnings(
-    space: Space, registry: Registry, task: str, model: str, corpora: Mapping[str, str]
+    space: Space,
+    registry: Registry,
+    task: str,
+    model: str,
+    corpora: Mapping[str, str],
+    drop_empty: bool,
 ) -> dict[str, list[str]]:
     """By objective id, what is wrong with it on real rows of the task; empty, with a remark, where that stays unknown.
 
@@ -127,7 +147,7 @@ def _warnings(
     from aang_core.config.settings import RunConfig
     from aang_core.errors import AangError
 
-    given = {"task": task, "model": model, "external": corpora}
+    given = {"task": task, "model": model, "external": corpora, "drop_empty": drop_empty}
     try:
         bar = ProgressBar()
         with bar:

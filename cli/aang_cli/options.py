@@ -48,6 +48,12 @@ aux_tasks = click.option(
     multiple=True,
     help="A further labelled task, the data source aux:NAME; repeatable.",
 )
+drop_empty = click.option(
+    "--drop-empty",
+    is_flag=True,
+    default=None,
+    help="Leave out rows with an empty text or label, instead of refusing the task.",
+)
 
 
 def assignments(example: str) -> Callable[[Any], Any]:

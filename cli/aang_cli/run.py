@@ -29,6 +29,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     "seeds": ("seeds", "--seed"),
     "train_rows": ("train_rows", "--train-rows"),
     "split_anew": ("split_anew", "--split-anew"),
+    "drop_empty": ("drop_empty", "--drop-empty"),
     "max_steps": ("training.max_steps", "--max-steps"),
     "selection": ("selection", "--selection"),
     "top": ("top", "--top"),
@@ -86,6 +87,7 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     metavar="DEV TEST",
     help="Pool all labelled texts, drop repeats, and split anew for each seed, with these shares.",
 )
+@options.drop_empty
 @click.option("--max-steps", metavar="N", type=int, help="Most optimiser steps.  [default: 200]")
 @click.option("--config", metavar="FILE", type=options.PATH, help="A TOML file of settings.")
 @options.assignments("training.lr=3e-5")

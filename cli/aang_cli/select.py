@@ -24,6 +24,7 @@ _FLAGS: Mapping[str, str] = {
     "train_rows": "--train-rows",
     "examples_per_task": "--examples-per-task",
     "exclude_leaks": "--exclude-leaks",
+    "drop_empty": "--drop-empty",
     "top": "--top",
     "max_length": "--max-length",
     "device": "--device",
@@ -77,6 +78,7 @@ _FLAGS: Mapping[str, str] = {
     default=None,
     help="Leave out rows that share a text with the target's dev or test.",
 )
+@options.drop_empty
 @click.option("--like", metavar="DIR", help="The selection whose tasks random-matched takes.")
 @click.option(
     "--top", metavar="N", type=int, help="How many of the best to sum up.  [default: 1000]"

@@ -26,6 +26,7 @@ SMALLEST = "scratch:tiny"
     "--model", metavar="MODEL", default="", help="As in `aang run`.  [default: the task's]"
 )
 @options.external
+@options.drop_empty
 @click.option(
     "--seed",
     metavar="N",
@@ -50,6 +51,7 @@ def command(
     task: str,
     model: str,
     external: tuple[str, ...],
+    drop_empty: bool | None,
     seed: int,
     rows: int,
     assignments: tuple[str, ...],
@@ -74,10 +76,11 @@ def command(
         "task": (task, "--task"),
         "model": (model, "--model"),
         "external": (options.corpora(external), "--external"),
+        "drop_empty": (drop_empty, "--drop-empty"),
         "seeds": ([seed], "--seed"),
         "method": ("finetune", "OBJECTIVE"),
     }
-    given = {key: value for key, value in flags.items() if value[0] not in ("", {})}
+    given = {key: value for key, value in flags.items() if value[0] not in ("", {}, None)}
     config = build_config(None, given, assignments)
     walk = _walk(objective, config, registry, rows)
     if as_json:
