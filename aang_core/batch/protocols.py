@@ -103,7 +103,8 @@ class BoundOutput(Protocol):
         computed in one call (contrastive losses, which need the other rows of the batch, are not pointwise).
 
     Where outputs of one name cannot share a head (they have other classes), an attribute `head_name` tells them
-    apart.
+    apart. Outputs of several names may share one under it (``end-task`` is the end-task's); each computes its own
+    `losses` on it. Those of one name and class, bound to several sources, may differ in `state` alone.
     """
 
     layout: Layout

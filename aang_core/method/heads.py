@@ -1,12 +1,13 @@
 """Step 7 of 9. In: Hidden. Out: one mean loss per objective.
 
 The only place where losses are summed and divided: each by its true count of targets in the whole step.
-Objectives that share a head are computed in one call, and heads that share a decoder in one product.
+Objectives that share a head and a kind of output are computed in one call, and heads that share a decoder in one
+product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -43,6 +44,8 @@ class Heads(nn.Module):
             self.names.append(name)
             self.makers.append(objective.who("output"))
         self.heads = nn.ModuleDict({_key(name): module for name, module in modules.items()})
+        primitives = ["end-task", *(o.id.rsplit("/", 1)[-1] for o in objectives)]
+        self.kinds = _kinds(self.outputs, primitives, self.makers)
 
     @property
     def pretrained(self) -> frozenset[str]:
@@ -63,16 +66,21 @@ class Heads(nn.Module):
         return sums / counts.to(sums.device)
 
     def _groups(self, batch: FusedBatch) -> list[list[int]]:
-        """Segments that one call can compute: those that share a decoder, or a head and its pointwise output."""
-        groups: dict[tuple[str, int], list[int]] = {}
+        """Segments that one call can compute: those that share a decoder, or a head and a kind of pointwise output."""
+        groups: dict[tuple[object, ...], list[int]] = {}
         for i, segment in enumerate(batch.segments):
             if len(batch.targets[i]) == 0:
                 continue
             output, head = self.outputs[segment.objective], self.head(segment.objective)
+            key: tuple[object, ...]
             if isinstance(output, SharedDecoderOutput):
                 key = ("decoder", id(head.decoder_weight))
+            elif output.pointwise:
+                targets = batch.targets[i]
+                form = (targets.level, frozenset(targets.extra))
+                key = ("head", id(head), self.kinds[segment.objective], form)
             else:
-                key = ("head", id(head)) if output.pointwise else ("alone", i)
+                key = ("alone", i)
             groups.setdefault(key, []).append(i)
         return list(groups.values())
 
@@ -143,6 +151,32 @@ def _made(output: BoundOutput, maker: str) -> nn.Module:
         odd = sorted(set(_pretrained(head)) - known)
         expect(not odd, f"expected names of its parameters in `pretrained_names`, found {odd}")
     return head
+
+
+def _kinds(
+    outputs: Sequence[BoundOutput], primitives: Sequence[str], makers: Sequence[str]
+) -> list[int]:
+    """For each output the number of the first one that computes the same losses.
+
+    Outputs are bound once for each data source. Those of one primitive differ in nothing but what they fitted on it.
+    """
+    seen: list[tuple[str, type, Mapping[str, Tensor]]] = []
+    kinds: list[int] = []
+    for k, output in enumerate(outputs):
+        with errors_of(makers[k], "state"):
+            state = output.state()
+        alike = (
+            j
+            for j, (name, kind, other) in enumerate(seen)
+            if name == primitives[k] and kind is type(output) and _equal(state, other)
+        )
+        kinds.append(next(alike, k))
+        seen.append((primitives[k], type(output), state))
+    return kinds
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
 def _key(name: str) -> str:

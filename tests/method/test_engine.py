@@ -83,7 +83,7 @@ def test_pieces_keep_to_the_budget_where_rows_allow():
 
 
 def test_processes_share_objectives_whole_and_evenly():
-    groups = [Processes(rank, 2).own([32, 3, 3, 3, 5, 9, 9]) for rank in range(2)]
+    groups = [Processes(rank, 2).shard([32, 3, 3, 3, 5, 9, 9]) for rank in range(2)]
     assert sorted(groups[0] + groups[1]) == list(range(7))
     assert groups[0] == [0]
 
