@@ -43,6 +43,7 @@ from aang_core.registry.legality import (
 from aang_core.registry.records import BackboneKind, Block, Primitive, Space, load_factory
 from aang_core.registry.registry import Registry
 from aang_core.registry.spaces import resolve_space
+from aang_core.train.session import check_dev_rows
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -92,7 +93,9 @@ def resolve(config: RunConfig, registry: Registry) -> ResolvedRun:
         config=config, registry=registry, task=task, kind=kind, model=model, space=space
     )
     for seed in config.seeds:  # rows that cannot be drawn are found before any training
-        labelled = len(seed_task(resolved, seed).splits["train"])
+        splits = seed_task(resolved, seed).splits
+        check_dev_rows(config, len(splits["dev"]))
+        labelled = len(splits["train"])
     return attrs.evolve(resolved, config=proportioned(config, labelled, auxiliary))
 
 

@@ -15,6 +15,7 @@ from aang_core.batch.protocols import Backbone, Binding
 from aang_core.batch.rows import Origin, Row, lay_on_words
 from aang_core.config.settings import RunConfig, Training
 from aang_core.data.task import Task
+from aang_core.errors import ConfigError
 from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask, LabelledRows
 from aang_core.method.engine import Engine
@@ -183,11 +184,41 @@ def _starting_weights(
     return starting_state(config.weights, factors)
 
 
+def check_dev_rows(config: RunConfig, rows: int) -> None:
+    """Check that dev's rows are enough for what the configuration wants of them.
+
+    :raises ConfigError: where a part of dev, for stopping, for the meta-gradient or for the dev head, would be empty.
+    """
+    meta, steering = config.meta, rows - _held(config.meta.hold_back, rows)
+    if meta.hold_back and steering == rows:
+        raise ConfigError(
+            f"meta.hold_back: expected a share that holds back at least one of the {rows} dev rows, found "
+            f"{meta.hold_back:g}; raise it to {1 / rows:.3g} or more, or set it to 0"
+        )
+    if config.method not in META_METHODS:
+        return
+    if steering == 0:
+        raise ConfigError(
+            f"meta.hold_back: expected a share that leaves dev rows for the meta-gradient, found {meta.hold_back:g} "
+            f"of {rows} rows; lower it to {1 - 1 / rows:.3g} or less, or give more dev rows"
+        )
+    if meta.dev_head_split == "dev" and meta.dev_head_steps and steering <= meta.dev_rows:
+        raise ConfigError(
+            f'meta.dev_head_split = "dev": expected more than meta.dev_rows = {meta.dev_rows} dev rows, so that some '
+            f"are left to fit the dev head, found {steering}; lower meta.dev_rows, set meta.dev_head_split to "
+            '"train", or give more dev rows'
+        )
+
+
+def _held(hold_back: float, rows: int) -> int:
+    return round(hold_back * rows)
+
+
 def _split_dev(
     rows: Sequence[Row], hold_back: float, seed: int
 ) -> tuple[Sequence[Row], Sequence[Row]]:
     """Rows that steer the search, and rows that choose the checkpoint: all of dev twice, or two parts of it."""
-    held = round(hold_back * len(rows))
+    held = _held(hold_back, len(rows))
     if held == 0:
         return rows, rows
     order = torch.randperm(len(rows), generator=generator(seed, "hold-back")).tolist()
