@@ -58,11 +58,14 @@ def answers(right: int) -> list[int]:
     return [g if i < right else (g + 1) % 3 for i, g in enumerate(GOLD)]
 
 
-def prediction_lines(right: int) -> list[dict]:
+def prediction_lines(right: int, first: int = 0) -> list[dict]:
+    """:param first: the text of row 0; the others follow, and begin again after the last."""
     lines = []
-    for row, (gold, said) in enumerate(zip(GOLD, answers(right), strict=True)):
+    for row in range(len(GOLD)):
+        text = (row + first) % len(GOLD)
+        gold, said = GOLD[text], answers(right)[text]
         chances = {name: 0.8 if i == said else 0.1 for i, name in enumerate(NAMES)}
-        inputs = {"text": f"text {row} <script>alert({row})</script>"}
+        inputs = {"text": f"text {text} <script>alert({text})</script>"}
         lines.append(
             {
                 "row": row,
@@ -85,16 +88,24 @@ def write_run(
     changed: dict | None = None,
     config: dict | None = None,
     audit: dict | None = None,
+    shift: int = 0,
+    train_rows: int | None = 100,
 ) -> Path:
     """A finished run whose seeds predict `right[seed]` of the 40 test texts rightly.
 
     :param changed: entries of ``report.json`` to replace; `config`: settings beside method and seeds.
+    :param shift: row i of seed s judges text i + `shift` s, as where each seed draws its own test split.
     """
     settings = {"method": method, "seeds": list(right), "space": "td", **(config or {})}
     path.mkdir(parents=True)
     (path / "config.toml").write_text(dump_config(RunConfig.from_mapping(settings)), "utf-8")
     searched = method == "aang"
-    seeds = [_seed(path, seed, right, searched, tokens, labelled) for seed in right]
+    seeds = [
+        attrs.evolve(
+            _seed(path, seed, right, searched, tokens, labelled, shift), train_rows=train_rows
+        )
+        for seed in right
+    ]
     report = RunReport(
         task="sample",
         space="td" if searched else "",
@@ -126,7 +137,7 @@ def _audit() -> dict:
     }
 
 
-def _seed(path, seed, right, searched, tokens, labelled) -> SeedReport:
+def _seed(path, seed, right, searched, tokens, labelled, shift) -> SeedReport:
     folder = path if len(right) == 1 else path / f"seed-{seed}"
     folder.mkdir(exist_ok=True)
     lines = (
@@ -140,7 +151,7 @@ def _seed(path, seed, right, searched, tokens, labelled) -> SeedReport:
     (folder / "history.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines), "utf-8")
     test = None
     if labelled:
-        predicted = prediction_lines(right[seed])
+        predicted = prediction_lines(right[seed], shift * seed)
         text = "".join(json.dumps(r) + "\n" for r in predicted)
         (folder / "predictions.jsonl").write_text(text, "utf-8")
         test = score("class", answers(right[seed]), GOLD, 3)

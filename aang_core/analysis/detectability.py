@@ -7,12 +7,15 @@ nothing about which ones the test split happens to hold.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from aang_core.analysis.examples import Example, Row, examples_of
 from aang_core.analysis.statistics import macro_f1_standard_error, smallest_detectable_difference
 from aang_core.data.metrics import confusion_of
+from aang_core.errors import RunError
 from aang_core.rundir.finished import FinishedRun
 
 _BOTH_QUANTILES = 1.959964 + 0.841621  # of the normal: 5 % two-sided, and power 80 %
@@ -26,8 +29,9 @@ def detectable(
     :param std: of the paired differences over seeds.
     :return: ``seeds``: by chance over seeds alone; ``texts``: by chance over test examples alone (accuracy: paired,
         from the predictions of both; macro-F1: the delta method, unpaired, so too large rather than too small);
-        ``both``: the root of the sum of their squares. None where it cannot be known: fewer than two seeds, other
-        metrics, dev, or differences that do not vary at all, which would claim that nothing is too small to be seen.
+        ``both``: the root of the sum of their squares, which with ``split_anew`` counts part of the examples' chance
+        twice: too large as well. None where it cannot be known: fewer than two seeds, other metrics, dev, or
+        differences that do not vary at all, which would claim that nothing is too small to be seen.
     """
     seeds = None
     if len(run.seeds) > 1 and std > 1e-12:
@@ -38,30 +42,62 @@ def detectable(
 
 
 def _over_texts(baseline: FinishedRun, run: FinishedRun, metric: str) -> float | None:
-    first, second = _judged(baseline), _judged(run)
+    """:raises RunError: where the runs judge different examples in the same seed."""
+    first, second = _predictions(baseline), _predictions(run)
     if not first or not second or metric not in ("accuracy", "f1"):
         return None
     if metric == "accuracy":
-        gain = np.mean([right for _, right in second], axis=0)
-        gain = gain - np.mean([right for _, right in first], axis=0)
-        error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else math.inf
+        try:
+            error = _error_of_gain(first, second)
+        except KeyError as cause:
+            raise RunError(
+                f"{baseline.path} and {run.path} judge different test examples in the same seed ({cause}), so their "
+                "accuracies cannot be compared; expected runs on the same data"
+            ) from cause
         return _BOTH_QUANTILES * error if 0 < error < math.inf else None
-    # The examples are the same for all seeds, so over seeds the error is a mean, and no smaller.
+    # Where all seeds judge the same examples, the error over seeds is their mean, and no smaller.
     errors = [
-        float(np.mean([macro_f1_standard_error(confusion) for confusion, _ in answers]))
-        for answers in (first, second)
+        float(np.mean([macro_f1_standard_error(_confusion(rows).tolist()) for rows in seeds]))
+        for seeds in (first, second)
     ]
     return _BOTH_QUANTILES * math.hypot(*errors)
 
 
-def _judged(run: FinishedRun) -> list[tuple[Any, Any]]:
-    """For each seed the [C, C] confusion and [R] whether each test row was right; empty for other kinds of tasks."""
-    found = []
-    for seed in run.seeds:
-        rows = run.predictions(seed)
-        if not rows or any("gold" not in row or "label" not in row for row in rows):
-            return []
-        names = sorted({row["gold"] for row in rows} | set(rows[0]["probabilities"]))
-        confusion = confusion_of(rows, names)
-        found.append((confusion, np.asarray([row["gold"] == row["label"] for row in rows], float)))
+def _error_of_gain(first: Sequence[Sequence[Row]], second: Sequence[Sequence[Row]]) -> float:
+    """The standard error of the mean gain in accuracy, by chance over the E test examples.
+
+    An example's gains in several seeds are one draw, whether all seeds judge the same examples or each its own
+    (``split_anew``): with d_e the sum of its gains and n_e their number, ``g = Σ d_e / Σ n_e`` has the error
+    ``√(E/(E−1) Σ (d_e − n_e g)²) / Σ n_e``, which is ``s/√E`` where every n_e is S.
+
+    :param first, second: of each of the S seeds, in the same order.
+    :raises KeyError: where the two judge different examples in the same seed: one of them.
+    """
+    gains: dict[Example, list[float]] = {}
+    for before, after in zip(map(examples_of, first), map(examples_of, second), strict=True):
+        if strangers := before.keys() ^ after.keys():
+            raise KeyError(min(strangers)[0])
+        for example, row in after.items():
+            gains.setdefault(example, []).append(_right(row) - _right(before[example]))
+    sums, counts = (np.asarray([f(g) for g in gains.values()], float) for f in (sum, len))
+    if len(sums) < 2:
+        return math.inf
+    off = sums - counts * sums.sum() / counts.sum()
+    return math.sqrt(len(sums) / (len(sums) - 1) * float((off**2).sum())) / float(counts.sum())
+
+
+def _right(row: Row) -> float:
+    return float(row["gold"] == row["label"])
+
+
+def _confusion(rows: Sequence[Row]) -> NDArray[np.int64]:
+    names = sorted({row["gold"] for row in rows} | set(rows[0]["probabilities"]))
+    return confusion_of(rows, names)
+
+
+def _predictions(run: FinishedRun) -> Sequence[Sequence[Row]]:
+    """Each seed's predictions, in the order of the seeds; empty for other kinds of tasks."""
+    found = [run.predictions(seed) for seed in sorted(run.seeds)]
+    if not all(rows and all("gold" in r and "label" in r for r in rows) for rows in found):
+        return []
     return found

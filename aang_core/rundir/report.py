@@ -36,6 +36,7 @@ class SeedReport:
     :param cost: labelled rows, rows and tokens of training, skipped steps, CPU-seconds.
     :param engine_check: ``disagreement`` of the one-backward engine with the loop on the first batch, and what is
         ``allowed``; None where nothing was compared.
+    :param train_rows: labelled rows of its training split; None in reports of earlier versions.
     :param head_parameters: the heads' parameters by name: ``pretrained`` trained at the encoder's learning rate,
         ``new`` at the heads'; None in reports of earlier versions.
     :param guard: what `guard.verdict` says, where the run was guarded; scores are those of the model that was kept.
@@ -58,6 +59,7 @@ class SeedReport:
     engine_check: Mapping[str, float] | None = None
     guard: Mapping[str, Any] | None = None
     head_parameters: Mapping[str, Sequence[str]] | None = None
+    train_rows: int | None = None
 
 
 @attrs.frozen(kw_only=True)

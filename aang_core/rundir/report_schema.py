@@ -38,6 +38,7 @@ _SEED = {
     "evaluations": [_SCORES],
     "remarks": [str],
     "test_deduplicated?": _MAYBE_SCORES,
+    "train_rows?": (int, None),
     "head_parameters?": ({"pretrained": [str], "new": [str]}, None),
     "engine_check?": ({"disagreement": _NUMBER, "allowed": _NUMBER}, None),
 }

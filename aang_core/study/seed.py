@@ -131,6 +131,7 @@ def _seed_report(
         test_deduplicated=test[1],
         guard=judged,
         head_parameters=session.head_parameters,
+        train_rows=len(session.task.splits["train"]),
     )
 
 

@@ -14,6 +14,7 @@ from scipy.stats import ttest_rel
 from sklearn.metrics import confusion_matrix
 
 from aang_core.analysis.compare import compare_runs
+from aang_core.analysis.detectability import _error_of_gain
 from aang_core.analysis.statistics import macro_f1_standard_error, smallest_detectable_difference
 from aang_core.errors import RunError
 from aang_core.rundir.finished import read_run, read_runs
@@ -195,3 +196,57 @@ def test_runs_that_are_not_one_are_refused(seed, config, message, tmp_path):
     write_run(tmp_path / "apart" / "seed-two", {seed: 20}, config=config)
     with pytest.raises(RunError, match=message):
         read_run(tmp_path / "apart")
+
+
+def test_what_could_have_been_seen_joins_seeds_by_their_texts(tmp_path):
+    """With `split_anew` row i is another text in each seed; the same answers in another order tell the same."""
+    found = []
+    for shift in (0, 7):
+        own = {"shift": shift, "config": {"split_anew": (0.2, 0.4)}}
+        paths = [
+            write_run(tmp_path / f"{name}-{shift}", right, **own)
+            for name, right in (("plain", PLAIN), ("aang", BETTER))
+        ]
+        found.append(compared(*paths).rows[1]["detectable"])
+    assert found[1] == pytest.approx(found[0])
+
+
+def test_the_error_over_texts_counts_each_text_once_however_many_seeds_judge_it():
+    """Against the spread of the gain over resampled texts (the bootstrap over clusters), in plain loops."""
+    random = np.random.default_rng(0)
+    texts = [
+        [(f"text {t}", random.random() < 0.3, random.random() < 0.5) for t in own]
+        for own in (
+            range(60),
+            range(30, 90),
+            range(60, 120),
+        )
+    ]
+
+    def rows(which):
+        return [
+            [{"inputs": {"text": t[0]}, "gold": "a", "label": "ab"[not t[which]]} for t in own]
+            for own in texts
+        ]
+
+    error = _error_of_gain(rows(1), rows(2))
+    sums, counts = [0.0] * 120, [0] * 120
+    for own in texts:
+        for name, before, after in own:
+            sums[int(name.split()[1])] += after - before
+            counts[int(name.split()[1])] += 1
+    means = []
+    for _ in range(4000):
+        picks = random.integers(0, 120, 120).tolist()
+        means.append(sum(sums[p] for p in picks) / sum(counts[p] for p in picks))
+    assert error == pytest.approx(np.std(means), rel=0.05)
+
+
+def test_runs_that_judge_different_texts_in_a_seed_are_refused(tmp_path):
+    paths = [write_run(tmp_path / name, PLAIN, shift=shift) for name, shift in (("a", 0), ("b", 7))]
+    for folder in paths:
+        file = folder / "seed-1" / "predictions.jsonl"
+        lines = file.read_text("utf-8").splitlines(keepends=True)
+        file.write_text("".join(lines[:-1]), "utf-8")
+    with pytest.raises(RunError, match="judge different test examples in the same seed"):
+        compared(*paths)

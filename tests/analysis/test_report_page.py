@@ -46,6 +46,11 @@ class Reader(HTMLParser):
         self.text.append(data)
 
 
+def text_of(row):
+    """The number of the text in a row of the tables of predictions."""
+    return int(row["inputs"]["text"].split()[1])
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
@@ -147,11 +152,30 @@ def test_changed_predictions_are_those_whose_chance_moved_most(runs):
     plain, aang = map(read_story, runs)
     rows = changed(aang, plain)
     assert rows[0]["change"] == pytest.approx(0.7)  # 0.1 to 0.8 for all seeds
-    assert {row["row"] for row in rows} <= set(range(20, 30))
+    assert {text_of(row) for row in rows} <= set(range(20, 30))
     assert all(row["after"] == row["gold"] != row["before"] for row in rows if row["change"] > 0.6)
     wrong = mistakes(aang)
     assert wrong[0]["change"] == pytest.approx(0.1)
-    assert all(row["row"] >= 27 for row in wrong)
+    assert all(text_of(row) >= 27 for row in wrong)
+
+
+def test_changed_predictions_are_joined_by_their_texts_where_each_seed_draws_its_own(tmp_path):
+    """Row i of another seed is another text: the tables are those of the same answers in one order."""
+    tables = []
+    for shift in (0, 7):
+        own = {"shift": shift, "config": {"split_anew": (0.2, 0.4)}}
+        plain, aang = (
+            read_story(read_run(write_run(tmp_path / f"{name}-{shift}", right, **own)))
+            for name, right in (("plain", PLAIN), ("aang", BETTER))
+        )
+        tables.append((changed(aang, plain), mistakes(aang)))
+    assert tables[0] == tables[1]
+
+
+def test_examples_of_which_only_one_run_has_judged_the_text_are_left_out(runs):
+    plain, aang = map(read_story, runs)
+    fewer = attrs.evolve(plain, predictions=tuple(rows[:25] for rows in plain.predictions))
+    assert {text_of(row) for row in changed(aang, fewer)} <= set(range(20, 25))
 
 
 def test_plots_are_files_too(runs, tmp_path):

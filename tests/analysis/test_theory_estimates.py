@@ -79,3 +79,17 @@ def test_methods_that_record_no_norms_are_refused(tmp_path):
     story = read_story(read_run(write_run(tmp_path / "plain", {0: 20}, method="finetune")))
     with pytest.raises(RunError, match="recorded no gradient norms"):
         setting_of(story)
+
+
+def test_labelled_rows_are_those_that_the_seeds_trained_on(tmp_path):
+    """The audit may be of other splits, as with `split_anew`; reports of earlier versions have nothing else."""
+    anew = {"split_anew": (0.2, 0.2)}
+
+    def rows_of(name, **run):
+        return setting_of(read_story(read_run(write_run(tmp_path / name, {0: 20, 1: 22}, **run))))
+
+    assert rows_of("anew", config=anew, train_rows=64).end_task_rows == 64
+    assert rows_of("old", train_rows=None).end_task_rows == 100
+    assert rows_of("old few", train_rows=None, config={"train_rows": 30}).end_task_rows == 30
+    with pytest.raises(RunError, match="split anew for each seed, and its report does not say"):
+        rows_of("old anew", train_rows=None, config=anew)

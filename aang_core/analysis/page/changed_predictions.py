@@ -7,68 +7,65 @@ from typing import Any
 
 import numpy as np
 
+from aang_core.analysis.examples import Example, Row, by_example
 from aang_core.analysis.page.story import Story
 
 SHOWN = 8
 
 
 def changed(story: Story, other: Story) -> list[dict[str, Any]]:
-    """Test rows by how much the probability of the true class differs from `other`, averaged over seeds.
+    """Test examples by how much the probability of the true class differs from `other`.
 
-    :return: the `SHOWN` largest changes: ``row``, ``inputs``, ``gold``, ``before`` and ``after`` (the most frequent
-        answers) and ``change``; none for tasks without one class a row, or where either run lacks true labels.
+    An example's probability is the mean over the seeds that judged it: all of them, or fewer where each seed drew its
+    own test split. Examples that only one of the runs judged are left out.
+
+    :return: the `SHOWN` largest changes: ``inputs``, ``gold``, ``before`` and ``after`` (the most frequent answers)
+        and ``change``; none for tasks without one class a row, or where either run lacks true labels.
     """
-    mine, theirs = _chances(story), _chances(other)
-    if mine is None or theirs is None or len(mine) != len(theirs):
-        return []
-    difference = mine - theirs
-    order = np.argsort(-np.abs(difference), kind="stable")[:SHOWN]
+    mine, theirs = _judged(story), _judged(other)
+    changes = {e: _chance(mine[e]) - _chance(theirs[e]) for e in mine if e in theirs}
+    moved = sorted((e for e in changes if abs(changes[e]) > 1e-6), key=lambda e: -abs(changes[e]))
     return [
         {
-            **_row(story, int(row)),
-            "before": _answer(other, int(row)),
-            "after": _answer(story, int(row)),
-            "change": float(difference[row]),
+            **_shown(mine[example]),
+            "before": _answer(theirs[example]),
+            "after": _answer(mine[example]),
+            "change": changes[example],
         }
-        for row in order
-        if abs(difference[row]) > 1e-6
+        for example in moved[:SHOWN]
     ]
 
 
 def mistakes(story: Story) -> list[dict[str, Any]]:
-    """The `SHOWN` test rows whose true class has the least probability, averaged over seeds, among those misjudged.
+    """The `SHOWN` misjudged test examples whose true class has the least probability, averaged over their seeds.
 
-    :return: ``row``, ``inputs``, ``gold``, ``after`` and ``change`` (that probability).
+    :return: ``inputs``, ``gold``, ``after`` and ``change`` (that probability).
     """
-    chances = _chances(story)
-    if chances is None:
-        return []
-    order = np.argsort(chances, kind="stable")
-    wrong = [int(row) for row in order if _answer(story, int(row)) != _gold(story, int(row))]
+    judged = _judged(story).values()
+    wrong = sorted((rows for rows in judged if _answer(rows) != rows[0]["gold"]), key=_chance)
     return [
-        {**_row(story, row), "after": _answer(story, row), "change": float(chances[row])}
-        for row in wrong[:SHOWN]
+        {**_shown(rows), "after": _answer(rows), "change": _chance(rows)} for rows in wrong[:SHOWN]
     ]
 
 
-def _chances(story: Story) -> Any:
-    """[R] the true class's mean probability; None where that is unknown."""
-    seeds: Sequence[Sequence[Mapping[str, Any]]] = story.predictions
-    if not seeds or not all(rows and "gold" in rows[0] and "label" in rows[0] for rows in seeds):
-        return None
-    return np.mean([[r["probabilities"].get(r["gold"], 0.0) for r in rows] for rows in seeds], 0)
+def _judged(story: Story) -> Mapping[Example, Sequence[Row]]:
+    """Every example with its rows; empty where the true classes are unknown."""
+    seeds = story.predictions
+    if not all(rows and "gold" in rows[0] and "label" in rows[0] for rows in seeds):
+        return {}
+    return by_example(seeds)
 
 
-def _answer(story: Story, row: int) -> str:
-    said = [rows[row]["label"] for rows in story.predictions]
+def _chance(rows: Sequence[Row]) -> float:
+    """The true class's mean probability."""
+    return float(np.mean([row["probabilities"].get(row["gold"], 0.0) for row in rows]))
+
+
+def _answer(rows: Sequence[Row]) -> str:
+    said = [row["label"] for row in rows]
     answer: str = max(sorted(set(said)), key=said.count)
     return answer
 
 
-def _gold(story: Story, row: int) -> str:
-    return str(story.predictions[0][row]["gold"])
-
-
-def _row(story: Story, row: int) -> dict[str, Any]:
-    found = story.predictions[0][row]
-    return {"row": row, "inputs": found.get("inputs", {}), "gold": found["gold"]}
+def _shown(rows: Sequence[Row]) -> dict[str, Any]:
+    return {"inputs": rows[0].get("inputs", {}), "gold": rows[0]["gold"]}

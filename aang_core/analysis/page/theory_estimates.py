@@ -55,7 +55,8 @@ def smoothness(norms: Series, lr: Series) -> float:
 def setting_of(story: Story) -> StabilitySetting:
     """What the bound depends on, for this run.
 
-    :raises RunError: where the run computed no gradient norms, as every method but `aang` and `tartan`.
+    :raises RunError: where the run computed no gradient norms, as every method but `aang` and `tartan`, or does not say
+        how many labelled rows it trained on.
     """
     history = pooled(story.histories)
     own, auxiliary = history.end_task["norms"], auxiliary_norms(history)
@@ -66,12 +67,11 @@ def setting_of(story: Story) -> StabilitySetting:
         )
     cosines = story.run.config.meta.alignment == "cosine"
     seeds = len(story.histories)
-    rows = story.run.report.get("audit", {}).get("splits", {}).get("train", 0)
     read = story.run.cost("rows") - story.run.cost("labelled_rows")
     per_seed = [_smoothnesses(own_history) for own_history in story.histories]
     return StabilitySetting(
         end_task_share=float(mean_of(history.end_task["weights"])),
-        end_task_rows=max(1, story.run.config.train_rows or rows),
+        end_task_rows=max(1, round(_train_rows(story))),
         auxiliary_rows=round(read),
         steps=max(1, round(len(history) / seeds)),
         step_size=float(np.nanmax(history.lr * history.steps)),
@@ -79,6 +79,25 @@ def setting_of(story: Story) -> StabilitySetting:
         end_task_smoothness=float(np.mean([first for first, _ in per_seed])),
         auxiliary_smoothness=float(np.mean([second for _, second in per_seed])),
         dissimilarity=float(np.nanmax(dissimilarities(history, cosines))),
+    )
+
+
+def _train_rows(story: Story) -> float:
+    """Labelled rows that a seed trained on, the mean over seeds.
+
+    Reports of earlier versions do not hold them. There the audit says it, which read the task's own splits.
+    """
+    run = story.run
+    known = [seed.get("train_rows") for seed in run.report["seeds"]]
+    if all(known):
+        return float(np.mean(known))
+    if run.config.split_anew:
+        raise RunError(
+            f"{run.path} was split anew for each seed, and its report does not say how many labelled rows a seed "
+            "trained on (`train_rows`), which the stability bound needs; reports of this version do: run it again"
+        )
+    return float(
+        run.config.train_rows or run.report.get("audit", {}).get("splits", {}).get("train", 0)
     )
 
 
@@ -97,7 +116,7 @@ def lines(story: Story) -> list[tuple[str, str]]:
     sense = "above 1, so it says nothing by itself" if bound.vacuous else "below 1"
     return [
         ("λ_e", f"{s.end_task_share:.3f}, its mean over all steps"),
-        ("N_e", f"{s.end_task_rows}, labelled training rows"),
+        ("N_e", f"{s.end_task_rows}, labelled rows that a seed trained on"),
         ("N_a", f"{s.auxiliary_rows}, auxiliary rows read by a seed, repeats counted"),
         ("γ", f"{s.gamma:.1f} = λ_e N′ / N_e"),
         ("T", f"{s.steps}, steps of a seed"),
