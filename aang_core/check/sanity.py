@@ -20,6 +20,7 @@ from aang_core.batch.rows import Packed, Targets
 from aang_core.batch.stream import RowRule
 from aang_core.config.settings import RunConfig
 from aang_core.randomness import generator
+from aang_core.registry.legality import Illegal
 from aang_core.registry.records import Space
 from aang_core.registry.registry import Registry
 from aang_core.train.resolve import bind_objectives, load_backbone, resolve, seed_task
@@ -77,18 +78,22 @@ def warnings_of(
     space: Space,
     registry: Registry,
     progress: Callable[[str, int, int], None] = no_op,
+    rejected: Callable[[Illegal], None] = no_op,
 ) -> dict[str, list[str]]:
     """By objective id, what makes the legal objectives of a space pointless on a configuration's task.
 
     :param progress: as in `Binding`; some data sources have to be made first, which takes minutes.
-    :raises AangError: where task, data or encoder cannot be had, or an output cannot be fitted on the data.
+    :param rejected: as in `bind_objectives`.
+    :raises AangError: where task, data or encoder cannot be had, or no objective is legal.
     """
     resolved = resolve(attrs.evolve(config, method="finetune"), registry)
     resolved = attrs.evolve(resolved, space=space)
     seed = config.seeds[0]
     backbone = load_backbone(resolved, seed)
     task = seed_task(resolved, seed)
-    objectives = bind_objectives(resolved, task, backbone, seed, progress=progress)
+    objectives = bind_objectives(
+        resolved, task, backbone, seed, progress=progress, rejected=rejected
+    )
     found = findings_of(objectives, seed)
     return {name: [finding.text for finding in each] for name, each in found.items()}
 

@@ -88,7 +88,8 @@ def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
     seed = config.seeds[0]
     task = seed_task(resolved, seed)
     backbone = load_backbone(resolved, seed)
-    objectives = bind_objectives(resolved, task, backbone, seed)
+    said: list[str] = []
+    objectives = bind_objectives(resolved, task, backbone, seed, remark=said.append)
     session = build_session(config, seed, task, backbone, objectives, Processes())
     timed = [_step(session, phase, steps) for phase, steps in phases(session)]
     memory = _memory(session)  # before evaluation, whose batches a run makes after freeing its own
@@ -110,7 +111,7 @@ def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
         minutes=minutes * len(config.seeds),
         memory_mib=memory,
         disk_mib=disk_mib(session),
-        remarks=(*resolved.task.remarks, *_unlike(resolved)),
+        remarks=(*resolved.task.remarks, *said, *_unlike(resolved)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from aang_core.data.auxiliary import (
 )
 from aang_core.data.splits import draw_train_rows, split_anew
 from aang_core.data.task import Task, load_task, registered_tasks
-from aang_core.errors import ConfigError
+from aang_core.errors import ConfigError, TaskError
 from aang_core.method.proportions import proportioned
 from aang_core.registry.legality import (
     Illegal,
@@ -159,12 +160,17 @@ def bind_objectives(
     cache: Path | None = None,
     remark: Callable[[str], None] = no_op,
     progress: Callable[[str, int, int], None] = no_op,
+    rejected: Callable[[Illegal], None] = no_op,
 ) -> list[BoundObjective]:
     """The legal objectives with their primitives at work; each primitive is made once per data source.
 
+    An objective is illegal as well where a primitive of it answers with a `TaskError` when it is bound: it cannot do
+    with this task or data. A remark says how many that leaves out and why.
+
     :param cache, remark, progress: as in `Binding`; the same remark is passed on once.
+    :param rejected: told of each objective that turns out illegal when it is bound.
     :raises ConfigError: where none is legal.
-    :raises TaskError: where data is missing or cannot give what an output fits on it.
+    :raises TaskError: where a data source that the space requires is missing.
     """
     if resolved.space is None:
         return []
@@ -192,7 +198,17 @@ def bind_objectives(
     verdicts = verdicts_of(resolved, bound, missing, backbone)
     legal_objectives(verdicts, resolved.space)
     primitives = _Primitives(resolved, options, base, bound)
-    return [primitives.of(v.objective) for v in verdicts if isinstance(v, Legal)]
+    judged, objectives = primitives.tried(verdicts)
+    legal_objectives(judged, resolved.space)
+    reasons: Counter[str] = Counter()
+    for before, after in zip(verdicts, judged, strict=True):
+        if isinstance(after, Illegal) and before is not after:
+            rejected(after)
+            reasons[after.reason] += 1
+    for reason, count in reasons.items():
+        which = "1 objective is" if count == 1 else f"{count} objectives are"
+        base.remark(f"{which} illegal with this task and left out: {reason}")
+    return objectives
 
 
 def bind_one(
@@ -250,16 +266,37 @@ class _Primitives:
     ) -> None:
         self.resolved, self.options, self.base, self.bound = resolved, options, base, bound
         self._made: dict[tuple[str, str], Any] = {}
+        self._failed: dict[tuple[str, str], str] = {}
 
     def one(self, name: str, source: str) -> Any:
-        """One primitive, bound to one source."""
+        """One primitive, bound to one source.
+
+        :raises TaskError: where it cannot do with the task or the source's data.
+        """
+        if (name, source) in self._failed:
+            raise TaskError(self._failed[name, source])
         if (name, source) not in self._made:
             record = self.resolved.registry.primitive(name)
             settings = settings_of(record, self.options)
             binding = attrs.evolve(self.base, options=settings, source=self.bound[source])
-            with errors_of(self.resolved.registry.maker(name), "its factory"):
-                self._made[name, source] = load_factory(record.factory)(binding)
+            try:
+                with errors_of(self.resolved.registry.maker(name), "its factory"):
+                    self._made[name, source] = load_factory(record.factory)(binding)
+            except TaskError as cause:
+                self._failed[name, source] = str(cause)
+                raise
         return self._made[name, source]
+
+    def tried(self, verdicts: Sequence[Verdict]) -> tuple[list[Verdict], list[BoundObjective]]:
+        """The legal objectives at work, and the verdicts: illegal now where a primitive answered with a `TaskError`."""
+        judged, objectives = list(verdicts), []
+        for i, verdict in enumerate(verdicts):
+            if isinstance(verdict, Legal):
+                try:
+                    objectives.append(self.of(verdict.objective))
+                except TaskError as cause:
+                    judged[i] = Illegal(verdict.objective, str(cause))
+        return judged, objectives
 
     def of(self, objective: Objective) -> BoundObjective:
         """An objective with its four primitives."""

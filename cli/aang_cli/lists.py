@@ -12,7 +12,7 @@ from aang_cli import completion, options, render
 from aang_core.registry.records import STAGES
 
 if TYPE_CHECKING:
-    from aang_core.registry.legality import Verdict
+    from aang_core.registry.legality import Illegal, Verdict
     from aang_core.registry.records import Space
     from aang_core.registry.registry import Registry
 
@@ -67,7 +67,7 @@ def objectives(
       aang list-objectives --space td --with span-mask
       aang list-objectives --space td+ed --illegal --json
     """
-    from aang_core.registry.legality import Legal, legal_objectives, objective_rows
+    from aang_core.registry.legality import Illegal, Legal, legal_objectives, objective_rows
     from aang_core.registry.spaces import resolve_space
 
     corpora = options.corpora(external)
@@ -76,15 +76,15 @@ def objectives(
     registry = options.registry_of(plugins)
     resolved = resolve_space(space, registry, with_)
     verdicts = _judged(resolved, registry, task, model, corpora, bool(drop_empty))
+    warnings: dict[str, list[str]] = {}
+    if task:
+        warnings, unfit = _tried(resolved, registry, task, model, corpora, bool(drop_empty))
+        judged = [(v.objective, unfit.get(v.objective.id), v) for v in verdicts]
+        verdicts = [Illegal(objective, why) if why else v for objective, why, v in judged]
     if not illegal:
         legal_objectives(verdicts, resolved)  # a space without any is an error, not an empty list
     chosen = [v for v in verdicts if isinstance(v, Legal) is not illegal]
     found = objective_rows(chosen, registry)
-    warnings = (
-        _warnings(resolved, registry, task, model, corpora, bool(drop_empty))
-        if task and not illegal
-        else {}
-    )
     render.rows(
         [{**row, "warnings": warnings.get(row["id"], [])} for row in found],
         columns=("id", "reason") if illegal else ("id", "needs", "named", "warnings"),
@@ -130,33 +130,37 @@ def _judged(
     )
 
 
-def _warnings(
+def _tried(
     space: Space,
     registry: Registry,
     task: str,
     model: str,
     corpora: Mapping[str, str],
     drop_empty: bool,
-) -> dict[str, list[str]]:
-    """By objective id, what is wrong with it on real rows of the task; empty, with a remark, where that stays unknown.
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """By objective id, what is wrong with it on real rows of the task, and why it cannot do with the task at all.
 
-    A listing is still of use where the encoder is missing, or where an output cannot be fitted on the data.
+    Both are empty, with a remark, where that stays unknown: a listing is still of use where the encoder is missing.
     """
     from aang_cli.progress import ProgressBar
     from aang_core.check.sanity import warnings_of
     from aang_core.config.settings import RunConfig
     from aang_core.errors import AangError
 
-    given = {"task": task, "model": model, "external": corpora, "drop_empty": drop_empty}
+    config = RunConfig.from_mapping(
+        {"task": task, "model": model, "external": corpora, "drop_empty": drop_empty}
+    )
+    warnings: dict[str, list[str]] = {}
+    unfit: list[Illegal] = []
     try:
         bar = ProgressBar()
         with bar:
-            return warnings_of(
-                RunConfig.from_mapping(given), space, registry, progress=bar.on_preparation
+            warnings = warnings_of(
+                config, space, registry, progress=bar.on_preparation, rejected=unfit.append
             )
     except AangError as cause:
         render.remark(f"what is wrong with single objectives is not known: {cause}")
-        return {}
+    return warnings, {verdict.objective.id: verdict.reason for verdict in unfit}
 
 
 def _remark(shown: int, total: int, illegal: bool) -> str:
