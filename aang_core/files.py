@@ -11,8 +11,6 @@ their safetensors file, so that one file proves itself.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -20,7 +18,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from aang_core.errors import RunError
 
@@ -32,27 +30,10 @@ CHECKSUM = "sha256"
 
 
 @contextmanager
-def locked(file: IO[Any], refusal: str) -> Iterator[None]:
-    """Hold an open file alone for the block, and close it; the system lets go when the process ends, however it ends.
-
-    On a file system without locks nothing is held.
-
-    :raises RunError: with `refusal`, where another process holds it.
-    """
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as cause:
-            if cause.errno == errno.EWOULDBLOCK:
-                raise RunError(refusal) from cause
-        yield
-
-
-@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A place to write to, which becomes `path` when the block ends, and is removed where the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(_partial(path.name))
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary
         flush(temporary)
@@ -63,38 +44,10 @@ def replacing(path: Path) -> Iterator[Path]:
     flush(path.parent)
 
 
-def _partial(name: str) -> str:
-    return f".{name}.partial"
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def refuse_used(directory: Path) -> None:
-    """Nothing that is there is ever overwritten: a new directory is one that does not exist, or an empty folder.
-
-    A partial file, which a process that was killed while it took the directory has left, is no content.
-
-    :raises RunError: where it holds something, or is no folder.
-    """
-    if directory.exists() and not (
-        directory.is_dir() and all(e.match(_partial("*")) for e in directory.iterdir())
-    ):
-        raise RunError(f"{directory} exists and is not an empty folder; choose another --out")
-
-
-def write_settings(path: Path, text: str) -> None:
-    """Write the file that makes a directory a job's own.
-
-    :raises RunError: where it cannot be written.
-    """
-    try:
-        write_text(path, text)
-    except OSError as cause:
-        raise RunError(f"cannot write {path}: {cause.strerror}; choose another --out") from cause
 
 
 def flush(path: Path) -> None:

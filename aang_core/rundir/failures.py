@@ -14,6 +14,7 @@ import torch
 
 from aang_core.config.settings import RunConfig
 from aang_core.errors import AangError, RunError
+from aang_core.rundir.directory import begun
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _REFUSED = {errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR}
@@ -81,11 +82,6 @@ def _way_on(directory: Path | None, then: str) -> str:
         return f"{then.capitalize()}, and begin again"
     command = f"aang run --resume --out {shlex.quote(str(directory))}"
     return f"What was written before is whole: {then}, and go on with\n  {command}"
-
-
-def begun(directory: Path) -> bool:
-    """Whether a run in this directory has come so far that there is something to resume."""
-    return any(directory.rglob("history.jsonl"))
 
 
 def _lower(config: RunConfig, directory: Path | None, cause: BaseException) -> str:

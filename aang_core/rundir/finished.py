@@ -14,6 +14,7 @@ from aang_core.config.file import load_config
 from aang_core.config.settings import RunConfig
 from aang_core.errors import RunError, one_message
 from aang_core.files import json_lines
+from aang_core.rundir.directory import seed_directory
 from aang_core.rundir.report import mean_weights, read_report, seed_report, summary_of
 
 
@@ -143,7 +144,7 @@ def _read_one(path: Path) -> FinishedRun:
         name=path.name,
         report=report,
         config=load_config(config),
-        folders={n: path if len(numbers) == 1 else path / f"seed-{n}" for n in numbers},
+        folders={n: seed_directory(path, numbers, n) for n in numbers},
     )
 
 

@@ -1,25 +1,23 @@
-"""A selection's directory: found, taken before anything is made, and freed again where nothing came of it.
+"""A selection's directory, and what lies in it while the selection is unfinished.
 
-While it is unfinished, ``work/`` holds what it goes on from: what the selector has prepared, scores in shards, the time
+Until then, ``work/`` holds what it goes on from: what the selector has prepared, scores in shards, the time
 spent, and digests of the data that all this belongs to.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from aang_core.data.auxiliary import SETTINGS
-from aang_core.errors import AangError, RunError
-from aang_core.files import refuse_used, write_settings, write_text
+from aang_core.errors import RunError
+from aang_core.files import write_text
+from aang_core.rundir.directory import JobDirectory
 from aang_core.selection.settings import (
     SelectionConfig,
     dump_selection_config,
     load_selection_config,
-    plain_settings,
 )
 from aang_core.train.callbacks import Spent
 
@@ -40,60 +38,27 @@ def begun_with(directory: Path) -> SelectionConfig:
     return load_selection_config(path)
 
 
-def check_same(directory: Path, config: SelectionConfig) -> None:
-    """Whether the selection in a directory was begun with these settings.
-
-    :raises RunError: where there is none, or one with others; names what differs.
-    """
-    mine, theirs = plain_settings(config), plain_settings(begun_with(directory))
-    differing = [
-        f"{key} is {mine[key]!r} here and {theirs[key]!r} there"
-        for key in mine
-        if mine[key] != theirs[key]
-    ]
-    if differing:
-        raise RunError(
-            f"{directory} was begun with other settings: {'; '.join(differing)}; resume it with the same ones "
-            "(`--resume --out` alone takes them from there), or begin another with another --out"
-        )
+def selection_directory(path: Path, config: SelectionConfig) -> JobDirectory:
+    """The directory of a selection with these settings."""
+    return JobDirectory(
+        path=path,
+        what="selection",
+        mark=SETTINGS,
+        text=dump_selection_config(config),
+        read=lambda mark: dump_selection_config(load_selection_config(mark)),
+    )
 
 
-@contextmanager
-def taken(
-    directory: Path, config: SelectionConfig, digests: Mapping[str, str], resume: bool
-) -> Iterator[None]:
-    """Take a directory for the block, or refuse: nothing that is there is ever overwritten.
-
-    Where a mendable error comes before the selector has prepared anything, all that was made is removed again.
+def check_data(directory: Path, digests: Mapping[str, str], resume: bool) -> None:
+    """Note the data that a selection begins with, or with `resume` compare it.
 
     :param digests: of the data, by name.
-    :raises RunError: where it holds something else, or with `resume` a selection with other settings or other data.
+    :raises RunError: where the data changed since the selection was begun; names which.
     """
-    new = not directory.exists()
-    if resume:
-        check_same(directory, config)
-        _check_data(directory, digests)
-    else:
-        if (directory / SETTINGS).exists():
-            raise RunError(
-                f"{directory} holds a selection already; go on with --resume, or choose another --out"
-            )
-        refuse_used(directory)
-        write_settings(directory / SETTINGS, dump_selection_config(config))
-        write_text(directory / WORK / _INPUTS, json.dumps(digests))
-    try:
-        yield
-    except AangError:
-        if not resume and not any((directory / WORK).rglob("*.safetensors")):
-            shutil.rmtree(directory / WORK)
-            (directory / SETTINGS).unlink()
-            if new:
-                directory.rmdir()
-        raise
-
-
-def _check_data(directory: Path, digests: Mapping[str, str]) -> None:
     path = directory / WORK / _INPUTS
+    if not resume:
+        write_text(path, json.dumps(digests))
+        return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
         differing = [name for name in digests if before.get(name) != digests[name]]

@@ -27,7 +27,13 @@ from aang_core.registry.registry import Registered, Registry, load_registry
 from aang_core.rundir.directory import unused_directory
 from aang_core.rundir.report import versions, write_json
 from aang_core.selection.checks import Checked, checked
-from aang_core.selection.directory import WORK, Clock, begun_with, check_same, taken
+from aang_core.selection.directory import (
+    WORK,
+    Clock,
+    begun_with,
+    check_data,
+    selection_directory,
+)
 from aang_core.selection.picture import write_picture
 from aang_core.selection.pools import Pool, load_pools, scan
 from aang_core.selection.protocols import BoundSelector, SelectionContext
@@ -73,12 +79,15 @@ def select(
     base = resolve(_as_run(chosen), registry)
     name = [base.task.name, entry.record.name]
     directory = Path(out) if out else unused_directory("selections", name)
-    if resume and (directory / SUMMARY).is_file():
-        check_same(directory, chosen)
-        return read_selection(directory)
+    place = selection_directory(directory, chosen)
+    if resume:
+        place.check(resume)
+        if (directory / SUMMARY).is_file():
+            return read_selection(directory)
     job = _prepared_job(chosen, base, entry, options, progress, remark)
     selector: BoundSelector = load_factory(entry.record.factory)(job.resolved)
-    with taken(directory, chosen, job.digests, resume):
+    with place.taken(resume):
+        check_data(directory, job.digests, resume)
         begun(directory)
         return job.run(selector, directory, Clock(directory, started))
 

@@ -13,7 +13,7 @@ from aang_core.config.settings import RunConfig
 from aang_core.data.audit import audit_task, findings
 from aang_core.processes import join_processes
 from aang_core.registry.registry import Registry, load_registry
-from aang_core.rundir.directory import fresh_directory, occupied, seed_directory
+from aang_core.rundir.directory import run_directory, seed_directory, unused_directory
 from aang_core.rundir.failures import explained
 from aang_core.rundir.recipe import check_recipe
 from aang_core.rundir.report import RunReport, SeedReport, write_json
@@ -51,13 +51,13 @@ def run(
     registry = registry or load_registry(frozenset(chosen.plugins) or None)
     resolved = resolve(chosen, registry)
     check_recipe(chosen)
-    directory = Path(out) if out else fresh_directory(resolved)
+    directory = Path(out) if out else _fresh(resolved)
     processes = join_processes()
     check_jobs(jobs, processes)
     loggers = chosen_loggers(chosen.log, registry)
     spoken = processes.is_main  # one process speaks for all
     watcher = Logged((spoken and watcher) or Watcher(), loggers if spoken else (), chosen)
-    taken = occupied(directory, chosen, resume, processes)
+    taken = run_directory(directory, chosen).taken(resume, processes)
     with taken, explained(chosen, directory), closing(watcher):
         watcher.on_begin(directory)
         audit = _audited(resolved, watcher)
@@ -66,7 +66,12 @@ def run(
         else:
             seeds = [
                 run_seed(
-                    resolved, n, seed_directory(directory, chosen, n), resume, watcher, processes
+                    resolved,
+                    n,
+                    seed_directory(directory, chosen.seeds, n),
+                    resume,
+                    watcher,
+                    processes,
                 )
                 for n in chosen.seeds
             ]
@@ -75,6 +80,12 @@ def run(
             write_json(directory / "report.json", report.as_mapping())
             write_run_page(directory)
     return report
+
+
+def _fresh(resolved: ResolvedRun) -> Path:
+    """``runs/TASK-SPACE-METHOD``, with a number behind it where that is taken."""
+    space = resolved.space.name if resolved.space else ""
+    return unused_directory("runs", (resolved.task.name, space, resolved.config.method))
 
 
 def run_or_resume(config: RunConfig, out: Path, **how: Any) -> RunReport:

@@ -171,5 +171,5 @@ def _work(config: RunConfig, seed: int, directory: Path, resume: bool) -> SeedRe
     watcher = Logged(_Teller(seed), chosen_loggers(config.log, registry), config)
     watcher.directory = directory
     with closing(watcher):
-        place = seed_directory(directory, config, seed)
+        place = seed_directory(directory, config.seeds, seed)
         return run_seed(resolved, seed, place, resume, watcher, Processes())

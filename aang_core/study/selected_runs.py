@@ -18,8 +18,8 @@ from aang_core.analysis.compare import Comparison, compare_runs
 from aang_core.analysis.page.plots import available, write_plots
 from aang_core.config.settings import RunConfig
 from aang_core.data.auxiliary import SETTINGS, read_selection
-from aang_core.errors import RunError
 from aang_core.registry.registry import Registry
+from aang_core.rundir.directory import JobDirectory
 from aang_core.rundir.finished import read_runs
 from aang_core.selection.settings import load_selection_config
 from aang_core.study.arms import Arm, arm_settings, arms_of, made_selection
@@ -55,22 +55,29 @@ def run_selected(
     :param controls: of `arms.CONTROLS`. :param resume: keep what is finished, go on with the rest.
     :raises AangError: for everything that the user can mend, before any training where that is possible.
     """
-    if out.exists() and not resume and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(
-            f"{out} exists and is not an empty folder; go on with --resume, or choose another --out"
-        )
     heard = watcher or Watcher()
-    ways = _ways(config, tops, controls, out, registry, heard)
-    for way in ways:  # what is wrong with the last of them is said before the first begins
-        resolve(way.config, registry)
-    for way in ways:
-        if not (way.directory / "report.json").is_file():
-            heard.on_remark(f"{way.arm.name}: {way.directory}")
-            run_or_resume(way.config, way.directory, jobs=jobs, watcher=watcher, registry=registry)
-    found = compare_runs(read_runs([way.directory for way in ways]))
-    if available():
-        _draw(found, ways, out)
+    names = [arm.name for arm in _arms(config, tops, controls)]
+    place = JobDirectory(path=out, what="comparison", mark=".lock", known=(*names, "selections"))
+    with place.taken(resume):
+        ways = _ways(config, tops, controls, out, registry, heard)
+        for way in ways:  # what is wrong with the last of them is said before the first begins
+            resolve(way.config, registry)
+        for way in ways:
+            if not (way.directory / "report.json").is_file():
+                heard.on_remark(f"{way.arm.name}: {way.directory}")
+                run_or_resume(
+                    way.config, way.directory, jobs=jobs, watcher=watcher, registry=registry
+                )
+        found = compare_runs(read_runs([way.directory for way in ways]))
+        if available():
+            _draw(found, ways, out)
     return found
+
+
+def _arms(config: RunConfig, tops: Sequence[int], controls: Sequence[str]) -> tuple[Arm, ...]:
+    """The selection's own arm with its controls."""
+    given = Path(config.selection).expanduser()
+    return arms_of([read_selection(given).summary["selector"]], controls, tops)
 
 
 def _ways(
@@ -85,7 +92,7 @@ def _ways(
     given = Path(config.selection).expanduser()
     summary = read_selection(given).summary
     ways = []
-    for arm in arms_of([summary["selector"]], controls, tops):
+    for arm in _arms(config, tops, controls):
         place = given
         if arm.selector and arm.selector != summary["selector"]:
             place = out / "selections" / arm.source

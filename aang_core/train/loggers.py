@@ -129,7 +129,7 @@ class Logged(Watcher):
 
     def _opening(self, session: Session, step: int) -> Opening:
         return Opening(
-            directory=seed_directory(self.directory, self.config, session.seed),
+            directory=seed_directory(self.directory, self.config.seeds, session.seed),
             name=f"{self.directory.name} seed {session.seed}",
             config={name.rstrip("_"): v for name, v in attrs.asdict(self.config).items()},
             step=step,

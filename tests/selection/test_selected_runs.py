@@ -166,7 +166,18 @@ def test_several_n_and_controls_are_trained_and_compared(root, selected, tmp_pat
     before = (out / "none" / "report.json").stat().st_mtime_ns
     with pytest.raises(RunError, match="go on with --resume"):
         run_selected(asked, (3, 6), controls, out, REGISTRY)
-    again = run_selected(asked, (3, 6), controls, out, REGISTRY, resume=True)
+
+    class Second(aang.Watcher):
+        refused = 0
+
+        def on_begin(self, directory):
+            with pytest.raises(RunError, match="another process is at work on"):
+                run_selected(asked, (3, 6), controls, out, REGISTRY, resume=True)
+            self.refused += 1
+
+    second = Second()
+    again = run_selected(asked, (3, 6), controls, out, REGISTRY, resume=True, watcher=second)
+    assert second.refused == 1  # one run was missing
     assert [row["values"] for row in again.rows] == [row["values"] for row in found.rows]
     assert (out / "none" / "report.json").stat().st_mtime_ns == before
 

@@ -184,6 +184,24 @@ def test_an_experiment_with_other_settings_is_not_gone_on_with(root, finished, t
         run_experiment(other, tmp_path / "nothing", REGISTRY, resume=True)
 
 
+def test_two_do_not_go_on_with_one_experiment(finished):
+    path, out, results, _ = finished
+
+    class Second(Overseer):
+        refused = 0
+
+        def on_part(self, number, total, what):
+            with pytest.raises(RunError, match="another process is at work on"):
+                run_experiment(path, out, REGISTRY, resume=True)
+            self.refused += 1
+
+    second = Second()
+    assert (
+        run_experiment(path, out, REGISTRY, resume=True, overseer=second)["rows"] == results["rows"]
+    )
+    assert second.refused == 16
+
+
 def test_a_specification_comes_back_from_its_own_text(finished, tmp_path):
     spec = read_spec(finished[0])
     path = tmp_path / "again.toml"

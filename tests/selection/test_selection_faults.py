@@ -145,6 +145,20 @@ def test_an_occupied_directory_is_left_as_it_is(root, tmp_path):
         aang_core.select(out=tmp_path / "none", resume=True)
 
 
+def test_two_do_not_go_on_with_one_selection(root, tmp_path):
+    broken(tmp_path / "out", **settings(root))
+    refused = []
+
+    def second(what, done, total):
+        if what == "scoring" and not refused:
+            with pytest.raises(RunError, match="another process is at work on") as caught:
+                aang_core.select(out=tmp_path / "out", resume=True)
+            refused.append(caught.value)
+
+    aang_core.select(out=tmp_path / "out", resume=True, progress=second)
+    assert refused
+
+
 def test_a_resume_with_other_settings_or_other_data_is_refused(mine, tmp_path):
     given = settings(mine)
     broken(tmp_path / "out", **given)

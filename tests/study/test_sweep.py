@@ -180,7 +180,7 @@ def test_control_c_stops_the_trials_and_says_how_to_go_on(task, tmp_path):
     history = out / "runs" / "plain" / "history.jsonl"
     _waits(lambda: history.exists() and history.stat().st_size, process)
     trials = psutil.Process(process.pid).children()
-    with pytest.raises(RunError, match="another sweep is at work"):
+    with pytest.raises(RunError, match="another process is at work on"):
         sweep(load_experiment(path), out)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=300)

@@ -24,9 +24,9 @@ from aang_core.batch.protocols import no_op
 from aang_core.config.settings import RunConfig
 from aang_core.data.auxiliary import load_auxiliary, short_name
 from aang_core.data.task import Task, load_task, registered_tasks
-from aang_core.errors import AangError, ConfigError, RunError, one_message
-from aang_core.files import refuse_used, write_settings
+from aang_core.errors import ConfigError, one_message
 from aang_core.registry.registry import Registry
+from aang_core.rundir.directory import JobDirectory
 from aang_core.selection.checks import checked
 from aang_core.selection.pools import Pool, judged_texts, load_pools, scan
 from aang_core.selection.settings import SelectionConfig
@@ -94,21 +94,22 @@ def run_experiment(
     """
     watcher = overseer or Overseer()
     study = _settled(read_spec(path), out, registry)
-    new = not out.exists()
-    _take(study, resume)
-    try:
+    place = JobDirectory(
+        path=out,
+        what="experiment",
+        mark=_SPEC,
+        text=dump_spec(study.spec),
+        read=lambda mark: dump_spec(read_spec(mark)),
+    )
+    with place.taken(resume):
         cells = _prepared(study)
-    except AangError:
-        if not resume:
-            _free(out, new)
-        raise
-    parts = [(cell, arm) for cell in cells for arm in study.spec.arms]
-    try:
-        for number, (cell, arm) in enumerate(parts, 1):
-            watcher.on_part(number, len(parts), f"{cell.name}, {arm.name}, seed {cell.seed}")
-            _carry_out(study, cell, arm, watcher)
-    finally:  # also of an experiment that is interrupted: what it has so far
-        results = write_results(study.spec, list(study.targets), out)
+        parts = [(cell, arm) for cell in cells for arm in study.spec.arms]
+        try:
+            for number, (cell, arm) in enumerate(parts, 1):
+                watcher.on_part(number, len(parts), f"{cell.name}, {arm.name}, seed {cell.seed}")
+                _carry_out(study, cell, arm, watcher)
+        finally:  # also of an experiment that is interrupted: what it has so far
+            results = write_results(study.spec, list(study.targets), out)
     return results
 
 
@@ -121,15 +122,6 @@ def _prepared(study: Study) -> list[Cell]:
     for cell in cells:
         _check(study, cell)
     return cells
-
-
-def _free(out: Path, new: bool) -> None:
-    """Remove what was prepared for an experiment that cannot begin; a folder that was there before stays."""
-    if (out / "data").exists():
-        shutil.rmtree(out / "data")
-    (out / _SPEC).unlink()
-    if new:
-        out.rmdir()
 
 
 def _settled(spec: ExperimentSpec, out: Path, registry: Registry) -> Study:
@@ -161,29 +153,6 @@ def _settled(spec: ExperimentSpec, out: Path, registry: Registry) -> Study:
 
 def _task(name: str, reads: Sequence[str], registry: Registry) -> Task:
     return load_task(name, reads=reads, registered=registered_tasks(registry), external={})
-
-
-def _take(study: Study, resume: bool) -> None:
-    """Take the directory, or refuse.
-
-    :raises RunError: where it holds something else, or with `resume` another experiment.
-    """
-    path, text = study.out / _SPEC, dump_spec(study.spec)
-    if path.is_file():
-        if not resume:
-            raise RunError(
-                f"{study.out} holds an experiment already; go on with --resume, or choose another --out"
-            )
-        if path.read_text(encoding="utf-8") != text:
-            raise RunError(
-                f"{study.out} was begun with other settings than these (see {path}); resume it with the same ones, "
-                "or begin another with --out"
-            )
-        return
-    if resume:
-        raise RunError(f"{study.out} holds no experiment to resume (no {_SPEC})")
-    refuse_used(study.out)
-    write_settings(path, text)
 
 
 def _drawn(study: Study, target: str, seed: int) -> Cell:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,14 @@ from aang_core.config.file import dump_config, load_config
 from aang_core.config.settings import RunConfig
 from aang_core.cores import cores
 from aang_core.errors import AangError, RunError, one_message
-from aang_core.files import locked, write_text
+from aang_core.files import write_text
+from aang_core.rundir.directory import JobDirectory
 from aang_core.study.run import run
 from aang_core.study.sweep.experiments import Experiment
 from aang_core.study.sweep.plan import Plan, check_configurations, planned
 from aang_core.study.sweep.pool import SweepWatcher, in_processes, machine_for
 from aang_core.study.sweep.results import results, write_results
 from aang_core.study.sweep.trial import Outcome, Trial
-
-_MARKS = ("results.json", ".lock")
 
 
 def sweep(
@@ -54,7 +52,8 @@ def sweep(
     watcher = watcher or SweepWatcher()
     plan = planned(experiment, Path(out))
     check_configurations(plan.configurations)
-    with _held(plan.directory):
+    place = JobDirectory(path=plan.directory, what="sweep", mark=".lock", known=("results.json",))
+    with place.taken(resume=place.is_begun):
         _check_places(plan)
         finished = [trial for trial in plan.trials if trial.is_finished]
         waiting = [trial for trial in plan.trials if not trial.is_finished]
@@ -74,29 +73,6 @@ def sweep(
             course.threads = on_ray(waiting, str(ray), plan.directory, workers, retries, course)
         _join_seeds(plan, watcher)
         return course.write()
-
-
-@contextmanager
-def _held(out: Path) -> Iterator[None]:
-    """Take a sweep's directory for the block.
-
-    :raises RunError: where it is something else's, or another process's.
-    """
-    try:
-        if out.exists() and (not out.is_dir() or _is_foreign(out)):
-            raise RunError(
-                f"{out} exists and is no sweep's directory (no results.json); choose another --out"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
-    except OSError as cause:
-        raise RunError(f"cannot write to {out}: {cause.strerror}; choose another --out") from cause
-    with locked(lock, f"another sweep is at work in {out}; wait for its end, or stop it"):
-        yield
-
-
-def _is_foreign(out: Path) -> bool:
-    return any(out.iterdir()) and not any((out / mark).exists() for mark in _MARKS)
 
 
 def _check_places(plan: Plan) -> None:

@@ -60,7 +60,7 @@ def planned(experiment: Experiment, out: Path) -> Plan:
         Trial(
             configuration=name,
             config=attrs.evolve(config, seeds=(seed,)),
-            directory=seed_directory(places[name], config, seed),
+            directory=seed_directory(places[name], config.seeds, seed),
             log=out / "logs" / f"{places[name].name}-seed-{seed}.log",
         )
         for name, config in experiment.runs.items()
