@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -10,13 +11,14 @@ from torch import Tensor
 
 from aang_core.config.settings import RunConfig
 from aang_core.errors import RunError
+from aang_core.method.step_plan import StepPlan
 from aang_core.processes import Processes
 from aang_core.registry.registry import Registry
 from aang_core.train.disk import disk_mib, size_mib
 from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, resolve, seed_task
 from aang_core.train.session import Session, build_session
 from aang_core.train.step import dropout, training
-from aang_core.train.trainer import phases
+from aang_core.train.trainer import final_epochs, phases
 
 _TIMED_STEPS = 2
 _TIMED_ROWS = 64
@@ -27,7 +29,8 @@ class PlanSummary:
     """Upper bounds and estimates, for all seeds together where nothing else is said.
 
     :param objectives: ids of the legal objectives.
-    :param steps: most optimiser steps of a seed.
+    :param steps: most optimiser steps of a seed, without those of the final fine-tuning.
+    :param final_steps: most steps of the final fine-tuning, on the end-task alone; 0 where there is none.
     :param tokens_per_step: positions of one step with its auxiliary rows, of sampled rows.
     :param tokens: most positions of training.
     :param minutes: estimated from timed steps, without early stopping.
@@ -44,6 +47,7 @@ class PlanSummary:
     splits: dict[str, int]
     objectives: tuple[str, ...]
     steps: int
+    final_steps: int
     rows_per_step: int
     tokens_per_step: int
     tokens: int
@@ -65,6 +69,7 @@ class PlanSummary:
             ("seeds", ", ".join(map(str, self.seeds))),
             ("objectives", f"{len(self.objectives)} of {self.space}" if self.space else "none"),
             ("steps", f"at most {self.steps} a seed, {self.rows_per_step} rows each"),
+            ("final fine-tuning", f"at most {self.final_steps} steps a seed, on the task alone"),
             ("tokens", f"{self.tokens_per_step} a step, at most {self.tokens}"),
             ("engine", self.engine),
             ("time", f"about {self.minutes:.1f} minutes ({self.seconds_per_step:.2f} s a step)"),
@@ -92,8 +97,9 @@ def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
     objectives = bind_objectives(resolved, task, backbone, seed, remark=said.append)
     session = build_session(config, seed, task, backbone, objectives, Processes())
     timed = [_step(session, phase, steps) for phase, steps in phases(session)]
+    final = _final(session)
     memory = _memory(session)  # before evaluation, whose batches a run makes after freeing its own
-    minutes = (sum(part.seconds for part in timed) + _evaluations(session)) / 60
+    minutes = (sum(part.seconds for part in (*timed, final)) + _evaluations(session)) / 60
     return PlanSummary(
         task=task.name,
         space=resolved.space.name if resolved.space else "",
@@ -104,9 +110,10 @@ def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
         splits={name: len(split) for name, split in task.splits.items()},
         objectives=tuple(objective.id for objective in objectives),
         steps=sum(part.steps for part in timed),
+        final_steps=final.steps,
         rows_per_step=timed[-1].rows,
         tokens_per_step=timed[-1].tokens,
-        tokens=len(config.seeds) * sum(part.steps * part.tokens for part in timed),
+        tokens=len(config.seeds) * sum(part.steps * part.tokens for part in (*timed, final)),
         seconds_per_step=timed[-1].seconds / timed[-1].steps,
         minutes=minutes * len(config.seeds),
         memory_mib=memory,
@@ -133,21 +140,36 @@ class _Timed:
     seconds: float
 
 
+def _final(session: Session) -> _Timed:
+    """The final fine-tuning, by the tokens and seconds of its first step."""
+    epochs, steps = final_epochs(session)
+    if not epochs:
+        return _Timed(steps=0, rows=0, tokens=0, seconds=0.0)
+    rows = session.config.training.end_task_rows
+    return _timed(session, "final", lambda: session.planner.end_task_plan(0, rows), epochs * steps)
+
+
 def _step(session: Session, phase: str, steps: int) -> _Timed:
-    """Gradients of the phase's first step as training computes them, and no update; the faster of two runs."""
+    """A phase by its first step."""
+    return _timed(session, phase, lambda: session.planner.plan(0, session.weights, phase), steps)
+
+
+def _timed(session: Session, phase: str, planned: Callable[[], StepPlan], steps: int) -> _Timed:
+    """Gradients of a step as training computes them, and no update; the faster of two runs."""
     best, tokens, rows = float("inf"), 0, 0
     for _ in range(_TIMED_STEPS):
         started = time.perf_counter()
-        plan = session.planner.plan(0, session.weights, phase)
+        plan = planned()
         _, batch = session.planner.batch(plan, session.processes)
         if batch is None:
             raise RunError(f"the first step of the phase {phase!r} holds no rows")
         prepared = time.perf_counter() - started
-        dev = _dev_gradient_seconds(session)
+        aligned = session.dev is not None and phase != "final"
+        dev = _dev_gradient_seconds(session) if aligned else 0.0
         started = time.perf_counter()
         own = batch.to(session.device)
         with training(session), dropout(session, 0):
-            if session.dev_gradient is None:
+            if not aligned or session.dev_gradient is None:
                 losses = session.engine.plain(own, plan.coefficients)
             else:
                 losses = session.engine.aligned(own, plan.coefficients, session.dev_gradient).losses
@@ -159,9 +181,8 @@ def _step(session: Session, phase: str, steps: int) -> _Timed:
 
 
 def _dev_gradient_seconds(session: Session) -> float:
-    """Seconds of one dev gradient, shared among the steps that use it; 0 for methods without."""
-    if session.dev is None:
-        return 0.0
+    """Seconds of one dev gradient, shared among the steps that use it."""
+    assert session.dev is not None
     started = time.perf_counter()
     with session.engine.autocast():
         session.dev_gradient = session.dev.at(0, None)
@@ -176,7 +197,7 @@ def _evaluations(session: Session) -> float:
     with session.engine.autocast():
         session.predict(rows)
     each = (time.perf_counter() - started) / len(rows)
-    times = -(-settings.max_steps // settings.eval_every) + 1
+    times = -(-settings.max_steps // settings.eval_every) + 1 + final_epochs(session)[0]
     return each * (times * len(session.stopping) + len(session.test))
 
 

@@ -45,6 +45,17 @@ def phases(session: Session) -> list[tuple[str, int]]:
     return [("joint", settings.max_steps)]
 
 
+def final_epochs(session: Session) -> tuple[int, int]:
+    """The most epochs of the final fine-tuning, and the steps of each.
+
+    Never more steps than `max_steps`, unless passes are counted in place of steps (`epochs`).
+    """
+    settings = session.config.training
+    steps = -(-len(session.planner.labelled.rows) // settings.end_task_rows)
+    bound = settings.final_epochs if settings.epochs else settings.max_steps // steps
+    return min(settings.final_epochs, bound), steps
+
+
 class Trainer:
     """Trains one session in one directory.
 
@@ -223,10 +234,7 @@ class Trainer:
         return True
 
     def _final_fine_tuning(self) -> None:
-        """Epochs on the end-task alone from the best parameters, kept only where dev improves (paper's code).
-
-        Never more steps than `max_steps`, unless passes are counted in place of steps (`epochs`).
-        """
+        """Epochs on the end-task alone from the best parameters, kept only where dev improves (paper's code)."""
         session, settings = self.session, self.session.config.training
         session.processes.barrier()  # for the one that writes
         begun = self._searched.exists()  # resumed: `best` may be from an unfinished fine-tuning
@@ -234,10 +242,7 @@ class Trainer:
         session.processes.barrier()
         if session.processes.is_main and not begun:
             save_tensors(self._searched, trained_tensors(session))
-        size = len(session.planner.labelled.rows)
-        epoch_steps = -(-size // settings.end_task_rows)
-        bound = settings.final_epochs if settings.epochs else settings.max_steps // epoch_steps
-        epochs = min(settings.final_epochs, bound)
+        epochs, epoch_steps = final_epochs(session)
         optimizer = session.new_optimizer(settings.final_lr)
         waited = 0
         for _ in range(epochs):

@@ -1,17 +1,171 @@
-"""Options that several commands share, and what they stand for."""
+"""Options that several commands share: those derived from the settings' records, and what they stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 
 from aang_cli import completion, render
+from aang_core.config.schema import (
+    Choice,
+    Flag,
+    Real,
+    Rule,
+    Several,
+    Shares,
+    Text,
+    Texts,
+    Whole,
+    rules_of,
+)
+from aang_core.config.settings import RunConfig, Training
 from aang_core.registry.registry import Registry, load_registry
 
 PATH = click.Path(path_type=Path)
+
+_SHOWN: Mapping[str, Mapping[str, Any]] = {
+    "space": {"shell_complete": completion.spaces},
+    "with_": {"metavar": "PRIMITIVE", "shell_complete": completion.primitives},
+    "external": {"metavar": "NAME=FILE[:COLUMN]"},
+    "aux_tasks": {"metavar": "TASK"},
+    "from_": {"metavar": "TASK|FILE"},
+    "log": {"metavar": "NAME"},
+    "selection": {"metavar": "DIR"},
+    "split_anew": {"metavar": "DEV TEST"},
+    "target": {"metavar": "TASK"},
+    "weights": {"metavar": "RUN|FILE"},
+}
+"""What no record says of a flag: how its value is called in the help, and how a shell completes it."""
+
+
+@attrs.frozen
+class Setting:
+    """A setting that has a flag, derived from the record that holds it: a new one needs no line here.
+
+    :param key: dotted, in the configuration. :param name: of the record's field, and of click's parameter.
+    :param said: what the record's docstring says of it.
+    """
+
+    key: str
+    name: str
+    rule: Rule
+    default: Any
+    said: str
+
+    @property
+    def flag(self) -> str:
+        """``--seed`` for `seeds`, of which each use of the flag gives one."""
+        stem = self.name.rstrip("_")
+        one = stem.removesuffix("s") if isinstance(self.rule, Several) else stem
+        return "--" + one.replace("_", "-")
+
+    def option(self) -> Callable[[Any], Any]:
+        """The click option; its value is None or empty where the flag is not given."""
+        rule = self.rule
+        shape: dict[str, Any]
+        if isinstance(rule, Flag):
+            shape = {"is_flag": True, "default": None}
+        elif isinstance(rule, Shares):
+            shape = {"nargs": rule.count, "type": float}
+        elif isinstance(rule, (Several, Texts)):
+            inner = rule.item if isinstance(rule, Several) else rule.entry
+            shape = {"multiple": True, **_shape(inner, self.flag)}
+        else:
+            shape = _shape(rule, self.flag)
+        return click.option(
+            self.flag, self.name, help=self._help(), **{**shape, **_SHOWN.get(self.name, {})}
+        )
+
+    def _help(self) -> str:
+        several = isinstance(self.rule, (Several, Texts))
+        said = self.said.rstrip(".") + "; repeatable." if several else self.said
+        values = self.default if isinstance(self.default, tuple) else (self.default,)
+        # a 0 that stands alone is explained by the docstring; in a list it is a value like any other
+        known = ", ".join(str(value) for value in values if value or (several and value == 0))
+        return f"{said}  [default: {known}]" if known else said
+
+
+def _shape(rule: Rule, flag: str) -> dict[str, Any]:
+    """Click's type of one value, and what the help calls it."""
+    if isinstance(rule, Choice):
+        return {"type": click.Choice(rule.options)}
+    if isinstance(rule, Whole):
+        return {"type": int, "metavar": "N"}
+    if isinstance(rule, Real):
+        return {"type": float, "metavar": "X"}
+    return {"metavar": flag.removeprefix("--").upper().replace("-", "_")}
+
+
+def settings_of(
+    record: type, prefix: str = "", only: Sequence[str] = (), without: Sequence[str] = ()
+) -> list[Setting]:
+    """The settings of a record that can be a flag, in its order: all but its tables.
+
+    :param prefix: of their keys. :param only: these alone, where any is named. :param without: all but these.
+    """
+    rules, said = rules_of(record), _described(record)
+    kinds = (Choice, Flag, Real, Several, Shares, Text, Texts, Whole)
+    found = []
+    for field in attrs.fields(record):
+        key = field.name.rstrip("_")
+        if field.name in without or (only and field.name not in only):
+            continue
+        if isinstance(rules.get(key), kinds):
+            default = None if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
+            what = said.get(field.name, "")
+            found.append(Setting(prefix + key, field.name, rules[key], default, what))
+    return found
+
+
+def _described(record: type) -> dict[str, str]:
+    """Field → the first sentence of its ``:param`` in the record's docstring."""
+    found: dict[str, str] = {}
+    for names, text in re.findall(
+        r":param ([\w, ]+):\s+(.*?)(?=:param |\Z)", record.__doc__ or "", re.DOTALL
+    ):
+        first = re.split(r"(?<=\.) (?=[A-Z])", " ".join(text.split()))[0]
+        first = (first[:1].upper() + first[1:]).replace("`", "")  # a name in `` stays as it is
+        found |= dict.fromkeys((name.strip() for name in names.split(",")), first)
+    return found
+
+
+RUN = [
+    *settings_of(RunConfig, without=("top", "plugins")),
+    *settings_of(Training, "training.", only=("max_steps",)),
+]
+"""The flags of ``aang run``; ``--top`` may be given several times there, and ``--plugins`` goes with every command."""
+
+
+def of(settings: Sequence[Setting]) -> Callable[[Any], Any]:
+    """The options of these settings, for a command."""
+
+    def decorate(command: Any) -> Any:
+        for setting in reversed(settings):
+            command = setting.option()(command)
+        return command
+
+    return decorate
+
+
+def given_flags(
+    settings: Sequence[Setting], given: Mapping[str, Any]
+) -> dict[str, tuple[Any, str]]:
+    """Dotted key → (value, flag), of the flags that were given."""
+    found: dict[str, tuple[Any, str]] = {}
+    for setting in settings:
+        value = given[setting.name]
+        if isinstance(setting.rule, Texts):
+            value = corpora(value, setting.flag)
+        elif isinstance(setting.rule, (Several, Shares)):
+            value = list(value or ())
+        if value not in (None, [], {}):
+            found[setting.key] = (value, setting.flag)
+    return found
 
 
 def _names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
@@ -27,33 +181,36 @@ plugins = click.option(
     callback=_names,
     help="Load only these plugins (also AANG_PLUGINS).  [default: all]",
 )
-with_ = click.option(
-    "--with",
-    "with_",
-    metavar="PRIMITIVE",
-    multiple=True,
-    shell_complete=completion.primitives,
-    help="Add a primitive to its stage in every block of the space; repeatable.",
+with_, external, aux_tasks, drop_empty = (
+    of([setting for setting in RUN if setting.name == name])
+    for name in ("with_", "external", "aux_tasks", "drop_empty")
 )
-external = click.option(
-    "--external",
-    metavar="NAME=FILE",
-    multiple=True,
-    help="A corpus for a data source, such as in-domain=texts.txt; repeatable.",
-)
-aux_tasks = click.option(
-    "--aux-task",
-    "aux_tasks",
-    metavar="TASK",
-    multiple=True,
-    help="A further labelled task, the data source aux:NAME; repeatable.",
-)
-drop_empty = click.option(
-    "--drop-empty",
-    is_flag=True,
-    default=None,
-    help="Leave out rows with an empty text or label, instead of refusing the task.",
-)
+
+
+def loudness(command: Any) -> Any:
+    """``--quiet`` and ``--verbose``: how much a command tells on stderr beside its result (`render.loudness`)."""
+
+    def note(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value and render.LOUDNESS in ctx.meta:
+            raise click.UsageError("--quiet and --verbose exclude each other", ctx)
+        if value:
+            ctx.meta[render.LOUDNESS] = parameter.name
+
+    quiet = click.option(
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=note,
+        help="Print results and errors: no remarks, no bars.",
+    )
+    verbose = click.option(
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=note,
+        help="Print every remark of every seed, and all weights.",
+    )
+    return quiet(verbose(command))
 
 
 def assignments(example: str) -> Callable[[Any], Any]:
@@ -75,8 +232,8 @@ def registry_of(plugins: Iterable[str]) -> Registry:
     return registry
 
 
-def corpora(external: Iterable[str]) -> dict[str, str]:
-    """``("in-domain=a.txt",)`` → {"in-domain": "a.txt"}.
+def corpora(external: Iterable[str], flag: str = "--external") -> dict[str, str]:
+    """``("in-domain=a.csv:message",)`` → {"in-domain": "a.csv:message"}.
 
     :raises click.BadParameter: where one is not NAME=FILE, or a name is given twice.
     """
@@ -84,8 +241,8 @@ def corpora(external: Iterable[str]) -> dict[str, str]:
     for text in external:
         name, equals, where = text.partition("=")
         if not (name and equals and where):
-            raise click.BadParameter(f"expected NAME=FILE (got {text!r})", param_hint="--external")
+            raise click.BadParameter(f"expected NAME=FILE (got {text!r})", param_hint=flag)
         if name in found:
-            raise click.BadParameter(f"{name!r} is given twice", param_hint="--external")
+            raise click.BadParameter(f"{name!r} is given twice", param_hint=flag)
         found[name] = where
     return found

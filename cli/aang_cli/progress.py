@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -17,11 +18,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
+from aang_cli import render
 from aang_cli.render import visible
 from aang_core.study.sweep.pool import SweepWatcher
 from aang_core.train.callbacks import Stopped, Watcher
@@ -85,6 +89,34 @@ class Interruption:
             raise KeyboardInterrupt
 
 
+_OF_SEED = re.compile(r"^(seed \d+: )?(\d+(?= of \d+ (examples|objectives)))?")
+"""What one seed's remark may differ in from another's and yet say the same: whose it is, and how many of how many."""
+
+
+class _TimeLeft(ProgressColumn):
+    """The time left from the first step on: the mean of all steps of this bar, where rich waits for a few of them."""
+
+    def render(self, task: Task) -> Text:
+        return Text(time_left(task), style="progress.remaining")
+
+
+def time_left(task: Task) -> str:
+    """``40 s left``, ``12 min left``, ``3 h 05 min left``; empty before the first step and after the last.
+
+    A task's field ``began`` is what was done before this process, as in a run that goes on.
+    """
+    done = task.completed - task.fields.get("began", 0)
+    if not task.remaining or done <= 0 or task.elapsed is None:
+        return ""
+    seconds = task.elapsed / done * task.remaining
+    if seconds < 59.5:
+        return f"{max(1, round(seconds))} s left"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min left"
+    return f"{minutes // 60} h {minutes % 60:02d} min left"
+
+
 class Bars:
     """A context manager: bars on stderr, drawn inside the block; none where that is no terminal.
 
@@ -96,13 +128,15 @@ class Bars:
 
     def __init__(self, name: str) -> None:
         self._console = Console(stderr=True)
-        self._live = self._console.is_terminal
+        self._loudness = render.loudness()
+        self._live = self._console.is_terminal and self._loudness != "quiet"
+        self._said: set[str] = set()
         self._bars = Progress(
             TextColumn(name, markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[state]}", markup=False),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             console=self._console,
             disable=not self._live,
         )
@@ -119,7 +153,17 @@ class Bars:
         self._bars.stop()
 
     def on_remark(self, remark: str) -> None:
-        """A line above the bars."""
+        """A line above the bars, but for what another seed has said already: the report has it by seed."""
+        said = _OF_SEED.sub("", remark)
+        again = said in self._said
+        self._said.add(said)
+        if self._loudness == "quiet" or (again and self._loudness != "verbose"):
+            return
+        self._line(remark)
+
+    def _line(self, remark: str) -> None:
+        if self._loudness == "quiet":
+            return
         if self._live:
             self._console.print(visible(remark), markup=False, highlight=False)
         else:
@@ -151,7 +195,7 @@ class ProgressBar(Bars, Watcher):
         if what not in self._prepared:
             self._prepared[what] = self._bars.add_task("", total=total, name=what, state="")
             if not self._live:
-                self.on_remark(f"{what} …")
+                self._line(f"{what} …")
         task = self._prepared[what]
         self._bars.update(task, completed=done, total=total, visible=done < total)
         if done == total:
@@ -160,23 +204,29 @@ class ProgressBar(Bars, Watcher):
     def on_seed(self, session: Session) -> None:
         total = sum(steps for _, steps in phases(session))
         self._task = self._bars.add_task("", total=total, name=f"seed {session.seed}", state="")
-        self._total = total
+        self._total, self._begun = total, False
         if not self._live:
-            self.on_remark(f"seed {session.seed}: at most {total} steps")
+            self._line(f"seed {session.seed}: at most {total} steps")
 
     def on_step(self, session: Session, record: StepRecord, progress: State) -> None:
         self.interruption.held = True
         self._latest = _losses(record)
         best = f"  best dev {session.task.metric} {_best(progress)}" if progress.evaluations else ""
+        if not self._begun:  # steps of an earlier process took none of this one's time
+            self._begun = True
+            self._bars.update(self._task, began=progress.done - 1)
         self._bars.update(self._task, completed=progress.done, state=self._latest + best)
 
     def on_evaluation(self, session: Session, progress: State) -> None:
         if self._live:
             return
         value = progress.evaluations[-1][session.task.metric]
-        self.on_remark(
+        (task,) = [each for each in self._bars.tasks if each.id == self._task]
+        left = time_left(task)
+        self._line(
             f"seed {session.seed}  step {progress.done}/{max(self._total, progress.done)}  {self._latest}  "
             f"dev {session.task.metric} {value:.4f}  best {_best(progress)}"
+            + (f"  {left}" if left else "")
         )
 
     def on_trained(self, session: Session, progress: State) -> None:  # noqa: ARG002
@@ -214,9 +264,11 @@ class SweepBar(Bars, SweepWatcher):
 
     def on_plan(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
         self._total, self._done = len(trials), len(finished)
-        self._all = self._bars.add_task("trials", total=len(trials), completed=self._done, state="")
+        self._all = self._bars.add_task(
+            "trials", total=len(trials), completed=self._done, state="", began=self._done
+        )
         kept = f", {len(finished)} of them finished before" if finished else ""
-        self.on_remark(f"{len(trials)} trials{kept}")
+        self._line(f"{len(trials)} trials{kept}")
 
     def on_start(self, trial: Trial, attempt: int) -> None:
         again = "" if attempt == 1 else f", attempt {attempt}"
@@ -225,7 +277,7 @@ class SweepBar(Bars, SweepWatcher):
             name = f"  {trial.name}{again}"
             self._tasks[trial.name] = self._bars.add_task(name, total=None, state="preparing")
         if not self._live:
-            self.on_remark(f"begins: {trial.name}{again}")
+            self._line(f"begins: {trial.name}{again}")
 
     def on_progress(
         self, trial: Trial, done: int | None, total: int | None, best: float | None
@@ -241,7 +293,7 @@ class SweepBar(Bars, SweepWatcher):
                 self._bars.update(task, state="")
 
     def on_retry(self, trial: Trial, error: str) -> None:
-        self.on_remark(f"tried again: {trial.name}: {error}")
+        self._line(f"tried again: {trial.name}: {error}")
 
     def on_end(self, outcome: Outcome) -> None:
         with self._lock:
@@ -252,9 +304,9 @@ class SweepBar(Bars, SweepWatcher):
             self._bars.update(self._all, completed=self._done, state=state)
             count = f"{self._done}/{self._total}"
         if outcome.error:
-            self.on_remark(f"{count} failed: {outcome.trial.name}: {outcome.error}")
+            self._line(f"{count} failed: {outcome.trial.name}: {outcome.error}")
         elif not self._live:
-            self.on_remark(f"{count} finished: {outcome.trial.name}")
+            self._line(f"{count} finished: {outcome.trial.name}")
 
     def _remove(self, trial: Trial) -> None:
         task = self._tasks.pop(trial.name, None)

@@ -16,6 +16,9 @@ from aang_core.errors import RunError
 _PIPE_WIDTH = 200
 """Columns of a table that goes into a file or pipe, where no terminal says how wide it is."""
 
+LOUDNESS = "aang.loudness"
+"""Where click's context keeps what `options.loudness` heard: ``quiet``, ``verbose``, or nothing."""
+
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -64,9 +67,16 @@ def written(path: Path, text: str) -> None:
         ) from cause
 
 
+def loudness() -> str:
+    """``quiet``, ``verbose``, or an empty text where the command was given neither flag. Ask in the first thread."""
+    context = click.get_current_context(silent=True)
+    return str(context.meta.get(LOUDNESS, "")) if context else ""
+
+
 def remark(text: str) -> None:
-    """Tell people something beside the result."""
-    click.echo(visible(text), err=True)
+    """Tell people something beside the result; ``--quiet`` leaves it out."""
+    if loudness() != "quiet":
+        click.echo(visible(text), err=True)
 
 
 def visible(text: str) -> str:

@@ -11,93 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aang_cli import completion, options, render, selected_runs
-from aang_core.config.settings import METHODS
+from aang_cli import options, render, selected_runs
 from aang_core.cores import cores
 
 if TYPE_CHECKING:
     from aang_core.config.settings import RunConfig
 
-_FLAGS: Mapping[str, tuple[str, str]] = {
-    "space": ("space", "--space"),
-    "task": ("task", "--task"),
-    "model": ("model", "--model"),
-    "method": ("method", "--method"),
-    "with_": ("with", "--with"),
-    "external": ("external", "--external"),
-    "aux_tasks": ("aux_tasks", "--aux-task"),
-    "seeds": ("seeds", "--seed"),
-    "train_rows": ("train_rows", "--train-rows"),
-    "split_anew": ("split_anew", "--split-anew"),
-    "drop_empty": ("drop_empty", "--drop-empty"),
-    "max_steps": ("training.max_steps", "--max-steps"),
-    "selection": ("selection", "--selection"),
-    "top": ("top", "--top"),
-    "weights": ("weights", "--weights"),
-    "guard": ("guard", "--guard"),
-    "log": ("log", "--log"),
-    "device": ("device", "--device"),
-    "plugins": ("plugins", "--plugins"),
-}
-"""Parameter → its key in the configuration and the flag's name."""
-
 
 @click.command("run")
-@click.option(
-    "--space",
-    metavar="SPACE",
-    shell_complete=completion.spaces,
-    help="A space's name or TOML file.  [default: td+ed]",
-)
-@click.option(
-    "--task",
-    metavar="TASK",
-    help="A folder, a task.toml, a data file, hf:NAME or a name.  [default: sample]",
-)
-@click.option(
-    "--model",
-    metavar="MODEL",
-    help="A hub id or folder, bundled:minilm or scratch:tiny.  [default: the task's]",
-)
-@options.with_
-@options.external
-@options.aux_tasks
+@options.of(options.RUN)
 @selected_runs.flags
-@click.option(
-    "--method", type=click.Choice(METHODS), help="How objectives are used.  [default: aang]"
-)
-@click.option(
-    "--seed",
-    "seeds",
-    metavar="N",
-    type=int,
-    multiple=True,
-    help="A run with this seed; repeatable.  [default: 0]",
-)
-@click.option(
-    "--train-rows",
-    metavar="N",
-    type=int,
-    help="Keep this many labelled training rows.  [default: all]",
-)
-@click.option(
-    "--split-anew",
-    type=float,
-    nargs=2,
-    metavar="DEV TEST",
-    help="Pool all labelled texts, drop repeats, and split anew for each seed, with these shares.",
-)
-@options.drop_empty
-@click.option("--max-steps", metavar="N", type=int, help="Most optimiser steps.  [default: 200]")
 @click.option("--config", metavar="FILE", type=options.PATH, help="A TOML file of settings.")
 @options.assignments("training.lr=3e-5")
-@click.option(
-    "--weights", metavar="RUN|FILE", help="Begin with the weights of a run.  [default: equal]"
-)
-@click.option(
-    "--log", multiple=True, metavar="NAME", help="Also log to tensorboard, …; repeatable."
-)
-@click.option("--device", metavar="DEVICE", help="auto, cpu or cuda.  [default: auto]")
 @click.option(
     "--out",
     metavar="DIR",
@@ -120,14 +45,9 @@ _FLAGS: Mapping[str, tuple[str, str]] = {
     show_default=True,
     help="Run this many seeds beside each other, each in a process of its own.",
 )
-@click.option(
-    "--guard",
-    is_flag=True,
-    default=None,
-    help="Fine-tune plainly as well, and keep that model where dev prefers it.",
-)
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and train nothing.")
+@options.loudness
 @options.as_json
 @options.plugins
 def command(
@@ -160,7 +80,7 @@ def command(
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the directory of the interrupted run")
     tops, controls = given.pop("tops"), given.pop("controls")
-    flags = _flags({**given, "top": tops[0] if tops else None})
+    flags = _flags(given, tops[0] if tops else None)
     if len(tops) > 1 or controls:
         where = selected_runs.folder(controls, out, dry_run or processes > 1)
         one = build_config(config, flags, assignments)
@@ -178,17 +98,12 @@ def command(
     _train(chosen, out, resume, jobs, as_json)
 
 
-def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+def _flags(given: Mapping[str, Any], top: int | None) -> dict[str, tuple[Any, str]]:
     """The flags that were given, by dotted key of the configuration."""
-    values = dict(given)
-    values["external"] = options.corpora(given["external"])
-    several = ("seeds", "with_", "aux_tasks", "log", "split_anew", "plugins")
-    values |= {name: list(given[name] or ()) for name in several}
-    return {
-        key: (values[name], flag)
-        for name, (key, flag) in _FLAGS.items()
-        if values[name] not in (None, [], {})
-    }
+    flags = options.given_flags(options.RUN, given)
+    flags |= {"top": (top, "--top")} if top is not None else {}
+    named = list(given["plugins"])
+    return flags | ({"plugins": (named, "--plugins")} if named else {})
 
 
 def _resumed(

@@ -10,81 +10,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aang_cli import options, render
+from aang_core.selection.settings import SelectionConfig
 
 if TYPE_CHECKING:
     from aang_core.data.auxiliary import Selection
-    from aang_core.selection.settings import SelectionConfig
 
-_FLAGS: Mapping[str, str] = {
-    "target": "--target",
-    "from": "--from",
-    "selector": "--selector",
-    "model": "--model",
-    "seed": "--seed",
-    "train_rows": "--train-rows",
-    "examples_per_task": "--examples-per-task",
-    "exclude_leaks": "--exclude-leaks",
-    "drop_empty": "--drop-empty",
-    "top": "--top",
-    "max_length": "--max-length",
-    "device": "--device",
-    "plugins": "--plugins",
-    "options.epochs": "--epochs",
-    "options.like": "--like",
-}
-"""Key of the settings → the flag that sets it. Click's names are the last parts."""
+_OF_SELECTORS = {"options.epochs": "--epochs", "options.like": "--like"}
+"""Options of single selectors that have a flag: their key, and the flag."""
+
+SETTINGS = options.settings_of(SelectionConfig, without=("plugins",))
 
 
 @click.command("select")
-@click.option(
-    "--target",
-    metavar="TASK",
-    help="The task to choose for, as in `aang run --task`.  [default: sample]",
-)
-@click.option(
-    "--from",
-    multiple=True,
-    metavar="TASK|FILE",
-    help="A labelled task, or a text file with a text a line; repeatable.",
-)
-@click.option(
-    "--selector",
-    metavar="NAME",
-    help="See `aang list-selectors`.  [default: discriminator-bce]",
-)
-@click.option("--model", metavar="MODEL", help="The encoder.  [default: the target's]")
-@click.option("--seed", metavar="N", type=int, help="Of every draw.  [default: 0]")
-@click.option(
-    "--train-rows",
-    metavar="N",
-    type=int,
-    help="Keep this many labelled training rows of the target.  [default: all]",
-)
-@click.option(
-    "--examples-per-task",
-    metavar="N",
-    type=int,
-    help="Rows of each task to train on; they are not ranked.  [default: 500]",
-)
+@options.of(SETTINGS)
 @click.option(
     "--epochs", metavar="N", type=int, help="Of a discriminator's training.  [default: 5]"
 )
-@click.option(
-    "--max-length", metavar="N", type=int, help="Longest row, in positions.  [default: 128]"
-)
-@click.option(
-    "--exclude-leaks",
-    is_flag=True,
-    default=None,
-    help="Leave out rows that share a text with the target's dev or test.",
-)
-@options.drop_empty
 @click.option("--like", metavar="DIR", help="The selection whose tasks random-matched takes.")
-@click.option(
-    "--top", metavar="N", type=int, help="How many of the best to sum up.  [default: 1000]"
-)
 @options.assignments("options.lr=5e-5")
-@click.option("--device", metavar="DEVICE", help="auto, cpu or cuda.  [default: auto]")
 @click.option(
     "--out",
     metavar="DIR",
@@ -98,6 +41,7 @@ _FLAGS: Mapping[str, str] = {
     help="Carry out the whole study in this TOML file, controls and training included.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the interrupted selection in --out.")
+@options.loudness
 @options.as_json
 @options.plugins
 def command(
@@ -158,18 +102,16 @@ def _study(
 
 def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     """The flags that were given, by dotted key of the settings."""
-    values = {
-        **given,
-        "from": list(given["from"]),
-        "plugins": list(given["plugins"]),
-    }
-    found = {key: (values[key.rsplit(".", 1)[-1]], flag) for key, flag in _FLAGS.items()}
-    return {key: pair for key, pair in found.items() if pair[0] not in (None, [])}
+    flags = options.given_flags(SETTINGS, given)
+    for key, flag in _OF_SELECTORS.items():
+        if given[flag.removeprefix("--")] is not None:
+            flags[key] = (given[flag.removeprefix("--")], flag)
+    named = list(given["plugins"])
+    return flags | ({"plugins": (named, "--plugins")} if named else {})
 
 
 def _config(flags: Mapping[str, tuple[Any, str]], assignments: tuple[str, ...]) -> SelectionConfig:
     from aang_core.config.file import overlaid, parse_settings
-    from aang_core.selection.settings import SelectionConfig
 
     merged = overlaid({}, {}, {**flags, **parse_settings(assignments)})
     return SelectionConfig.from_mapping(*merged)
@@ -181,7 +123,7 @@ def _resumed(
     """The settings that the selection in `out` was begun with, flags over them; what differs is refused later on."""
     from aang_core.config.file import overlaid, parse_settings
     from aang_core.selection.directory import begun_with
-    from aang_core.selection.settings import SelectionConfig, plain_settings
+    from aang_core.selection.settings import plain_settings
 
     begun = plain_settings(begun_with(out))
     return SelectionConfig.from_mapping(

@@ -17,17 +17,12 @@ _COLUMNS = ("run", "score", "Δ", "p", "tokens", "seconds")
 
 _FLAGS = (
     click.option(
-        "--selection",
-        metavar="DIR",
-        help="Train on the best examples that `aang select` has found.",
-    ),
-    click.option(
         "--top",
         "tops",
         metavar="N",
         type=click.IntRange(1),
         multiple=True,
-        help="How many of them; repeatable, for a run each below --out.",
+        help="How many of the selection's examples; repeatable, for a run each below --out.",
     ),
     click.option(
         "--control",

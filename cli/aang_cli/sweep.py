@@ -63,6 +63,7 @@ _COLUMNS = ("task", "configuration", "dev", "metric", "seeds", "chosen", "test",
 )
 @options.assignments("training.max_steps=300")
 @click.option("--dry-run", is_flag=True, help="Print the configurations, and train nothing.")
+@options.loudness
 @options.as_json
 def command(
     spec: Path,

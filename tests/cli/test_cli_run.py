@@ -73,6 +73,28 @@ def test_without_a_terminal_progress_is_a_line_an_evaluation(trained):
         assert part in lines[0]
 
 
+def test_a_remark_is_said_once_a_run_and_kept_by_seed(task, tmp_path):
+    cut = ("--set", "training.max_length=8", "--method", "finetune", "--seed", 0, "--seed", 1)
+    out = tmp_path / "run"
+    done = aang("run", "--task", task, "--out", out, *flags(max_steps=1), *cut)
+    assert done.exit_code == 0, done.stderr
+    remark = "44 of 44 examples are longer than 8 positions and were cut"
+    assert done.stderr.count(remark) == 1
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    assert all(remark in seed["remarks"] for seed in report["seeds"])
+    loud = aang(
+        "run", "--task", task, "--out", tmp_path / "loud", "--verbose", *flags(max_steps=1), *cut
+    )
+    assert loud.stderr.count(remark) == 2
+    quiet = aang(
+        "run", "--task", task, "--out", tmp_path / "q", "--quiet", *flags(max_steps=1), *cut
+    )
+    assert quiet.exit_code == 0
+    assert quiet.stderr == ""
+    assert "accuracy" in quiet.stdout
+    assert aang("run", "--quiet", "--verbose").exit_code == 2
+
+
 def test_json_is_the_report(task, tmp_path):
     out = tmp_path / "run"
     done = aang("run", "--task", task, "--method", "static", "--json", "--out", out, *flags())
@@ -147,6 +169,19 @@ def test_a_dry_run_plans_and_writes_nothing(method, task, tmp_path, monkeypatch)
     assert parts["optimiser moments"] == pytest.approx(2 * parts["gradients"])
     assert plan["disk_mib"]["total"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_counts_the_final_fine_tuning(task):
+    arguments = ("run", "--task", task, "--dry-run", "--json", *flags(max_steps=12))
+    with_it, without = (
+        json.loads(aang(*arguments, "--set", f"training.final_epochs={epochs}").stdout)
+        for epochs in (2, 0)
+    )
+    assert (with_it["final_steps"], without["final_steps"]) == (12, 0)  # two epochs of 24 / 4 rows
+    assert with_it["steps"] == without["steps"] == 12
+    assert with_it["tokens"] > without["tokens"] == 12 * without["tokens_per_step"]
+    bounded = aang(*arguments, "--set", "training.final_epochs=9")
+    assert json.loads(bounded.stdout)["final_steps"] == 12  # never more than max_steps
 
 
 def test_the_plan_for_people(task):

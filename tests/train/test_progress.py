@@ -5,7 +5,8 @@ import math
 
 import pytest
 from _tasks import settings, write_task
-from aang_cli.progress import ProgressBar
+from aang_cli.progress import ProgressBar, time_left
+from rich.progress import Task
 
 import aang_core as aang
 from aang_core.errors import RunError
@@ -58,6 +59,42 @@ def test_a_bar_shows_names_as_they_are(monkeypatch, capsys):
     with bar:
         bar.on_preparation("reading [/b] of [red]", 0, 2)
     assert "reading [/b] of [red]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "done", "total", "began", "said"),
+    [
+        (None, 0, 100, 0, ""),  # nothing is known before the first step
+        (2.0, 1, 11, 0, "20 s left"),
+        (6.0, 1, 201, 0, "20 min left"),
+        (60.0, 1, 201, 0, "3 h 20 min left"),
+        (
+            6.0,
+            101,
+            201,
+            100,
+            "10 min left",
+        ),  # a hundred steps of an earlier process took no time here
+        (9.0, 11, 11, 0, ""),
+    ],
+)
+def test_the_time_left_is_known_from_the_first_step_on(elapsed, done, total, began, said):
+    task = Task(0, "", total, done, _get_time=lambda: elapsed or 0.0, fields={"began": began})
+    task.start_time = None if elapsed is None else 0.0
+    assert time_left(task) == said
+
+
+def test_what_another_seed_has_said_is_not_said_again(capsys):
+    bar = ProgressBar()
+    for remark in (
+        "seed 0: 13 of 247 examples are longer than 128 positions and were cut",
+        "seed 1: 12 of 247 examples are longer than 128 positions and were cut",
+        "step 3 was skipped: not finite in mask",
+        "step 4 was skipped: not finite in mask",
+    ):
+        bar.on_remark(remark)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in said] == ["seed", "step", "step"]
 
 
 def test_time_adds_up_over_interruptions():
