@@ -24,7 +24,7 @@ from aang_core.data.duplicates import (
     texts_of,
     word_count,
 )
-from aang_core.data.readers import SHOWN_FAULTS, SUFFIXES, Faults, read_table
+from aang_core.data.readers import SHOWN_FAULTS, SUFFIXES, Faults, file_and_column, read_table
 from aang_core.data.spec import HF, LABEL
 from aang_core.data.task import Task
 from aang_core.errors import TaskError
@@ -174,13 +174,14 @@ def _external(
 ) -> dict[str, int] | None:
     if str(path).startswith(HF):
         return None
+    path, column = file_and_column(path)
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     if sum(file.stat().st_size for file in files) > most_bytes:
         return None
     if any(_is_binary(file) for file in files):
         return None
     flat = [example for rows in examples.values() for example in rows]
-    marks = iter(passages_in(flat, _texts(files)))
+    marks = iter(passages_in(flat, _texts(files, column)))
     return {split: sum(next(marks) for _ in rows) for split, rows in examples.items()}
 
 
@@ -192,8 +193,8 @@ def _is_binary(file: Path) -> bool:
         return b"\0" in stream.read(4096)
 
 
-def _texts(files: Sequence[Path]) -> Iterator[str]:
-    """The lines of text files; every text column of data files.
+def _texts(files: Sequence[Path], column: str) -> Iterator[str]:
+    """The lines of text files; of data files the named column, or every one that holds texts.
 
     :raises TaskError: where a file cannot be read.
     """
@@ -202,7 +203,8 @@ def _texts(files: Sequence[Path]) -> Iterator[str]:
             faults = Faults()
             table = read_table(file, (), faults)
             faults.raise_any(f"corpus {file}")
-            for values in table.columns.values():
+            columns = {column: table.columns.get(column, [])} if column else table.columns
+            for values in columns.values():
                 yield from (value for value in values if isinstance(value, str))
             continue
         try:

@@ -91,6 +91,17 @@ class Table:
         return attrs.evolve(self, columns=columns, numbers=[self.numbers[row] for row in rows])
 
 
+def file_and_column(where: str | Path) -> tuple[Path, str]:
+    """``texts.csv:message`` → its file and its column; an empty column where none is named.
+
+    Only a table has columns, and a file that has the whole name comes first: names may hold colons.
+    """
+    path = Path(where).expanduser()
+    file, _, column = str(path).rpartition(":")
+    named = column and Path(file).suffix.lower() in SUFFIXES and not path.exists()
+    return (Path(file), column) if named else (path, "")
+
+
 def read_lines(path: Path, faults: Faults) -> list[tuple[int, str]]:
     r"""Lines of a UTF-8 file with their numbers, without line ends; a byte order mark is dropped.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from aang_core.data.labels import Labels, encode_labels, label_values, raw_labels
-from aang_core.data.readers import DROP_HINT, SHOWN_FAULTS, SUFFIXES, Faults, Table
+from aang_core.data.readers import DROP_HINT, SHOWN_FAULTS, SUFFIXES, Faults, Table, file_and_column
 from aang_core.data.spec import (
     CORRELATIONS,
     HF,
@@ -45,7 +45,8 @@ class Task:
         words). A split without the column ``label`` is unlabelled.
     :param label_names: the classes in order; empty for regression.
     :param unlabelled: training examples whose labels the run may not see; their texts remain data.
-    :param external: corpora by data source name (``in-domain``), each a file or folder, or ``hf:NAME``.
+    :param external: corpora by data source name (``in-domain``), each a file or folder, a table's column as
+        ``FILE:COLUMN``, or ``hf:NAME``.
     :param remarks: what the user should know (a split that was made, rows that were dropped).
     :param auxiliary: further tasks of the run by name; their labels are data for auxiliary objectives.
     :param dropped: rows that were left out for an empty cell: split as it was read → column → their lines in the file
@@ -143,7 +144,7 @@ def _corpora(given: Mapping[str, str], folder: Path, where: str) -> dict[str, Pa
     missing = [
         f"{name} = {given[name]!r} ({path.absolute()})"
         for name, path in paths.items()
-        if not given[name].startswith(HF) and not path.exists()
+        if not given[name].startswith(HF) and not file_and_column(path)[0].exists()
     ]
     if missing:
         raise TaskError(f"{where}: no such file or folder: {'; '.join(missing)}")

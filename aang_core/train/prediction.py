@@ -187,3 +187,22 @@ def answers(
         examples = [_in_words(example, asked.reads[0]) for example in examples]
     for number, logits in zip(table.numbers, predictor.logits(examples), strict=True):
         yield {"line": number, **prediction(predictor, logits)}
+
+
+def labelled_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The examples' own columns with the answers behind them, a row each, as a spreadsheet shows them.
+
+    Answers are ``label`` and its ``probability``; for several labels a row, or one a word, ``labels`` between blanks;
+    for regression ``value``. Where the file has a column of such a name already, ours is called ``predicted_…``.
+    """
+    found = []
+    for number, row in enumerate(rows):
+        answer = {name: row[name] for name in ("value", "label") if name in row}
+        if "label" in row:
+            answer["probability"] = round(row["probabilities"][row["label"]], 6)
+        if "labels" in row:
+            answer["labels"] = " ".join(row["labels"])
+        own = {name: values[number] for name, values in table.columns.items()}
+        answer = {f"predicted_{n}" if n in own else n: value for n, value in answer.items()}
+        found.append({**own, **answer})
+    return found

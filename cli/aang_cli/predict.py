@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aang_cli import options, render
 
+if TYPE_CHECKING:
+    from aang_core.data.readers import Table
+
 _SHOWN = 60
+_BETWEEN = {".csv": ",", ".tsv": "\t"}
+"""What stands between the cells of a file, by its suffix."""
 
 
 @click.command("predict")
@@ -25,7 +32,11 @@ _SHOWN = 60
     help="Whose model, in a run of several seeds.  [default: the first]",
 )
 @click.option(
-    "--out", metavar="FILE", type=options.PATH, help="Write jsonl to this new file instead."
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Write to this new file instead: .csv or .tsv, the given columns with label and probability; else jsonl; "
+    "- for jsonl on standard output.",
 )
 @click.option(
     "--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda."
@@ -49,11 +60,14 @@ def command(
     \b
     Example:
       aang predict runs/my_task texts.txt --json
-      echo "A sentence." | aang predict runs/my_task -
+      aang predict runs/my_task tickets.csv --out labels.csv
+      echo "A sentence." | aang predict runs/my_task - --out - | jq .label
     """
     from aang_core.errors import RunError
     from aang_core.train.prediction import answers, chosen_model, read_examples, read_texts
 
+    if as_json and out is not None:
+        raise click.UsageError("--json and --out exclude each other")
     if out is not None and out.exists():
         raise RunError(f"{out} exists already; choose another --out")
     found = chosen_model(run, options.registry_of(plugins), seed)
@@ -68,14 +82,34 @@ def command(
         render.remark(remark)
     rows = list(answers(found, table, examples, device))
     if out is not None:
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        render.written(out, "".join(lines))
-        render.remark(f"{len(rows)} answers in {out}")
+        _write(out, table, rows)
     elif as_json:
         render.document(rows)
     else:
         column = found.reads[0]
         _table(rows, column, [str(example[column]) for example in examples])
+
+
+def _write(out: Path, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The answers as a file of the kind that its name says, or as lines on standard output."""
+    from aang_core.train.prediction import labelled_table
+
+    if out.suffix.lower() in _BETWEEN:
+        found = labelled_table(table, rows)
+        written = io.StringIO()
+        sheet = csv.DictWriter(
+            written, list(found[0]), delimiter=_BETWEEN[out.suffix.lower()], lineterminator="\n"
+        )
+        sheet.writeheader()
+        sheet.writerows(found)
+        text = written.getvalue()
+    else:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if str(out) == "-":
+        click.echo(text, nl=False)
+        return
+    render.written(out, text)
+    render.remark(f"{len(rows)} answers in {out}")
 
 
 def _table(rows: Sequence[Mapping[str, Any]], column: str, texts: Sequence[str]) -> None:

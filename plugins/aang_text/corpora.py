@@ -15,12 +15,23 @@ from typing import Any
 
 import attrs
 
-from aang_core.data.readers import SUFFIXES, Faults, Table, read_lines, read_table, table_of
+from aang_core.data.readers import (
+    SUFFIXES,
+    Faults,
+    Table,
+    file_and_column,
+    read_lines,
+    read_table,
+    table_of,
+)
 from aang_core.data.spec import HF, load_hf
 from aang_core.errors import TaskError
 
 PASSAGE_WORDS = 50
 """Median words of a line from which lines are passages of their own, not the sentences of documents."""
+
+TEXT = "text"
+"""The column that holds the texts where no other is named."""
 
 GROUPS = ("document", "id")
 """Columns that say which document a text belongs to; ``id`` only where its values repeat."""
@@ -65,10 +76,11 @@ def load_corpus(where: str | Path) -> Corpus:
 
     :param where: a text file (one text a line, or documents with blank lines between), a folder of
         ``.txt`` files (a document each) or of data files, a jsonl, csv, tsv or parquet file with a
-        column ``text`` (and perhaps ``document``), a saved data set, or ``hf:NAME[:CONFIG]``.
+        column ``text`` (and perhaps ``document``), such a file and another column for the texts
+        (``tickets.csv:message``), a saved data set, or ``hf:NAME[:CONFIG]``.
     :raises TaskError: where it is missing, malformed or empty.
     """
-    path = Path(where).expanduser()
+    path, column = file_and_column(where)
     faults = Faults()
     if str(where).startswith(HF):
         documents, remarks = _from_tables(_hf_tables(str(where)), faults)
@@ -77,7 +89,7 @@ def load_corpus(where: str | Path) -> Corpus:
     elif not path.is_file():
         raise TaskError(f"corpus {where} is neither a file, a folder nor hf:NAME")
     elif path.suffix.lower() in SUFFIXES:
-        documents, remarks = _from_tables([read_table(path, (), faults)], faults)
+        documents, remarks = _from_tables([read_table(path, (), faults)], faults, column or TEXT)
     else:
         documents, remarks = _from_lines(path, faults)
     faults.raise_any(f"corpus {where}")
@@ -149,24 +161,29 @@ def _hf_tables(address: str) -> list[Table]:
     return [table_of(loaded[name], f"{address}[{name}]") for name in names]
 
 
-def _from_tables(tables: Sequence[Table], faults: Faults) -> tuple[Documents, tuple[str, ...]]:
+def _from_tables(
+    tables: Sequence[Table], faults: Faults, column: str = TEXT
+) -> tuple[Documents, tuple[str, ...]]:
     documents: Documents = []
     remarks: tuple[str, ...] = ()
     for table in tables:
-        if "text" not in table.columns:
+        if column not in table.columns:
             if not faults.count and len(table):
                 found = ", ".join(map(repr, table.columns)) or "none"
-                raise TaskError(f"{table.where} has no column 'text'; found the columns {found}")
+                hint = "" if column != TEXT else f"; name one, as in {table.where}:COLUMN"
+                raise TaskError(
+                    f"{table.where} has no column {column!r}; found the columns {found}{hint}"
+                )
             continue
-        read, empty = _grouped(table, faults)
+        read, empty = _grouped(table, faults, column)
         documents += read
         remarks += (*table.remarks, *_counted(table.where, empty, "empty texts"))
     return documents, remarks
 
 
-def _grouped(table: Table, faults: Faults) -> tuple[Documents, int]:
+def _grouped(table: Table, faults: Faults, column: str) -> tuple[Documents, int]:
     """The documents of one table, and how many texts were empty."""
-    texts = table.columns["text"]
+    texts = table.columns[column]
     keys: Sequence[object] = range(len(texts))
     for name in GROUPS:
         values = [str(value) for value in table.columns.get(name, ())]
@@ -177,7 +194,7 @@ def _grouped(table: Table, faults: Faults) -> tuple[Documents, int]:
     empty = 0
     for row, (key, text) in enumerate(zip(keys, texts, strict=True)):
         if text is not None and not isinstance(text, str):
-            faults.add(table.at(row), f"expected a string as 'text', found {str(text)[:40]!r}")
+            faults.add(table.at(row), f"expected a string as {column!r}, found {str(text)[:40]!r}")
         elif text is None or not text.strip():
             empty += 1
         else:

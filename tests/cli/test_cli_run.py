@@ -1,5 +1,6 @@
 """``aang run`` and ``aang predict`` as users meet them: output, remarks, dry run, resuming, predictions."""
 
+import csv
 import json
 import os
 import subprocess
@@ -225,6 +226,24 @@ def test_predictions_from_standard_input_and_into_a_file(trained, tmp_path):
     again = aang("predict", out, "-", "--out", file, text="A fig.\n")
     assert again.exit_code == 1
     assert len(file.read_text().splitlines()) == 2
+
+
+def test_predictions_as_a_table_keep_the_columns_they_were_given(trained, tmp_path):
+    given = tmp_path / "tickets.csv"
+    given.write_text('id,text,label\n7,"Iron, and tin.",?\n8,A pear.,?\n', "utf-8")
+    out = tmp_path / "labels.csv"
+    done = aang("predict", trained[0], given, "--out", out)
+    assert done.exit_code == 0, done.stderr
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "text", "label", "predicted_label", "probability"]
+    assert [(row["id"], row["text"]) for row in rows] == [("7", "Iron, and tin."), ("8", "A pear.")]
+    assert all(row["predicted_label"] in {"fruit", "metal"} for row in rows)
+    assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
+    piped = aang("predict", trained[0], "-", "--out", "-", text="Iron and tin.\nA pear.\n")
+    assert piped.exit_code == 0, piped.stderr
+    assert [json.loads(line)["line"] for line in piped.stdout.splitlines()] == [1, 2]
+    assert aang("predict", trained[0], given, "--out", "-", "--json").exit_code == 2
 
 
 def test_predictions_for_pairs_read_the_columns_of_the_task(pairs, tmp_path):

@@ -111,3 +111,25 @@ def test_wrong_encoding_and_missing_files_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(TaskError, match="no file of a known kind"):
         load_corpus(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "id,message\n1,one\n2,two\n"),
+        ("t.tsv", "id\tmessage\n1\tone\n2\ttwo\n"),
+        ("t.jsonl", '{"message": "one"}\n{"message": "two"}\n'),
+    ],
+)
+def test_a_corpus_is_a_column_of_a_table(tmp_path, name, content):
+    path = write(tmp_path / name, content)
+    assert load_corpus(f"{path}:message").documents == [["one"], ["two"]]
+    with pytest.raises(TaskError, match=r"no column 'text'.*'message'.*name one, as in .*:COLUMN"):
+        load_corpus(path)
+    with pytest.raises(TaskError, match="no column 'body'"):
+        load_corpus(f"{path}:body")
+
+
+def test_a_file_whose_name_holds_a_colon_is_a_file(tmp_path):
+    path = write(tmp_path / "t.csv:text", "one\n")
+    assert load_corpus(path).documents == [["one"]]

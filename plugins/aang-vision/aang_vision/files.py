@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aang_core.data.readers import SUFFIXES, Faults, read_lines, read_table
+from aang_core.data.readers import SUFFIXES, Faults, file_and_column, read_lines, read_table
 from aang_core.errors import TaskError
 from aang_vision.images import IMAGE
 
@@ -31,10 +31,12 @@ def read_array(path: Path) -> dict[str, list[Any]]:
 
 
 def read_images(path: Path) -> list[dict[str, Any]]:
-    """The images of a file, an example each.
+    """The images of a file, an example each; of a table its column ``image``, or another one as ``FILE:COLUMN``.
 
-    :raises TaskError: where it is missing or malformed, or has no column ``image``.
+    :raises TaskError: where it is missing or malformed, or lacks the column.
     """
+    path, column = file_and_column(path)
+    column = column or IMAGE
     faults = Faults()
     suffix = path.suffix.lower()
     if suffix == ".npy":
@@ -42,10 +44,10 @@ def read_images(path: Path) -> list[dict[str, Any]]:
     elif suffix in SUFFIXES:
         table = read_table(path, (), faults)
         faults.raise_any(str(path))
-        if IMAGE not in table.columns:
+        if column not in table.columns:
             found = ", ".join(map(repr, table.columns)) or "none"
-            raise TaskError(f"{path} has no column {IMAGE!r}; found the columns {found}")
-        values = table.columns[IMAGE]
+            raise TaskError(f"{path} has no column {column!r}; found the columns {found}")
+        values = table.columns[column]
     else:
         values = [line for _, line in read_lines(path, faults) if line.strip()]
         faults.raise_any(str(path))
