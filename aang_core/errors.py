@@ -1,9 +1,22 @@
-"""The errors that a user can mend. The command line prints them as one message and exits with 1."""
+"""The errors that a user can mend. The command line prints them as one message and exits with 1.
+
+And what tells a full disk and exhausted memory from other faults.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_REFUSED = {errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR}
+_NATIVE = re.compile(r"os error (\d+)")
+"""How libraries in Rust (safetensors, tokenizers) say which system call failed; they raise no `OSError`."""
+_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
 
 
 class AangError(Exception):
@@ -58,3 +71,40 @@ def faults_in(message: str) -> list[str]:
     if lines and all(line.startswith("  - ") for line in lines):
         return [line.removeprefix("  - ") for line in lines]
     return [message]
+
+
+def out_of_disk(cause: BaseException, directory: Path | None) -> tuple[str, str] | None:
+    """Why a file could not be written, and what to do; None where it is another matter.
+
+    A file that is out of reach is the run's matter only where it lies in its directory.
+    """
+    number = getattr(cause, "errno", None) or _native_number(cause) or 0
+    file = getattr(cause, "filename", None)
+    if number not in _FULL and not (number in _REFUSED and _inside(file, directory)):
+        return None
+    reason = f"cannot write {file or directory or 'a file'}: {os.strerror(number)}"
+    return reason, "free some space there" if number in _FULL else "put it back in reach"
+
+
+def _inside(file: object, directory: Path | None) -> bool:
+    if file is None or directory is None:
+        return False
+    return Path(str(file)).absolute().is_relative_to(directory.absolute())
+
+
+def out_of_memory(cause: BaseException) -> bool:
+    """Whether memory of the processor or of the device could not be had."""
+    kinds = {
+        kind.__name__ for kind in type(cause).__mro__
+    }  # by name, for this module loads no torch
+    if kinds & {"MemoryError", "OutOfMemoryError"}:
+        return True
+    said = str(cause).lower()
+    known = isinstance(cause, RuntimeError) and any(words in said for words in _MEMORY)
+    number = getattr(cause, "errno", None) or _native_number(cause)
+    return known or number == errno.ENOMEM
+
+
+def _native_number(cause: BaseException) -> int | None:
+    found = _NATIVE.search(str(cause))
+    return int(found[1]) if found else None

@@ -11,9 +11,10 @@ from typing import Any
 import attrs
 
 from aang_core.analysis.detectability import detectable
-from aang_core.analysis.statistics import paired_t_test, shown_interval, spread
+from aang_core.analysis.statistics import paired_t_test, shown_interval
 from aang_core.errors import RunError, one_message
 from aang_core.rundir.finished import FinishedRun
+from aang_core.rundir.report import spread
 
 COST_GAP = 0.1
 """Runs whose tokens differ by more than this share are not compared at equal cost, and a remark says so."""

@@ -7,7 +7,6 @@ Fixed letter: S seeds.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from functools import cache
 
@@ -16,12 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aang_core.errors import RunError
-
-
-def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """``mean`` and sample standard deviation ``std`` of one number or more; ``std`` is None for a single one."""
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "std": std}
 
 
 @attrs.frozen

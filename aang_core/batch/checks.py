@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from aang_core.batch.rows import Packed, Row, Targets
-from aang_core.errors import AangError, PluginError
-from aang_core.rundir.failures import out_of_memory
+from aang_core.errors import AangError, PluginError, out_of_memory
 
 TAGS = ("full", "causal", "anticausal", "matrix", "order")
 """The kinds of attention rule; see `protocols.BoundRepresentation`."""

@@ -14,7 +14,6 @@ from typing import Any
 import attrs
 
 from aang_core import __version__
-from aang_core.analysis.statistics import spread
 from aang_core.errors import RunError
 from aang_core.files import json_of, write_text
 from aang_core.registry.records import STAGES
@@ -156,6 +155,12 @@ def versions() -> dict[str, str]:
 
 def _mean(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.fmean(t[name] for t in tables) for name in tables[0]}
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """``mean`` and sample standard deviation ``std`` of one number or more; ``std`` is None for a single one."""
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": std}
 
 
 def _spread(scores: Sequence[Mapping[str, float] | None], metric: str) -> dict[str, Any] | None:

@@ -13,12 +13,12 @@ from typing import Any
 import attrs
 
 from aang_core.analysis.page.plots import available, write_plots
-from aang_core.analysis.statistics import paired_t_test, shown_interval, spread
+from aang_core.analysis.statistics import paired_t_test, shown_interval
 from aang_core.analysis.submission import sheets, write_submission
 from aang_core.data.auxiliary import read_selection
 from aang_core.files import write_text
 from aang_core.rundir.finished import read_runs
-from aang_core.rundir.report import read_report, versions, write_json
+from aang_core.rundir.report import read_report, spread, versions, write_json
 from aang_core.study.arms import MATCHED, RANDOM, Arm
 from aang_core.study.experiment.spec import ExperimentSpec
 from aang_core.study.experiment.tables import markdown

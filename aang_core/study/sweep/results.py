@@ -13,11 +13,10 @@ from typing import Any
 
 import attrs
 
-from aang_core.analysis.statistics import spread
 from aang_core.errors import RunError
 from aang_core.files import write_text
 from aang_core.markdown import markdown_table, one_line
-from aang_core.rundir.report import read_report, write_json
+from aang_core.rundir.report import read_report, spread, write_json
 from aang_core.study.sweep.plan import Plan, differing_settings
 from aang_core.study.sweep.trial import Trial
 
