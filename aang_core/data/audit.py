@@ -24,6 +24,8 @@ from aang_core.data.duplicates import (
     texts_of,
     word_count,
 )
+from aang_core.data.labels import shown_names
+from aang_core.data.metrics import standard_error
 from aang_core.data.readers import SHOWN_FAULTS, SUFFIXES, Faults, file_and_column, read_table
 from aang_core.data.spec import HF, LABEL
 from aang_core.data.task import Task
@@ -37,6 +39,12 @@ UNASKED_BYTES = 64 * 2**20
 
 UNASKED_ROWS = 50_000
 """Near duplicates are looked for in every run where train has at most so many rows; else only by `aang audit`."""
+
+LEAST_ROWS = 2
+"""Classes with fewer training rows are named: nothing general can be learnt from one."""
+
+UNBALANCED = 5
+"""From this ratio on, of the largest class to the smallest, the balance is worth a remark."""
 
 
 def seen_in_training(task: Task) -> list[bool]:
@@ -56,26 +64,28 @@ def _inputs(split: Dataset) -> list[Any]:
     return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
-def audit_task(task: Task, thorough: bool = True) -> dict[str, Any]:
+def audit_task(task: Task, thorough: bool = True, draws: int = 1) -> dict[str, Any]:
     """Leaks, repeats, contradictions, balance and lengths.
 
     :param thorough: whatever the size; else what would take long is None (`UNASKED_BYTES`, `UNASKED_ROWS`).
+    :param draws: how many audits share these limits.
     :return: ``splits`` rows of each; ``in_train`` dev and test rows that stand in train word for word
         (`deduplication.normalised`); ``near`` those that do so nearly (`near_duplicates`), exact ones left out;
         ``dropped`` rows that were left out for an empty cell, by split as it was read and column: how many ``rows``,
         and the ``first`` of their lines; ``duplicates`` rows of each split that repeat an earlier one; ``conflicts``
-        examples with several labels; ``labels`` rows of each class (regression: the range); ``lengths`` words (or
-        numbers) an example; ``external`` dev and test rows that stand in each corpus; ``fingerprint`` of dev and test,
-        equal for equal data.
+        examples with several labels; ``standard_error`` of a score on dev and test, at most; ``labels`` rows of each
+        class (regression: the range); ``lengths`` words (or numbers) an example; ``external`` dev and test rows that
+        stand in each corpus; ``fingerprint`` of dev and test, equal for equal data.
     """
     examples = {name: _inputs(split) for name, split in task.splits.items()}
     forms = {split: [joined(example) for example in rows] for split, rows in examples.items()}
     train = set(forms["train"])
     judged = [split for split in forms if split != "train"]
-    looked = thorough or len(forms["train"]) <= UNASKED_ROWS
-    most_bytes = math.inf if thorough else UNASKED_BYTES
+    looked = thorough or len(forms["train"]) * draws <= UNASKED_ROWS
+    most_bytes = math.inf if thorough else UNASKED_BYTES / draws
     return {
         "task": task.name,
+        "kind": task.kind,
         "splits": {split: len(rows) for split, rows in forms.items()},
         "in_train": {split: sum(form in train for form in forms[split]) for split in judged},
         "near": {s: _near(forms["train"], forms[s], train) if looked else None for s in judged},
@@ -89,6 +99,7 @@ def audit_task(task: Task, thorough: bool = True) -> dict[str, Any]:
         },
         "duplicates": {split: len(rows) - len(set(rows)) for split, rows in forms.items()},
         "conflicts": _conflicts(task, forms),
+        "standard_error": {s: round(standard_error(task.kind, len(forms[s])), 4) for s in judged},
         "labels": {split: _labels(task, split) for split in forms if _has_labels(task, split)},
         "lengths": {
             split: length_summary([word_count(form) for form in rows])
@@ -100,6 +111,28 @@ def audit_task(task: Task, thorough: bool = True) -> dict[str, Any]:
         },
         "fingerprint": _fingerprint(task, {split: forms[split] for split in judged}),
     }
+
+
+def audit_draws(draws: Sequence[Task]) -> dict[str, Any]:
+    """The audit of a task whose seeds each have splits of their own, as a run makes it.
+
+    :param draws: the task of each seed.
+    :return: as `audit_task` for the first, with the largest count that any draw has for leaks, repeats and
+        contradictions, and ``draws``, how many there are.
+    """
+    audits = [audit_task(task, thorough=False, draws=len(draws)) for task in draws]
+    worst = {key: _most([audit[key] for audit in audits]) for key in _COUNTS}
+    return {**audits[0], **worst, "draws": len(audits)}
+
+
+_COUNTS = ("in_train", "near", "duplicates", "conflicts", "external")
+
+
+def _most(counts: Sequence[Any]) -> Any:
+    """The largest of several counts, or of tables of them key by key; None where one is unknown."""
+    if isinstance(counts[0], Mapping):
+        return {key: _most([each[key] for each in counts]) for key in counts[0]}
+    return None if None in counts else max(counts)
 
 
 def _near(train: Sequence[str], other: Sequence[str], exact: set[str]) -> int:
@@ -224,15 +257,17 @@ def _fingerprint(task: Task, forms: Mapping[str, Sequence[str]]) -> str:
 
 
 def findings(audit: Mapping[str, Any]) -> list[str]:
-    """What the user should know, a clause each; none where the data is clean."""
+    """What is wrong, a clause each; none where the data is clean."""
     found = []
+    draws = audit.get("draws", 1)
+    worst = f" (in the worst of {draws} draws)" if draws > 1 else ""
     for split in ("test", "dev"):
         rows = audit["splits"].get(split, 0)
         exact, near = audit["in_train"].get(split, 0), audit["near"].get(split, 0)
         if exact:
-            found.append(f"{exact} of {rows} {split} examples stand in train")
+            found.append(f"{exact} of {rows} {split} examples stand in train{worst}")
         if near:
-            found.append(f"{near} {split} examples stand nearly in train")
+            found.append(f"{near} {split} examples stand nearly in train{worst}")
     if repeats := {split: n for split, n in audit["duplicates"].items() if n}:
         parts = ", ".join(f"{n} in {split}" for split, n in repeats.items())
         found.append(f"repeated rows: {parts}")
@@ -244,5 +279,29 @@ def findings(audit: Mapping[str, Any]) -> list[str]:
     for name, counts in audit["external"].items():
         for split, rows in (counts or {}).items():
             if rows:
-                found.append(f"{rows} {split} examples stand in the corpus {name}")
+                found.append(f"{rows} {split} examples stand in the corpus {name}{worst}")
+    counts = _class_counts(audit)
+    if few := [f"{name} ({rows})" for name, rows in counts.items() if rows < LEAST_ROWS]:
+        found.append(f"fewer than {LEAST_ROWS} rows in train: {shown_names(few)}")
     return found
+
+
+def advice(audit: Mapping[str, Any]) -> list[str]:
+    """What is no fault, and should be known before a score is read; a sentence each."""
+    counts = _class_counts(audit)
+    if not counts or max(counts.values()) < UNBALANCED * max(1, min(counts.values())):
+        return []
+    total = sum(counts.values())
+    most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    share = f"{counts[most] / total:.0%}"
+    return [
+        f"the classes are unbalanced: {most} has {counts[most]} of {total} labels in train ({share}), {least} "
+        f'{counts[least]}; accuracy mostly says how {most} fares. metric = "f1" in task.toml counts every class alike, '
+        'and training.class_weights = "balanced" weighs rare classes up'
+    ]
+
+
+def _class_counts(audit: Mapping[str, Any]) -> dict[str, int]:
+    """Labels of each class in train; empty for a regression, and in older reports, which name no kind."""
+    known = audit.get("kind", "regression") != "regression"
+    return dict(audit["labels"].get("train", {})) if known else {}

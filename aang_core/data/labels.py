@@ -143,11 +143,6 @@ def encode_labels(spec: TaskSpec, raw: Mapping[str, RawLabels], faults: Faults) 
         )
     index = {key: i for i, key in enumerate(order)}
     splits = {name: _encode(raw[name].table, keys[name], index, kind, faults) for name in raw}
-    if kind == "class":
-        counts = Counter(splits["train"])
-        single = [names[i] for i in range(len(names)) if counts[i] == 1]
-        if single:
-            remarks += (f"{len(single)} class(es) with one training example: {_shown(single)}",)
     return Labels(kind=kind, names=names, splits=splits, remarks=remarks)
 
 
@@ -211,7 +206,9 @@ def _named(
     names = tuple(given.get(key, key) for key in order)
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise TaskError(f"{spec.path}: label_names gives several labels the name {_shown(twice)}")
+        raise TaskError(
+            f"{spec.path}: label_names gives several labels the name {shown_names(twice)}"
+        )
     return names
 
 
@@ -226,7 +223,7 @@ def _encode(
     for row, names in enumerate(keys):
         strange = [key for key in names or () if key not in index]
         if strange:
-            known = _shown(sorted(index))
+            known = shown_names(sorted(index))
             faults.add(
                 table.at(row), f"label {strange[0]!r} does not occur in train (which has: {known})"
             )
@@ -240,6 +237,7 @@ def _encode(
     return encoded
 
 
-def _shown(names: Sequence[str]) -> str:
+def shown_names(names: Sequence[str]) -> str:
+    """The first `SHOWN_NAMES`, and how many more there are."""
     more = len(names) - SHOWN_NAMES
     return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

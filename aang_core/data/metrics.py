@@ -7,6 +7,7 @@ here is which ones, over which classes, and what a degenerate case gives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,16 @@ def score(kind: str, predictions: Any, labels: Any, classes: int = 0) -> dict[st
         known = ", ".join(sorted([*scorers, "regression"]))
         raise TaskError(f"no metric for tasks of kind {kind!r}; the kinds are {known}")
     return scorers[kind](predicted, expected, classes)
+
+
+def standard_error(kind: str, rows: int) -> float:
+    """The largest standard error of a score on R examples, as a fraction (of 1) or a correlation.
+
+    √(0.25 / R) for a share of right answers, that of one half; 1 / √(R − 1) for a correlation, that of none.
+    """
+    if kind == "regression":
+        return 1 / math.sqrt(max(1, rows - 1))
+    return math.sqrt(0.25 / max(1, rows))
 
 
 def confusion_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from aang_core.data.duplicates import repeats_together
 from aang_core.data.labels import Labels
+from aang_core.data.metrics import standard_error
 from aang_core.data.spec import LABEL
 from aang_core.errors import TaskError
 
@@ -28,6 +29,11 @@ SPLIT_SEED = 0
 
 SHARE = 0.15
 """Of the labelled rows, what goes into each split that aang has to make."""
+
+UNSURE = 0.025
+"""From this standard error on, the rows of a split that was made are said to be few: 2.5 points, or 400 rows."""
+
+_MADE = "train was split"
 
 Rows = dict[str, dict[str, list[Any]]]
 """Values by split and column."""
@@ -185,10 +191,32 @@ def with_missing_splits(rows: Rows, labels: Labels) -> tuple[Rows, tuple[str, ..
     }
     sizes = ", ".join(f"{split} {len(part)}" for split, part in zip(made, parts, strict=True))
     how = "by class" if labels.kind == "class" else "at random"
-    remark = f"train was split {how}, always in the same way: {sizes}"
+    remark = f"{_MADE} {how}, always in the same way: {sizes}"
     if repeats := len(labels.splits["train"]) - len(groups):
         remark += f"; {repeats} repeats of a text were kept in one split with it"
+    remark += _unsure(labels.kind, len(made["dev"][LABEL]))
     return {**made, **({"test": rows["test"]} if "test" in rows else {})}, (remark,)
+
+
+def _unsure(kind: str, rows: int) -> str:
+    """What a split of so few rows can tell; nothing where it can tell much."""
+    error = standard_error(kind, rows)
+    if error < UNSURE:
+        return ""
+    size = (
+        f"a correlation on {rows} rows has a standard error of up to {error:.2f}"
+        if kind == "regression"
+        else f"a score on {rows} rows has a standard error of about {100 * error:.0f} points (at 50 %)"
+    )
+    return (
+        f"; {size}, so smaller differences say nothing: label more rows, or average over several splits "
+        f"(--split-anew {SHARE} {SHARE} --seed 0 --seed 1 …)"
+    )
+
+
+def without_split_remark(task: Task) -> Task:
+    """The task without what was said of splits that were made for it, where every seed makes its own."""
+    return attrs.evolve(task, remarks=tuple(r for r in task.remarks if not r.startswith(_MADE)))
 
 
 def _check_enough(labels: Labels, keys: Sequence[Any], new: Sequence[str]) -> None:

@@ -7,10 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from aang_core.analysis.page.page import write_run_page
 from aang_core.config.file import from_keywords, load_config
 from aang_core.config.settings import RunConfig
-from aang_core.data.audit import audit_task, findings
+from aang_core.data.audit import audit_draws, audit_task, findings
 from aang_core.processes import join_processes
 from aang_core.registry.registry import Registry, load_registry
 from aang_core.rundir.directory import run_directory, seed_directory, unused_directory
@@ -21,7 +23,7 @@ from aang_core.study.seed import run_seed
 from aang_core.study.seed_pool import check_jobs, run_seeds
 from aang_core.train.callbacks import Watcher
 from aang_core.train.loggers import Logged, chosen_loggers
-from aang_core.train.resolve import ResolvedRun, resolve
+from aang_core.train.resolve import ResolvedRun, resolve, seed_task
 
 
 def run(
@@ -119,8 +121,13 @@ def _report(
 
 
 def _audited(resolved: ResolvedRun, watcher: Watcher) -> dict[str, Any]:
-    """What the audit finds in the task, after telling the user of it and of what reading the task remarked."""
-    audit = audit_task(resolved.task, thorough=False)
+    """What the audit finds in the splits that the seeds train on, after telling the user of it and of the remarks."""
+    if resolved.config.split_anew:
+        # rows that --train-rows leaves out stay: their texts are trained on, without their labels
+        whole = attrs.evolve(resolved, config=attrs.evolve(resolved.config, train_rows=0))
+        audit = audit_draws([seed_task(whole, seed) for seed in sorted(resolved.config.seeds)])
+    else:
+        audit = audit_task(resolved.task, thorough=False)
     for remark in resolved.task.remarks:
         watcher.on_remark(remark)
     if found := findings(audit):

@@ -27,7 +27,7 @@ from aang_core.data.auxiliary import (
     load_selected,
     with_sources,
 )
-from aang_core.data.splits import draw_train_rows, split_anew
+from aang_core.data.splits import draw_train_rows, split_anew, without_split_remark
 from aang_core.data.task import Task, load_task, registered_tasks
 from aang_core.errors import ConfigError, TaskError
 from aang_core.method.proportions import proportioned
@@ -89,6 +89,8 @@ def resolve(config: RunConfig, registry: Registry) -> ResolvedRun:
         external=config.external,
         drop_empty=config.drop_empty,
     )
+    if config.split_anew:
+        task = without_split_remark(task)
     task = joined_to(task, auxiliary)
     resolved = ResolvedRun(
         config=config, registry=registry, task=task, kind=kind, model=model, space=space

@@ -55,7 +55,7 @@ def command(
       aang audit my_task/ --model roberta-base
     """
     from aang_core.config.settings import RunConfig
-    from aang_core.data.audit import audit_task, findings
+    from aang_core.data.audit import advice, audit_task, findings
 
     registry = options.registry_of(plugins)
     config = RunConfig(
@@ -74,7 +74,7 @@ def command(
     else:
         _print(found)
     said = findings(found)
-    for remark in (*loaded.remarks, *said):
+    for remark in (*loaded.remarks, *said, *advice(found)):
         render.remark(remark)
     if found["dropped"]:
         render.remark(
@@ -121,6 +121,7 @@ def _print(found: Mapping[str, Any]) -> None:
             "in_train": found["in_train"].get(split),
             "near_train": found["near"].get(split),
             "duplicates": found["duplicates"][split],
+            "standard_error": found["standard_error"].get(split),
             "mean_length": found["lengths"][split]["mean"],
             "max_length": found["lengths"][split]["max"],
             "mean_tokens": tokens.get(split, {}).get("mean"),
@@ -131,8 +132,13 @@ def _print(found: Mapping[str, Any]) -> None:
     ]
     render.table(rows, columns=list(rows[0]), title=f"Task {found['task']}")
     names = list(dict.fromkeys(name for counts in found["labels"].values() for name in counts))
+    total = 0 if found["kind"] == "regression" else sum(found["labels"]["train"].values())
     labels = [
-        {"label": name, **{split: counts.get(name) for split, counts in found["labels"].items()}}
+        {
+            "label": name,
+            **{split: counts.get(name) for split, counts in found["labels"].items()},
+            **({"share": f"{found['labels']['train'][name] / total:.1%}"} if total else {}),
+        }
         for name in names
     ]
     if labels:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from aang_core.data.audit import audit_task, findings
 from aang_core.data.task import Task, load_task
 from aang_core.errors import TaskError
 
@@ -176,9 +177,9 @@ def test_an_unlabelled_test_split_has_no_label_column(tmp_path):
     assert any("no labels" in remark for remark in task.remarks)
 
 
-def test_one_example_of_a_class_is_remarked(tmp_path):
+def test_one_example_of_a_class_is_found(tmp_path):
     task = load(splits(tmp_path, [*"aab"], ["a"]))
-    assert any("one training example: b" in remark for remark in task.remarks)
+    assert "fewer than 2 rows in train: b (1)" in findings(audit_task(task))
 
 
 def test_other_names_places_and_external_corpora(tmp_path):
