@@ -124,7 +124,7 @@ def build(case: dict, task: str, model: str, end_task_rows: int):
         objectives = bind_objectives(resolved, resolved.task, backbone, 0, Path(cache))
     session = build_session(config, 0, resolved.task, backbone, objectives, Processes())
     phase = "end-task" if method == "finetune" else "joint"
-    return session, Preparation(session, phase)
+    return session, Preparation(session, phase, 100)
 
 
 def work(case: dict, task: str, model: str, end_task_rows: int, pipe) -> None:

@@ -125,7 +125,8 @@ def check_targets(targets: Targets, packed: Packed) -> None:
     levels = {"position": len(packed.special), "row": len(packed.lengths)}
     expect(targets.level in levels, f"expected a level of {list(levels)}, found {targets.level!r}")
     count = len(targets)
-    for name, value in {"value": targets.value, **targets.extra}.items():
+    weight = {} if targets.weight is None else {"weight": targets.weight}
+    for name, value in {"value": targets.value, **weight, **targets.extra}.items():
         found = f"found {list(value.shape)}"
         expect(value.shape[:1] == (count,), f"expected {count} targets in {name!r}, {found}")
     if not targets.index.numel():

@@ -77,6 +77,7 @@ def _within(targets: Targets, low: int, high: int) -> Targets:
         index=targets.index[keep] - low,
         value=targets.value[keep],
         extra={name: tensor[keep] for name, tensor in targets.extra.items()},
+        weight=None if targets.weight is None else targets.weight[keep],
     )
 
 

@@ -45,11 +45,15 @@ class BoundObjective:
 
 @attrs.frozen(eq=False)
 class Piece:
-    """One objective's rows of one step, ready for the encoder."""
+    """One objective's rows of one step, ready for the encoder.
+
+    :param asked: the rows before their transform, where the output asks the teacher.
+    """
 
     packed: Packed
     rules: tuple[RowRule, ...]
     targets: Targets
+    asked: FusedBatch | None = None
 
 
 def pack_rows(rows: Sequence[Row]) -> tuple[dict[str, Tensor], Tensor]:
@@ -70,6 +74,7 @@ def pack(rows: Sequence[Row]) -> Packed:
     inputs, offsets = pack_rows(rows)
     special = torch.cat([row.special for row in rows])
     structures = [row.structure for row in rows]
+    weights = [row.weight for row in rows]
     return Packed(
         inputs=inputs,
         original=inputs,
@@ -81,6 +86,7 @@ def pack(rows: Sequence[Row]) -> Packed:
         origins=tuple(row.origin for row in rows),
         structure=None if None in structures else torch.tensor(structures),
         proposals=_proposals(rows),
+        weights=None if all(w == 1 for w in weights) else torch.tensor(weights),
     )
 
 
@@ -118,16 +124,19 @@ def row_rules(
     return packed, (RowRule(tag),) * len(lengths)
 
 
-def prepare(objective: BoundObjective, rows: int, generator: Generator) -> Piece:
+def prepare(
+    objective: BoundObjective, rows: int, generator: Generator, elapsed: float = 0.0
+) -> Piece:
     """Draw `rows` rows of one objective and take them through its stages.
 
+    :param elapsed: the share of the run's steps that are done; primitives find it in `Packed.elapsed`.
     :raises PluginError: where a primitive fails or breaks its contract; it is named, with its distribution.
     """
     of = f"for {objective.id}"
     with errors_of(objective.who("data"), f"draw {of}"):
         drawn = objective.source.draw(objective.output.layout, rows, generator)
         check_rows(drawn, rows)
-        packed = pack(drawn)
+        packed = attrs.evolve(pack(drawn), elapsed=elapsed)
     with errors_of(objective.who("transform"), f"apply {of}"):
         packed = objective.transform.apply(packed, generator)
         check_packed(packed, rows)
@@ -136,7 +145,23 @@ def prepare(objective: BoundObjective, rows: int, generator: Generator) -> Piece
     with errors_of(objective.who("output"), f"targets {of}"):
         targets = objective.output.targets(packed)
         check_targets(targets, packed)
-    return Piece(packed=packed, rules=rules, targets=targets)
+    asks = getattr(objective.output, "asks_teacher", False)
+    return Piece(
+        packed=packed,
+        rules=rules,
+        targets=_weighted(targets, packed),
+        asked=plain_batch(drawn) if asks else None,
+    )
+
+
+def _weighted(targets: Targets, packed: Packed) -> Targets:
+    """The weights of the rows in those of their targets (of several states, the first one's row counts)."""
+    if packed.weights is None or not len(targets):
+        return targets
+    first = targets.index if targets.index.ndim == 1 else targets.index[:, 0]
+    rows = first if targets.level == "row" else packed.row_of[first]
+    own = packed.weights[rows]
+    return attrs.evolve(targets, weight=own if targets.weight is None else targets.weight * own)
 
 
 def fuse(pieces: Sequence[tuple[int, Piece]]) -> FusedBatch:
@@ -156,6 +181,7 @@ def fuse(pieces: Sequence[tuple[int, Piece]]) -> FusedBatch:
         segments=tuple(segments),
         targets=tuple(piece.targets for _, piece in pieces),
         noise=_noise(packs),
+        asked=tuple(p.asked for _, p in pieces) if any(p.asked for _, p in pieces) else (),
     )
 
 

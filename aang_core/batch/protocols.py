@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 from torch import Generator, Tensor, nn
 
+from aang_core.batch.checks import expect
 from aang_core.batch.rows import Hidden, Layout, Origin, Packed, Row, Targets
 from aang_core.batch.stream import FusedBatch
 from aang_core.data.task import Task
@@ -105,6 +106,16 @@ class BoundOutput(Protocol):
     Where outputs of one name cannot share a head (they have other classes), an attribute `head_name` tells them
     apart. Outputs of several names may share one under it (``end-task`` is the end-task's); each computes its own
     `losses` on it. Those of one name and class, bound to several sources, may differ in `state` alone.
+
+    An output may further have
+
+    - ``trains_end_task_head = True``: its losses are given the end-task's own head, under either head policy, and its
+      `head` is never called;
+    - ``asks_teacher = True``: before `losses` the core asks the slow copy of the model for its end-task answer to every
+      row as it was before the transform, and hands it to ``taught(targets, teaching)``, which returns the targets to
+      use and the new memory (see `Teaching`). Without `taught`, each target's answer is ``targets.extra["teacher"]``;
+    - ``asks_labelled = True`` beside it: the teacher also answers the step's labelled rows;
+    - ``memory()``: tensors by name that `taught` carries from step to step; saved in checkpoints.
     """
 
     layout: Layout
@@ -128,6 +139,41 @@ class BoundOutput(Protocol):
 
     def state(self) -> Mapping[str, Tensor]:
         """What was fitted on the source (class counts, idf), to be saved with the run; often empty."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Teaching:
+    """What the slow copy of the model says in one step about the rows of one objective; no gradient flows into it.
+
+    :param answers: [B, C] end-task logits of the objective's rows before their transform; [N, C] for token tasks.
+    :param labelled: [L, C] its logits of the step's labelled rows, where the output has ``asks_labelled``.
+    :param labels: their labels, as `method.end_task.label_tensor` lays them out.
+    :param memory: what the output's `taught` returned in the step before; its `memory()` in the first one.
+    :param elapsed: the share of the run's steps that are done, from 0 to 1.
+    """
+
+    answers: Tensor
+    memory: Mapping[str, Tensor]
+    elapsed: float
+    labelled: Tensor | None = None
+    labels: Tensor | None = None
+
+
+def taught(
+    output: BoundOutput, targets: Targets, teaching: Teaching
+) -> tuple[Targets, Mapping[str, Tensor]]:
+    """An output's targets after the teacher's answers, and what the output remembers of them.
+
+    :raises BrokenContract: where it returns another number of targets, or another memory.
+    """
+    if not hasattr(output, "taught"):
+        answers = teaching.answers[targets.index.to(teaching.answers.device)]
+        return attrs.evolve(targets, extra={**targets.extra, "teacher": answers}), {}
+    new, memory = output.taught(targets, teaching)
+    names = sorted(teaching.memory)
+    expect(sorted(memory) == names, f"expected the memory {names}, found {sorted(memory)}")
+    expect(len(new) == len(targets), f"expected {len(targets)} targets, found {len(new)}")
+    return new, memory
 
 
 @attrs.frozen(kw_only=True)

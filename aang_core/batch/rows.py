@@ -56,6 +56,7 @@ class Row:
     :param label: the end-task's answer: a class, a number, several, one a position, or None.
     :param structure: the answer to the layout's structural question, or None.
     :param proposals: [T] plausible other inputs from a language model, or None.
+    :param weight: what multiplies the losses of this row's targets, such as how sure a pseudo-label is.
     """
 
     inputs: Mapping[str, Tensor]
@@ -65,6 +66,7 @@ class Row:
     label: Any = None
     structure: int | None = None
     proposals: Tensor | None = None
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return self.special.shape[0]
@@ -112,6 +114,8 @@ class Packed:
     :param noise: [N, E] to be added to the input embeddings, or None.
     :param order: [N] each position's rank in its row's factorisation order, where the representation has one.
     :param tag: the representation's tag, so that outputs know in which direction the next position lies.
+    :param weights: [B] the rows' weights, which the core multiplies into the losses; None where all are 1.
+    :param elapsed: the share of the run's steps that are done, from 0 to 1, for outputs that are ramped up.
     """
 
     inputs: Mapping[str, Tensor]
@@ -127,6 +131,8 @@ class Packed:
     noise: Tensor | None = None
     order: Tensor | None = None
     tag: str = "full"
+    weights: Tensor | None = None
+    elapsed: float = 0.0
 
     @property
     def lengths(self) -> Tensor:
@@ -152,12 +158,14 @@ class Targets:
     :param value: [M, …] what is to be predicted.
     :param level: ``position`` or ``row``: what `index` counts.
     :param extra: further tensors that the output's own `losses` needs, each [M, …].
+    :param weight: [M] what the core multiplies each loss with before it sums; None for 1. The divisor stays M.
     """
 
     index: Tensor
     value: Tensor
     level: str = "position"
     extra: Mapping[str, Tensor] = attrs.field(factory=dict)
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         return self.index.shape[0]
@@ -173,6 +181,7 @@ class Targets:
             index=self.index.to(device),
             value=self.value.to(device),
             extra={name: tensor.to(device) for name, tensor in self.extra.items()},
+            weight=None if self.weight is None else self.weight.to(device),
         )
 
 

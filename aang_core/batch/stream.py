@@ -67,6 +67,8 @@ class FusedBatch:
     :param segments: contiguous, in stream order, covering the stream.
     :param targets: one per segment; indices count from the segment's start.
     :param noise: [N, E] to be added to the input embeddings, or None.
+    :param asked: one per segment where any is there: its rows before their transform, under the full rule, for outputs
+        that ask the teacher; None for the others.
     """
 
     inputs: Mapping[str, Tensor]
@@ -75,6 +77,7 @@ class FusedBatch:
     segments: tuple[Segment, ...] = ()
     targets: tuple[Targets, ...] = ()
     noise: Tensor | None = None
+    asked: tuple[FusedBatch | None, ...] = ()
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
@@ -104,6 +107,7 @@ class FusedBatch:
             segments=tuple(placed),
             targets=tuple(self.targets[i] for i in segments),
             noise=None if self.noise is None else self.noise[positions],
+            asked=tuple(self.asked[i] for i in segments) if self.asked else (),
         )
 
     def to(self, device: torch.device) -> FusedBatch:
@@ -115,4 +119,5 @@ class FusedBatch:
             inputs={k: v.to(device, non_blocking=True) for k, v in self.inputs.items()},
             targets=tuple(targets.to(device) for targets in self.targets),
             noise=None if self.noise is None else self.noise.to(device),
+            asked=tuple(None if rows is None else rows.to(device) for rows in self.asked),
         )

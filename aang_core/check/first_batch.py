@@ -14,6 +14,7 @@ import torch
 
 from aang_core.batch.checks import check_losses, check_packed, check_rows, check_targets, errors_of
 from aang_core.batch.packing import BoundObjective, pack, row_rules
+from aang_core.batch.protocols import Teaching, taught
 from aang_core.batch.purity import differences, frozen_copy, global_states
 from aang_core.batch.rows import Hidden, Packed, Targets
 from aang_core.errors import PluginError, one_message
@@ -94,6 +95,8 @@ class _Trial:
         states = torch.randn(len(packed.special), backbone.hidden_size, generator=draw)
         hidden, there = Hidden(states.to(like), packed.offsets), targets.to(like.device)
         heads: Heads = self.model.heads
+        if getattr(objective.output, "asks_teacher", False):
+            there = self._taught(objective, hidden, there)
         self._call(
             objective,
             "output",
@@ -103,6 +106,24 @@ class _Trial:
                 objective.output.losses(heads.head(number), hidden, there), check_losses, there
             ),
         )
+
+    def _taught(self, objective: BoundObjective, hidden: Hidden, targets: Targets) -> Targets:
+        """The targets after answers of the end-task's head."""
+        output: Any = objective.output
+        rows = torch.arange(len(hidden.offsets) - 1, device=hidden.states.device)
+        answers = self.model.heads.head(0)(hidden, rows)
+        teaching = Teaching(
+            answers=answers,
+            labelled=answers,
+            labels=answers.argmax(-1),
+            memory=output.memory() if hasattr(output, "memory") else {},
+            elapsed=1.0,
+        )
+        given = (targets, teaching)
+        new, _ = self._call(
+            objective, "output", "taught", given, lambda _: taught(output, targets, teaching)
+        )
+        return new
 
     def _call(
         self,

@@ -61,6 +61,10 @@ class Training:
     :param epochs: passes over the end-task's labelled rows, in place of `max_steps`; 0 for none.
     :param task_weights: the weights that training begins with: ``equal``, or ``size``: by the texts of each objective's
         data source, and λ by the end-task's rows (`proportions.sized_state`).
+    :param mean_decay: how slow the slow copy of the model is: its parameters are a running mean, in which each step
+        counts 1 − decay. It teaches where an objective asks for a teacher.
+    :param mean_evaluation: whether dev also judges the slow copy: ``off``, ``best`` (the better of both is kept, at the
+        cost of a second evaluation) or ``only``.
     """
 
     end_task_rows: int = setting(Whole(1), 32)
@@ -91,6 +95,8 @@ class Training:
     class_weights: str = setting(Choice(("none", "balanced")), "none")
     epochs: int = setting(Whole(0), 0)
     task_weights: str = setting(Choice(("equal", "size")), "equal")
+    mean_decay: float = setting(Real(most=1.0, without_most=True), 0.98)
+    mean_evaluation: str = setting(Choice(("off", "best", "only")), "off")
 
 
 @attrs.frozen(kw_only=True)

@@ -65,6 +65,12 @@ class Task:
     dropped: Mapping[str, Mapping[str, Sequence[int]]] = attrs.field(factory=dict)
 
     @property
+    def capabilities(self) -> frozenset[str]:
+        """What primitives may require of the task: ``task:KIND``, and ``task:unlabelled`` where it has such texts."""
+        unlabelled = self.unlabelled is not None and len(self.unlabelled) > 0
+        return frozenset({f"task:{self.kind}", *(["task:unlabelled"] if unlabelled else [])})
+
+    @property
     def num_outputs(self) -> int:
         """C, the width of the end-task's logits: one per class, or 1 for regression."""
         return len(self.label_names) if self.kind != "regression" else 1

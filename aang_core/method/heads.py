@@ -26,7 +26,7 @@ class Heads(nn.Module):
 
     Objective 0 is the end-task. ``per-output`` gives all objectives with the same output one head
     (and the auxiliary ``end-task`` objectives the end-task's own); ``per-objective`` gives each its own, as
-    the paper does.
+    the paper does. An output with ``trains_end_task_head`` is given the end-task's under either policy.
     """
 
     def __init__(
@@ -39,6 +39,8 @@ class Heads(nn.Module):
         for objective in objectives:
             output_name = getattr(objective.output, "head_name", objective.id.rsplit("/", 1)[-1])
             name = objective.id if policy == "per-objective" else output_name
+            if getattr(objective.output, "trains_end_task_head", False):
+                name = "end-task"
             if name not in modules:
                 modules[name] = _made(objective.output, objective.who("output"))
             self.names.append(name)
@@ -61,6 +63,7 @@ class Heads(nn.Module):
         sums = hidden.states.new_zeros(len(batch.segments))
         for members in self._groups(batch):
             owner, values = self._values(hidden, batch, members)
+            values = _weighted(values, [batch.targets[i] for i in members])
             sums = sums.index_add(0, owner.to(sums.device), values.to(sums.dtype))
         counts = torch.tensor([max(s.count, 1) for s in batch.segments], dtype=sums.dtype)
         return sums / counts.to(sums.device)
@@ -186,6 +189,14 @@ def _key(name: str) -> str:
 
 def _in_stream(targets: Targets, segment: Segment) -> Targets:
     return targets.shifted(segment.row_start if targets.level == "row" else segment.start)
+
+
+def _weighted(values: Tensor, targets: Sequence[Targets]) -> Tensor:
+    """[M] losses times the weights of their targets."""
+    if all(t.weight is None for t in targets):
+        return values
+    weights = [values.new_ones(len(t)) if t.weight is None else t.weight for t in targets]
+    return values * torch.cat([w.to(values) for w in weights])
 
 
 def _joined(targets: Sequence[Targets]) -> Targets:

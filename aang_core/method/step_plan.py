@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aang_core.batch.packing import BoundObjective, Piece, fuse, pack, prepare
 from aang_core.batch.row_shares import share_rows
+from aang_core.batch.rows import Row
 from aang_core.batch.stream import FULL, FusedBatch
 from aang_core.config.settings import RunConfig
 from aang_core.method.end_task import EndTask, LabelledRows
@@ -39,6 +40,7 @@ class StepPlan:
     :param coefficients: what multiplies each mean loss, in stream order: the end-task's first, where it takes part.
     :param end_task_weight: λ_e.
     :param transform_logits: the factors W_T by name, for transforms that follow them (`weighted`).
+    :param elapsed: the share of the phase's steps that are done before this one, for outputs that are ramped up.
     """
 
     step: int
@@ -51,6 +53,7 @@ class StepPlan:
     coefficients: Tensor
     end_task_weight: float
     transform_logits: Mapping[str, float] = attrs.field(factory=dict)
+    elapsed: float = 0.0
 
     @property
     def numbers(self) -> list[int]:
@@ -80,11 +83,14 @@ class Planner:
         self.objectives, self.factors = objectives, factors
         self.end_task, self.labelled = end_task, labelled
 
-    def plan(self, step: int, state: WeightState, phase: str = "joint") -> StepPlan:
+    def plan(
+        self, step: int, state: WeightState, phase: str = "joint", elapsed: float = 0.0
+    ) -> StepPlan:
         """The plan of a step under these weights.
 
         :param step: in its phase, from 0.
         :param phase: ``joint`` (end-task and auxiliaries), ``auxiliary`` or ``end-task``.
+        :param elapsed: as in `StepPlan`.
         """
         training, meta = self.config.training, self.config.meta
         if phase == "end-task":
@@ -113,6 +119,7 @@ class Planner:
             coefficients=torch.cat([end_task, auxiliary]),
             end_task_weight=end_task_weight,
             transform_logits=state.stage_logits(self.factors, "transform"),
+            elapsed=elapsed,
         )
 
     def end_task_plan(self, step: int, rows: int) -> StepPlan:
@@ -137,13 +144,17 @@ class Planner:
         pieces = [(numbers[i], self._piece(plan, numbers[i], rows[i])) for i in places]
         return places, (fuse(pieces) if pieces else None)
 
+    def labelled_rows(self, plan: StepPlan) -> list[Row]:
+        """The end-task's rows of a step."""
+        return self.labelled.take(plan.step * plan.end_task_rows, plan.end_task_rows)
+
     def _piece(self, plan: StepPlan, number: int, rows: int) -> Piece:
         if number == END_TASK:
-            packed = pack(self.labelled.take(plan.step * rows, rows))
+            packed = pack(self.labelled_rows(plan))
             return Piece(packed, (FULL,) * rows, self.end_task.targets(packed))
         draw = generator(self.seed, "rows", plan.step, number)
         objective = self.objectives[number - 1]
         if hasattr(objective.transform, "weighted"):
             learned = objective.transform.weighted(plan.transform_logits)
             objective = attrs.evolve(objective, transform=learned)
-        return prepare(objective, rows, draw)
+        return prepare(objective, rows, draw, plan.elapsed)

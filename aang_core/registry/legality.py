@@ -90,6 +90,7 @@ def enumerate_objectives(
     provided: Mapping[str, Capabilities] | None = None,
     unavailable: Mapping[str, str] | None = None,
     backbone_capabilities: Capabilities | None = None,
+    task_capabilities: Capabilities | None = None,
 ) -> tuple[Verdict, ...]:
     """Judge every combination of a space, in the order in which its blocks list them, each once.
 
@@ -97,6 +98,8 @@ def enumerate_objectives(
         in it is unsettled: what it may provide counts as provided, and is listed in `Legal.needs`.
     :param unavailable: by data source, why it could not be bound.
     :param backbone_capabilities: what the encoder can do; None where it is not known yet, and counts as able.
+    :param task_capabilities: what the task is and has (`data.task.Task.capabilities`); None where there is no task yet,
+        and what is asked of it is listed in `Legal.needs`.
     :raises TaskError: where a source that the space does not call optional is unavailable.
     """
     missing = dict(unavailable or {})
@@ -114,6 +117,7 @@ def enumerate_objectives(
             registry,
             settled=(provided or {}).get(objective.data),
             backbone_capabilities=backbone_capabilities,
+            task_capabilities=task_capabilities,
         )
         for objective in combinations
     )
@@ -125,11 +129,12 @@ def judge(
     *,
     settled: Capabilities | None = None,
     backbone_capabilities: Capabilities | None = None,
+    task_capabilities: Capabilities | None = None,
 ) -> Verdict:
     """Whether one objective is legal.
 
-    It is where every requirement of its four primitives is among the capabilities of all of them and of the
-    encoder, and no conflict is.
+    It is where every requirement of its four primitives is among the capabilities of all of them, of the encoder and
+    of the task, and no conflict is.
 
     :param settled: what the bound data really provides; None where no data is bound.
     """
@@ -140,13 +145,14 @@ def judge(
     owned: dict[str, Capabilities] = {p.stage: p.capabilities for p in chosen}
     owned["data"] |= settled or frozenset()
     owned["backbone"] = backbone_capabilities or frozenset()
+    owned["task"] = task_capabilities or frozenset()
     has = frozenset().union(*owned.values())
 
     reasons: list[str] = []
     needs: list[str] = []
     for primitive in chosen:
         for capability in sorted(primitive.requires - has):
-            if capability in open_:
+            if capability in open_ or (task_capabilities is None and _of_task(capability)):
                 needs.append(capability)
             elif backbone_capabilities is not None or not capability.startswith("backbone:"):
                 reasons.append(_lacking(primitive, capability, objective))
@@ -231,4 +237,8 @@ def _owner(capability: str, objective: Objective) -> str:
     stage = capability.partition(":")[0]
     if stage in STAGES:
         return str(getattr(objective, stage))
-    return "the encoder" if stage == "backbone" else "nothing chosen"
+    return {"backbone": "the encoder", "task": "the task"}.get(stage, "nothing chosen")
+
+
+def _of_task(capability: str) -> bool:
+    return capability.startswith("task:")

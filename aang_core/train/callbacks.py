@@ -22,6 +22,7 @@ class Progress:
     :param best_step: steps done when dev was best; 0, and `best_score` None, while it never was finite.
     :param waited: evaluations since then.
     :param evaluations: ``{"step", metric: value, …}`` each.
+    :param best_is_mean: whether the best parameters are the slow copy's.
     :param cost: labelled rows, rows and tokens so far, and the steps that were skipped.
     """
 
@@ -31,6 +32,7 @@ class Progress:
     best_step: int = 0
     best_score: float | None = None
     waited: int = 0
+    best_is_mean: bool = False
     evaluations: tuple[dict[str, float], ...] = ()
     cost: dict[str, int] = attrs.field(
         factory=lambda: {"labelled_rows": 0, "rows": 0, "tokens": 0, "skipped_steps": 0}
@@ -49,8 +51,10 @@ class Progress:
         cost["skipped_steps"] = self.cost["skipped_steps"] + skipped
         return attrs.evolve(self, step=self.step + 1, done=self.done + 1, cost=cost)
 
-    def evaluated(self, metrics: dict[str, float], metric: str) -> Progress:
+    def evaluated(self, metrics: dict[str, float], metric: str, mean: bool = False) -> Progress:
         """After an evaluation; `waited` is 0 where it is the best so far.
+
+        :param mean: whether the slow copy was judged.
 
         An equal score is not better, and one that is not finite never is: nothing would ever beat a NaN.
         """
@@ -62,6 +66,7 @@ class Progress:
             waited=0 if better else self.waited + 1,
             best_score=value if better else self.best_score,
             best_step=self.done if better else self.best_step,
+            best_is_mean=mean if better else self.best_is_mean,
         )
 
 

@@ -167,16 +167,18 @@ def _timed(session: Session, phase: str, planned: Callable[[], StepPlan], steps:
         aligned = session.dev is not None and phase != "final"
         dev = _dev_gradient_seconds(session) if aligned else 0.0
         started = time.perf_counter()
-        own = batch.to(session.device)
+        lesson = session.taught(batch, plan)
         with training(session), dropout(session, 0):
             if not aligned or session.dev_gradient is None:
-                losses = session.engine.plain(own, plan.coefficients)
+                losses = session.engine.plain(lesson.batch, plan.coefficients)
             else:
-                losses = session.engine.aligned(own, plan.coefficients, session.dev_gradient).losses
+                losses = session.engine.aligned(
+                    lesson.batch, plan.coefficients, session.dev_gradient
+                ).losses
             losses.sum().item()  # waits for the device
         # preparation runs beside the step before it, so that the longer of the two counts
         best = min(best, max(prepared, time.perf_counter() - started + dev))
-        tokens, rows = batch.tokens, sum(plan.all_rows)
+        tokens, rows = batch.tokens + lesson.tokens, sum(plan.all_rows)
     return _Timed(steps=steps, rows=rows, tokens=tokens, seconds=best * steps)
 
 

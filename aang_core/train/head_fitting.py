@@ -51,7 +51,7 @@ def _one_step(session: Session, optimizer: torch.optim.Optimizer, step: int) -> 
     plan = session.planner.plan(step, session.weights, "auxiliary")
     places, batch = session.planner.batch(plan, session.processes)
     if batch is not None:
-        batch = batch.to(session.device)
+        batch = session.taught(batch, plan).batch
         with evaluating(session.model.backbone.body), torch.no_grad():
             hidden = session.model.backbone.encode(batch)
         with dropout(session, step):

@@ -138,6 +138,7 @@ def load_backbone(resolved: ResolvedRun, seed: int) -> Backbone:
 
 def verdicts_of(
     resolved: ResolvedRun,
+    task: Task,
     bound: Mapping[str, BoundSource],
     missing: Mapping[str, str],
     backbone: Backbone,
@@ -151,6 +152,7 @@ def verdicts_of(
         provided={name: source.provides for name, source in bound.items()},
         unavailable=missing,
         backbone_capabilities=backbone.capabilities,
+        task_capabilities=task.capabilities,
     )
 
 
@@ -197,7 +199,7 @@ def bind_objectives(
         remark=base.remark,
         progress=progress,
     )
-    verdicts = verdicts_of(resolved, bound, missing, backbone)
+    verdicts = verdicts_of(resolved, task, bound, missing, backbone)
     legal_objectives(verdicts, resolved.space)
     primitives = _Primitives(resolved, options, base, bound)
     judged, objectives = primitives.tried(verdicts)
@@ -230,7 +232,12 @@ def bind_one(
     """
     resolved = resolve(attrs.evolve(config, method="finetune"), registry)
     chosen = Objective.parse(_id_of(objective, resolved.registry), resolved.registry)
-    verdict = judge(chosen, resolved.registry, backbone_capabilities=resolved.kind.capabilities)
+    verdict = judge(
+        chosen,
+        resolved.registry,
+        backbone_capabilities=resolved.kind.capabilities,
+        task_capabilities=resolved.task.capabilities,
+    )
     if isinstance(verdict, Illegal):
         raise ConfigError(f"{chosen.id} is not legal: {verdict.reason}")
     block = Block(**{stage: (name,) for stage, name in attrs.asdict(chosen).items()})

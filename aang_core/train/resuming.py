@@ -52,12 +52,17 @@ def snapshot(session: Session, progress: Progress, history: Path, kept: Any) -> 
     tensors |= {name: value.clone() for name, value in planned.items()}  # may be `weights` itself
     for name, value in (session.dev_gradient or {}).items():
         tensors[f"dev.{name}"] = value
+    if session.slow is not None:
+        tensors |= {f"slow.{name}": value for name, value in session.slow.mean.items()}
+    for number, memory in (session.teacher.memories if session.teacher else {}).items():
+        tensors |= {f"memory.{number}.{name}": value for name, value in memory.items()}
     flush(history)  # a checkpoint must not be there without the steps that led to it
     size = history.stat().st_size
     facts = {
         "progress": attrs.asdict(progress),
         "history": {"bytes": size, "sha256": _digest(history, size)},
         "kept": kept,
+        "slow_steps": session.slow.steps if session.slow else 0,
     }
     return Checkpoint(tensors=tensors, facts=facts)
 
@@ -83,8 +88,23 @@ def restore(session: Session, saved: Checkpoint) -> Progress:
     names = [name for name in session.model.body() if f"dev.{name}" in saved.tensors]
     dev = {name: saved.tensors[f"dev.{name}"].to(session.device) for name in names}
     session.dev_gradient = dev or None
+    _restore_teacher(session, saved)
     facts = dict(saved.facts["progress"])
     return Progress(**{**facts, "evaluations": tuple(facts["evaluations"])})
+
+
+def _restore_teacher(session: Session, saved: Checkpoint) -> None:
+    """The slow copy, and what the outputs that asked it remember."""
+    if session.slow is not None:
+        mean = {name: saved.tensors[f"slow.{name}"] for name in session.slow.mean}
+        session.slow.load(mean, saved.facts["slow_steps"])
+    if session.teacher is not None:
+        session.teacher.memories = {
+            number: {
+                name: saved.tensors[f"memory.{number}.{name}"].to(session.device) for name in memory
+            }
+            for number, memory in session.teacher.memories.items()
+        }
 
 
 @attrs.frozen(eq=False)

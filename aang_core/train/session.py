@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from aang_core.batch.packing import BoundObjective
 from aang_core.batch.protocols import Backbone, Binding
 from aang_core.batch.rows import Origin, Row, lay_on_words
+from aang_core.batch.stream import FusedBatch
 from aang_core.config.settings import RunConfig, Training
 from aang_core.data.task import Task
 from aang_core.errors import ConfigError
@@ -22,7 +23,9 @@ from aang_core.method.engine import Engine
 from aang_core.method.heads import Heads
 from aang_core.method.metagrad import Gradient, Model
 from aang_core.method.proportions import sized_state
-from aang_core.method.step_plan import Planner
+from aang_core.method.slow_copy import SlowCopy
+from aang_core.method.step_plan import Planner, StepPlan
+from aang_core.method.teacher import Lesson, Teacher, asks
 from aang_core.method.weighting import Factors, WeightState
 from aang_core.processes import Processes
 from aang_core.randomness import generator, seeded
@@ -48,6 +51,8 @@ class Session:
     :param planned: the weights that the coming step was planned with (one step older than `weights`, because its
         batch is prepared while the step before it runs).
     :param dev_gradient: the newest V, or None.
+    :param slow: the running mean of what trains, where anything asks for it.
+    :param teacher: what answers outputs that ask; None where none does.
     """
 
     config: RunConfig
@@ -67,6 +72,8 @@ class Session:
     processes: Processes
     weights: WeightState
     planned: WeightState
+    slow: SlowCopy | None = None
+    teacher: Teacher | None = None
     dev_gradient: Gradient | None = None
 
     @property
@@ -98,6 +105,16 @@ class Session:
     def new_optimizer(self, lr: float = 0.0) -> torch.optim.AdamW:
         """One without memory of earlier steps; `lr` as in `optimizer_for`."""
         return optimizer_for(self.parameters, self.pretrained, self.config.training, lr)
+
+    def taught(self, batch: FusedBatch, plan: StepPlan) -> Lesson:
+        """A step's batch on the model's device, with the teacher's answers where outputs ask for them."""
+        own = batch.to(self.device)
+        if self.teacher is None:
+            return Lesson(own)
+        wanted = self.teacher.asks_labelled([s.objective for s in own.segments])
+        labelled = self.planner.labelled_rows(plan) if wanted else ()
+        with self.engine.autocast():
+            return self.teacher.teach(own, plan.elapsed, labelled)
 
     def predict(self, rows: Sequence[Row]) -> list[Tensor]:
         """Each row's logits by the end-task's head, as `evaluation.predict` gives them."""
@@ -143,6 +160,8 @@ def build_session(
     dev = None
     if config.method in META_METHODS:
         dev = DevGradient(model, end_task, steering, train, config.meta, seed)
+    slow = _slow_copy(config, objectives, heads, parameters)
+    asking = slow is not None and any(map(asks, objectives))
     weights = _starting_weights(config, objectives, len(train), factors)
     return Session(
         config=config,
@@ -167,7 +186,23 @@ def build_session(
         processes=processes,
         weights=weights,
         planned=weights,
+        slow=slow,
+        teacher=Teacher(model, task, slow, objectives) if slow is not None and asking else None,
     )
+
+
+def _slow_copy(
+    config: RunConfig,
+    objectives: Sequence[BoundObjective],
+    heads: Heads,
+    parameters: Mapping[str, nn.Parameter],
+) -> SlowCopy | None:
+    """The running mean of the encoder and of the end-task's head, where an evaluation or an output asks for it."""
+    if config.training.mean_evaluation == "off" and not any(map(asks, objectives)):
+        return None
+    head = {id(parameter) for parameter in heads.head(0).parameters()}
+    chosen = {n: p for n, p in parameters.items() if n.startswith("body.") or id(p) in head}
+    return SlowCopy(chosen, config.training.mean_decay)
 
 
 def _without_factors(config: RunConfig) -> RunConfig:

@@ -18,6 +18,7 @@ from aang_core.batch.micro_batches import scattered
 from aang_core.batch.stream import FusedBatch
 from aang_core.method.metagrad import Alignment, dot
 from aang_core.method.step_plan import END_TASK, StepPlan
+from aang_core.method.teacher import Lesson
 from aang_core.method.weighting import WeightState, observe, updated
 from aang_core.randomness import seeded
 from aang_core.train.schedule import linear_warmup_decay
@@ -40,7 +41,7 @@ class StepRecord:
     :param end_task_weight: λ_e.
     :param labelled_rows, rows: rows of the end-task, and of all objectives.
     :param lr: the encoder's learning rate.
-    :param tokens: positions of all objectives.
+    :param tokens: positions of all objectives, and those that the teacher read.
     :param skipped: what was not finite (`_not_finite`); the step then changed nothing.
     """
 
@@ -58,10 +59,13 @@ class StepRecord:
 
 
 class Preparation:
-    """Prepares the batch of the coming step while the present one runs."""
+    """Prepares the batch of the coming step while the present one runs.
 
-    def __init__(self, session: Session, phase: str) -> None:
-        self.session, self.phase = session, phase
+    :param total: the steps of the phase.
+    """
+
+    def __init__(self, session: Session, phase: str, total: int) -> None:
+        self.session, self.phase, self.total = session, phase, total
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="aang-batches")
         self.coming: tuple[int, Future[Prepared]] | None = None
 
@@ -78,7 +82,7 @@ class Preparation:
         return ready
 
     def _prepare(self, step: int, state: WeightState) -> Prepared:
-        plan = self.session.planner.plan(step, state, self.phase)
+        plan = self.session.planner.plan(step, state, self.phase, step / self.total)
         places, batch = self.session.planner.batch(plan, self.session.processes)
         return plan, places, batch
 
@@ -98,12 +102,14 @@ def train_step(session: Session, preparation: Preparation, step: int, total: int
     plan, places, batch = preparation.take(step, session.weights, following=step + 1 < total)
     _refresh_dev_gradient(session, step)
     lr = _set_learning_rates(session, step, total)
+    lesson = None if batch is None else session.taught(batch, plan)
     with training(session), dropout(session, step):
-        losses, alignment = _gradients(session, plan, places, batch)
+        losses, alignment = _gradients(session, plan, places, lesson.batch if lesson else None)
     norm = _clip(session)
     skipped = _not_finite(session, plan, losses, alignment, norm)
     if not skipped:
         session.optimizer.step()
+        _follow(session, plan, lesson)
         if alignment is not None:
             meta = session.config.meta
             seen = observe(session.weights, alignment, plan.sampled, plan.weights, meta)
@@ -111,7 +117,8 @@ def train_step(session: Session, preparation: Preparation, step: int, total: int
     elif DEV_GRADIENT in skipped:
         session.dev_gradient = None  # a running mean would never be rid of it
     session.optimizer.zero_grad(set_to_none=True)
-    tokens = session.processes.total(batch.tokens if batch else 0, session.device)
+    read = lesson.batch.tokens + lesson.tokens if lesson else 0
+    tokens = session.processes.total(read, session.device)
     record = _record(session, plan, losses, alignment)
     return attrs.evolve(record, lr=lr, tokens=tokens, skipped=skipped)
 
@@ -141,11 +148,13 @@ def _refresh_dev_gradient(session: Session, step: int) -> None:
 
 
 def _gradients(
-    session: Session, plan: StepPlan, places: list[int], batch: FusedBatch | None
+    session: Session, plan: StepPlan, places: list[int], own: FusedBatch | None
 ) -> tuple[Tensor, Alignment | None]:
-    """Fill ``.grad`` on every process with the whole step's gradient; the losses [S] and their alignment."""
+    """Fill ``.grad`` on every process with the whole step's gradient; the losses [S] and their alignment.
+
+    :param own: this process's part of the step, on its device.
+    """
     size, group = len(plan.numbers), session.processes
-    own = None if batch is None else batch.to(session.device)
     coefficients = plan.coefficients[places]
     losses, alignment = torch.zeros(size, dtype=torch.float64, device=session.device), None
     if session.dev_gradient is None:
@@ -165,6 +174,15 @@ def _gradients(
         alignment = Alignment(dots, squared_norms, observed > 0, norm)
     group.sum_gradients(session.parameters.values())
     return group.sum(losses), alignment
+
+
+def _follow(session: Session, plan: StepPlan, lesson: Lesson | None) -> None:
+    """Let the slow copy and the outputs' memories follow the step."""
+    if session.slow is not None:
+        session.slow.update()
+    if session.teacher is not None:
+        memories = lesson.memories if lesson else {}
+        session.teacher.remember(memories, plan.numbers, session.processes)
 
 
 def _set_learning_rates(session: Session, step: int, total: int) -> float:

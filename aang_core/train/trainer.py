@@ -6,6 +6,8 @@ and ``checkpoint/best.safetensors`` (what dev chose).
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 
 from aang_core.errors import RunError
 from aang_core.files import save_tensors, write_text
+from aang_core.method.slow_copy import SlowCopy
 from aang_core.processes import Processes
 from aang_core.rundir.history import strict_line
 from aang_core.train import checkpoint
@@ -144,15 +147,16 @@ class Trainer:
         _, batch = session.planner.batch(plan, Processes())
         if batch is None:
             return ""
+        lesson = session.taught(batch, plan)
         dev_gradient = session.dev.at(0, None)
-        return session.engine.check(batch.to(session.device), plan.coefficients, dev_gradient)
+        return session.engine.check(lesson.batch, plan.coefficients, dev_gradient)
 
     def _phase(self, index: int, phase: str, total: int) -> None:
         session = self.session
         if self.progress.phase != index:
             session.optimizer = session.new_optimizer()
             self.progress = attrs.evolve(self.progress, phase=index, step=0)
-        preparation = Preparation(session, phase)
+        preparation = Preparation(session, phase, total)
         patience = session.config.training.patience
         every = session.config.training.eval_every
         try:
@@ -160,7 +164,7 @@ class Trainer:
                 self._note(train_step(session, preparation, self.progress.step, total))
                 due = self.progress.step == total or self.progress.step % every == 0
                 if due and phase != "auxiliary":
-                    self._evaluate()
+                    self._evaluate(session.slow)
                 stops = self._asked_to_stop()
                 if due or stops:
                     self._save()
@@ -190,16 +194,28 @@ class Trainer:
                 file.write(strict_line(line))
         self.watcher.on_step(self.session, record, self.progress)
 
-    def _evaluate(self) -> None:
-        """Score dev; keep the parameters where it is the best so far."""
+    def _evaluate(self, slow: SlowCopy | None = None) -> None:
+        """Score dev; keep the parameters, or their running mean, where that is the best so far."""
+        session, judged = self.session, []
+        judge = session.config.training.mean_evaluation if slow is not None else "off"
+        if judge != "only":
+            judged.append((self._dev_scores(), False))
+        if slow is not None and judge != "off":
+            with slow.in_place():
+                judged.append((self._dev_scores(), True))
+        metric = session.task.metric
+        metrics, mean = max(judged, key=lambda each: _finite(each[0][metric]))
+        self.progress = self.progress.evaluated(metrics, metric, mean)
+        if self.progress.waited == 0 and session.processes.is_main:
+            with slow.in_place() if mean and slow is not None else nullcontext():
+                save_tensors(self.best, trained_tensors(session))
+        self.watcher.on_evaluation(session, self.progress)
+
+    def _dev_scores(self) -> dict[str, float]:
         session = self.session
         with session.engine.autocast():
             logits = session.predict(session.stopping)
-        metrics = scores(session.task, logits, session.stopping)
-        self.progress = self.progress.evaluated(metrics, session.task.metric)
-        if self.progress.waited == 0 and session.processes.is_main:
-            save_tensors(self.best, trained_tensors(session))
-        self.watcher.on_evaluation(session, self.progress)
+        return scores(session.task, logits, session.stopping)
 
     def _save(self) -> None:
         session = self.session
@@ -280,3 +296,8 @@ class Trainer:
         )
         if self._asked_to_stop():  # what is behind the last checkpoint is only this fine-tuning
             raise Stopped(self.progress.done)
+
+
+def _finite(score: float) -> float:
+    """A score to compare by: one that is not finite is worse than any."""
+    return score if math.isfinite(score) else -math.inf

@@ -127,6 +127,7 @@ def _judged(
         provided={name: source.provides for name, source in bound.items()},
         unavailable=missing,
         backbone_capabilities=abilities,
+        task_capabilities=loaded.capabilities,
     )
 
 

@@ -10,11 +10,14 @@ from aang_text.papers import (
     ELECTRA,
     GPT,
     LOSSES,
+    MEAN_TEACHER,
     QUICK_THOUGHTS,
+    SETFIT,
     SIMCSE,
     SPANBERT,
     STILTS,
     STRUCTBERT,
+    SUPCON,
 )
 
 _DECODER = {"decoder": "tied"}
@@ -40,6 +43,38 @@ OUTPUTS = (
         requires={"data:end-task", "representation:whole-sequence"},
         options={"class_weights": "none"},
         source=AANG,
+    ),
+    Output(
+        name="agree",
+        summary="Say of the changed text what a slow copy of the model says of the text itself",
+        factory="aang_text.outputs.agree:Agree",
+        requires={"task:class", "representation:whole-sequence"},
+        conflicts={"data:labels"},
+        options={
+            "temperature": 0.5,
+            "align": True,
+            "gate": "none",
+            "threshold": 0.95,
+            "memory_decay": 0.95,
+            "ramp": [0.15, 0.4],
+        },
+        source=MEAN_TEACHER,
+    ),
+    Output(
+        name="same-class",
+        summary="Tell whether two labelled texts have the same class, by their cosine",
+        factory="aang_text.outputs.same_class:SameClass",
+        requires={"task:class", "data:end-task"} | _WHOLE,
+        options={"pooling": "mean"},
+        source=SETFIT,
+    ),
+    Output(
+        name="class-contrast",
+        summary="Find the texts of the same class among the others of the step",
+        factory="aang_text.outputs.same_class:ClassContrast",
+        requires={"task:class", "data:end-task"} | _WHOLE,
+        options={"pooling": "mean", "temperature": 0.1},
+        source=SUPCON,
     ),
     Output(
         name="next-token",

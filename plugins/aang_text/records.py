@@ -14,6 +14,7 @@ from aang_text.papers import (
     SPANBERT,
     STILTS,
     TAPT,
+    UDA,
     XLNET,
 )
 
@@ -32,6 +33,13 @@ DATA_SOURCES = (
         provides={"data:labels", "data:end-task"},
         may_provide={"data:tags"},
         source=TAPT,
+    ),
+    DataSource(
+        name="unlabelled",
+        summary="The task's training texts whose labels the run may not see",
+        factory="aang_text.sources:UnlabelledTexts",
+        requires={"task:unlabelled"},
+        source=UDA,
     ),
     DataSource(
         name="in-domain",

@@ -7,7 +7,7 @@ nothing but reading it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,6 +18,7 @@ from aang_core.batch.protocols import Backbone, Binding
 from aang_core.batch.rows import IGNORED, Layout, Origin, Row, lay_on_words
 from aang_core.errors import ModelError, PluginError, TaskError
 from aang_text.documents import Sentences, neighbour_examples, pair_examples
+from aang_text.labelled_pairs import LabelledPairs
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -103,6 +104,7 @@ class TaskTexts(Texts):
             raise TaskError(f"{task.name}: expected training texts, found an empty train split")
         self.token_task = task.kind == "token"
         self.tag_names = _tag_names(self.train)
+        self._pairs: LabelledPairs | None = None
         if self.token_task and "label" in self.train.column_names:
             _check_words(self.train, "label")
         tagged = self.token_task or bool(self.tag_names)
@@ -114,6 +116,18 @@ class TaskTexts(Texts):
     def _pool(self, layout: Layout) -> int:
         known = layout.relation in ("label", "tags")
         return len(self.train) if known else super()._pool(layout)
+
+    def draw(self, layout: Layout, count: int, generator: Generator) -> list[Row]:
+        """As `Texts.draw`, and pairs of labelled rows by their classes (relation ``same-label``).
+
+        :raises PluginError: for other layouts.
+        :raises TaskError: where the labelled rows have no such pairs.
+        """
+        if layout.relation != "same-label":
+            return super().draw(layout, count, generator)
+        if self._pairs is None:
+            self._pairs = LabelledPairs(self.train["label"][:], self.name)
+        return drawn_pairs(self._pairs, self._rows, count, generator)
 
     def _examples(self, numbers: Sequence[int]) -> tuple[Examples, list[Origin]]:
         labelled = [n for n in numbers if n < len(self.train)]
@@ -192,6 +206,42 @@ class CorpusTexts(Texts):
             pairs = self.sentences.draw(layout, -(-count // 2), generator)
             return self._encoder().rows(*neighbour_examples(self.name, pairs))[:count]
         return super().draw(layout, count, generator)
+
+
+def drawn_pairs(
+    pairs: LabelledPairs,
+    rows_of: Callable[[Sequence[int]], list[Row]],
+    count: int,
+    generator: Generator,
+) -> list[Row]:
+    """`count` rows, 2i and 2i + 1 a pair whose structure says whether their class is the same."""
+    chosen = pairs.draw(-(-count // 2), generator)
+    rows = rows_of([row for one, other, _ in chosen for row in (one, other)])
+    answers = [same for *_, same in chosen for _ in range(2)]
+    return [attrs.evolve(r, structure=a) for r, a in zip(rows, answers, strict=True)][:count]
+
+
+class UnlabelledTexts(Texts):
+    """The training texts whose labels the run may not see, and no others: ``unlabelled``.
+
+    :raises TaskError: where the task has none.
+    """
+
+    def __init__(self, binding: Binding) -> None:
+        task = binding.task
+        if task.unlabelled is None or not len(task.unlabelled):
+            raise TaskError(
+                f"unlabelled: expected training texts without labels, found none for the task {task.name!r}; keep "
+                "fewer labels with --train-rows N, or leave cells of the label column empty"
+            )
+        self.examples = task.unlabelled
+        super().__init__("unlabelled", binding.backbone, frozenset())
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def _examples(self, numbers: Sequence[int]) -> tuple[Examples, list[Origin]]:
+        return _records(self.examples, numbers), [Origin(self.name, n, 0) for n in numbers]
 
 
 def in_domain(binding: Binding) -> CorpusTexts:

@@ -31,7 +31,7 @@ config = RunConfig.from_mapping({
 session = build_session(config, 0, task, backbone, bind(task, backbone, MIXED), processes)
 from aang_core.train.head_fitting import fit_heads
 fit_heads(session, 2)
-preparation = Preparation(session, "joint")
+preparation = Preparation(session, "joint", 3)
 records = [train_step(session, preparation, step, 4) for step in range(4)]
 preparation.close()
 if processes.is_main:
@@ -50,7 +50,9 @@ leave_processes()
 def launched(processes, *arguments, timeout=240):
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        ),
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, *arguments]

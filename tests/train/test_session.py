@@ -28,7 +28,7 @@ def test_tartan_learns_a_weight_for_each_objective_and_no_factors():
     moved = {}
     for method in ("aang", "tartan"):
         session = session_of(method)
-        preparation = Preparation(session, "joint")
+        preparation = Preparation(session, "joint", 3)
         train_step(session, preparation, 0, 1)
         preparation.close()
         assert float(session.weights.objectives.abs().max()) > 0

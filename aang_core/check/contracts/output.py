@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aang_core.batch.checks import check_losses, check_targets
-from aang_core.batch.protocols import Binding, BoundOutput
+from aang_core.batch.protocols import Binding, BoundOutput, Teaching, taught
 from aang_core.batch.purity import frozen_copy
 from aang_core.batch.rows import Hidden, Packed, Targets
 from aang_core.check.contracts.expect import expect, expect_same, made, quiet, seeded, well_formed
@@ -28,8 +28,8 @@ def check_output(record: Primitive, binding: Binding) -> None:
     """
     output: BoundOutput = made(record, binding)
     _check_facts(record, output)
-    with quiet(record, "head"):
-        head, twin = output.head().eval(), made(record, binding).head()
+    head = _head(record, output, binding)
+    twin = _head(record, made(record, binding), binding)
     expect_same(
         record, dict(head.state_dict()), dict(twin.state_dict()), "expected equal initial heads"
     )
@@ -39,7 +39,41 @@ def check_output(record: Primitive, binding: Binding) -> None:
     for tag in tags:
         packed = _sample(output, binding, tag)
         targets = _check_targets(record, output, packed)
+        if getattr(output, "asks_teacher", False):
+            targets = _check_taught(record, output, packed, targets, binding)
         _check_losses(record, output, head, packed, targets, binding)
+
+
+def _head(record: Primitive, output: BoundOutput, binding: Binding) -> nn.Module:
+    """The head that the core would give the output."""
+    with quiet(record, "head"):
+        if getattr(output, "trains_end_task_head", False) and binding.backbone is not None:
+            return binding.backbone.end_task_head(binding.task).eval()
+        return output.head().eval()
+
+
+def _check_taught(
+    record: Primitive, output: BoundOutput, packed: Packed, targets: Targets, binding: Binding
+) -> Targets:
+    """The targets after the answers of a teacher who says anything; the same question has the same answer."""
+    rows, classes = len(packed.lengths), binding.task.num_outputs
+    draw = seeded(8)
+    teaching = Teaching(
+        answers=3 * torch.randn(rows, classes, generator=draw, dtype=torch.float64),
+        labelled=3 * torch.randn(rows, classes, generator=draw, dtype=torch.float64),
+        labels=torch.randint(classes, (rows,), generator=draw),
+        memory=output.memory() if hasattr(output, "memory") else {},
+        elapsed=1.0,
+    )
+    before = frozen_copy((targets, teaching))
+    with quiet(record, "taught"), well_formed(record):
+        new, memory = taught(output, targets, teaching)
+        again, memory_again = taught(output, targets, teaching)
+        check_targets(new, packed)
+    expect_same(record, (targets, teaching), before, "expected taught to leave its input as it was")
+    same = "expected the same targets and memory for the same answers"
+    expect_same(record, (new, dict(memory)), (again, dict(memory_again)), same)
+    return new
 
 
 def _check_facts(record: Primitive, output: BoundOutput) -> None:
@@ -138,4 +172,5 @@ def _part(targets: Targets, which: slice) -> Targets:
         index=targets.index[which],
         value=targets.value[which],
         extra={name: value[which] for name, value in targets.extra.items()},
+        weight=None if targets.weight is None else targets.weight[which],
     )
