@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 import torch
 
-from aang_core.batch.binding import settings_of
 from aang_core.batch.packing import BoundObjective, Piece, fuse, pack, prepare
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Origin
@@ -15,6 +14,7 @@ from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask
 from aang_core.method.heads import Heads
 from aang_core.method.metagrad import Model
+from aang_core.registry.options import settings_of
 from aang_core.registry.records import load_factory
 from aang_core.registry.registry import load_registry
 from aang_core.testing import tiny_backbone, tiny_task

@@ -9,9 +9,10 @@ from typing import Any
 
 import attrs
 
-from aang_core.config.schema import Rule, Texts, rules_of, toml_value
-from aang_core.config.settings import SECTIONS, RunConfig
-from aang_core.errors import ConfigError
+from aang_core.config.fields import RecordOf
+from aang_core.config.schema import rule_at, toml_value
+from aang_core.config.settings import RunConfig
+from aang_core.errors import AangError, ConfigError
 from aang_core.files import toml_of
 
 _HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]\]?\s*(?:#.*)?")
@@ -43,39 +44,62 @@ def build_config(
     return RunConfig.from_mapping(*merged)
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """A TOML file's raw settings, and dotted key → ``file:line`` for messages about them.
+def read_config(
+    path: Path, what: str = "the configuration", error: type[AangError] = ConfigError
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """A TOML file's raw tables, and the origins of their keys for `schema.checked`: dotted key → ``file:line``.
 
-    :raises ConfigError: where the file cannot be read or is no TOML.
+    :param what: what messages call the file.
+    :raises AangError: of the class `error`, where the file cannot be read or is no TOML.
     """
     try:
-        text = path.read_text("utf-8")
-    except OSError as cause:
-        raise ConfigError(f"cannot read the configuration {path}: {cause.strerror}") from cause
-    except UnicodeDecodeError as cause:
-        raise ConfigError(f"{path} is not UTF-8: {cause}") from cause
-    try:
+        text = path.read_bytes().decode("utf-8-sig")
         raw = toml_of(text)
+    except OSError as cause:
+        raise error(f"cannot read {what} {path}: {cause.strerror}") from cause
+    except UnicodeDecodeError as cause:
+        raise error(f"{path} is not valid TOML: it is not UTF-8: {cause}") from cause
     except ValueError as cause:
-        raise ConfigError(f"{path} is not valid TOML: {cause}") from cause
-    return raw, {key: f"{path}:{line}" for key, line in key_lines(text).items()}
+        raise error(f"{path} is not valid TOML: {cause}") from cause
+    lines = {key: f"{path}:{line}" for key, line in key_lines(text).items()}
+    return raw, {"": str(path), **lines}
 
 
 def key_lines(text: str) -> dict[str, int]:
-    """Dotted key → the line (from 1) where a valid TOML text first sets it or opens its table."""
+    """Dotted key → the line (from 1) where a valid TOML text first sets it or opens its table.
+
+    The tables of a list are counted: ``runs[1].name`` is a key of the second ``[[runs]]``.
+    """
     lines: dict[str, int] = {}
+    counts: dict[str, int] = {}
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
         header, key = _HEADER.fullmatch(line), _KEY.match(line)
         if header:
-            table = path = _split(header[1])
+            table = path = _numbered(_split(header[1]), counts, line.lstrip().startswith("[["))
         elif key:
             path = (*table, *_split(key[1]))
         else:
             continue
         for length in range(1, len(path) + 1):
-            lines.setdefault(".".join(path[:length]), number)
+            *outer, last = path[:length]
+            for name in (last.partition("[")[0], last):
+                lines.setdefault(".".join((*outer, name)), number)
     return lines
+
+
+def _numbered(path: tuple[str, ...], counts: dict[str, int], opens: bool) -> tuple[str, ...]:
+    """A header's path with the places of the tables of lists in it.
+
+    :param counts: by path, the place of the newest table of a list. :param opens: whether the header begins another.
+    """
+    found: tuple[str, ...] = ()
+    for place, part in enumerate(path, 1):
+        key = ".".join((*found, part))
+        if opens and place == len(path):
+            counts[key] = counts.get(key, -1) + 1
+        found = (*found, f"{part}[{counts[key]}]" if key in counts else part)
+    return found
 
 
 def _split(key: str) -> tuple[str, ...]:
@@ -118,9 +142,12 @@ def overlaid(
     return merged, where
 
 
-def parse_settings(assignments: Iterable[str]) -> dict[str, tuple[Any, str]]:
-    """``meta.alignment=dot`` → {"meta.alignment": ("dot", "--set meta.alignment=dot")}, read by the setting's kind.
+def parse_settings(
+    assignments: Iterable[str], record: type = RunConfig
+) -> dict[str, tuple[Any, str]]:
+    """``meta.alignment=dot`` → {"meta.alignment": ("dot", "--set meta.alignment=dot")}, read by the setting's rule.
 
+    :param record: whose settings they are.
     :raises ConfigError: where an assignment has no key or no equals sign.
     """
     flags: dict[str, tuple[Any, str]] = {}
@@ -130,22 +157,10 @@ def parse_settings(assignments: Iterable[str]) -> dict[str, tuple[Any, str]]:
             raise ConfigError(
                 f"--set {assignment}: expected KEY=VALUE, such as --set meta.alignment=dot"
             )
-        rule = _rule_of(_split(key))
+        rule = rule_at(RecordOf(record), _split(key))
         value = toml_value(text) if rule is None else rule.read(text)
         flags[key] = (value, f"--set {assignment}")
     return flags
-
-
-def _rule_of(path: tuple[str, ...]) -> Rule | None:
-    """The rule of a setting; None where there is no such setting, or a primitive has to say."""
-    if len(path) == 1:
-        return rules_of(RunConfig).get(path[0])
-    if len(path) != 2:
-        return None
-    if path[0] in SECTIONS:
-        return rules_of(SECTIONS[path[0]]).get(path[1])
-    parent = rules_of(RunConfig).get(path[0])
-    return parent.entry if isinstance(parent, Texts) else None
 
 
 def dump_config(config: RunConfig) -> str:

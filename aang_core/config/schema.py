@@ -1,7 +1,10 @@
-"""What a setting may be: one small rule per kind of value, used as attrs validator and by the TOML reader.
+"""The one language for tables: settings, ``task.toml``, spaces, sweeps, recipes, reports and options.
 
-A rule says what is wrong (`Rule.fault`), brings a value from TOML into the form that the record keeps
-(`Rule.settle`), and reads the text of a command-line flag (`Rule.read`).
+A rule says what a value may be. Small rules (`Integer`, `Text`, …) make big ones (`ListOf`, `Table`, and `RecordOf` in
+`config.fields`). A rule finds every fault of a value, each with its path (`Rule.faults`), brings a right value into the
+form that the program keeps (`Rule.convert`), and reads the text of a command-line flag (`Rule.read`). `checked` does
+this for a whole table and says where each faulty key was written. A rule is also an attrs validator, so that a record
+made in Python is checked alike.
 """
 
 from __future__ import annotations
@@ -9,14 +12,21 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, ClassVar
 
 import attrs
 
-from aang_core.errors import ConfigError, nearest
+from aang_core.errors import AangError, ConfigError, did_you_mean, nearest, one_message
 from aang_core.files import toml_of
 
+Path = tuple[str | int, ...]
+"""Where in a table something is: names of keys and places in lists, from the outside in."""
+
+Fault = tuple[Path, str]
+"""Where a fault is, and what it is: ``(("training", "lr"), "must be a number above 0 (got -1)")``."""
+
+_LONGEST = 200  # characters of a wrong value in a message
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a pair of characters; Python has them for names of files that are not UTF-8."""
 
@@ -25,135 +35,245 @@ _HALF = re.compile("[\ud800-\udfff]")
 class Rule(ABC):
     """Base of the rules. An instance is an attrs validator."""
 
+    @property
     @abstractmethod
-    def fault(self, value: Any) -> str | None:
-        """What is wrong with a value, as ``must be … (got …)``; None where it is right."""
+    def wanted(self) -> str:
+        """What a value must be: ``a number above 0``."""
 
-    def settle(self, value: Any) -> Any:
-        """The value as the record keeps it, where that differs from what TOML gives."""
+    @abstractmethod
+    def faults(self, value: Any) -> Iterator[Fault]:
+        """Everything that is wrong with a value; nothing where it is right."""
+
+    def convert(self, value: Any) -> Any:
+        """A right value in the form that the record keeps, where that differs from what TOML gives."""
         return value
 
     def read(self, text: str) -> Any:
-        """The value that a flag's text stands for; what it cannot be, `fault` will say."""
+        """The value that a flag's text stands for; what it cannot be, `faults` will say."""
         return toml_value(text)
+
+    def inner(self, _key: str) -> Rule | None:
+        """The rule of what stands under a key; None where nothing may, or is known."""
+        return None
+
+    def refusal(self, value: Any) -> Fault:
+        """The fault of a value that is something else altogether."""
+        return (), f"must be {self.wanted} (got {got(value)})"
 
     def __call__(self, instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         """Validate on construction.
 
-        :raises ConfigError: where the value breaks the rule.
+        :raises ConfigError: where the value breaks the rule; names every fault.
         """
-        fault = self.fault(value)
-        if fault:
-            key = attribute.name.rstrip("_")
-            raise ConfigError(f"{type(instance).__name__}: `{key}` {fault}")
+        kind, key = type(instance).__name__, attribute.name.rstrip("_")
+        faults = [f"{kind}: {said((key, *path), text)}" for path, text in self.faults(value)]
+        if faults:
+            raise ConfigError(one_message(faults, kind))
+
+
+class Scalar(Rule):
+    """Base of the rules for values that hold no others: right or not."""
+
+    @abstractmethod
+    def holds(self, value: Any) -> bool:
+        """Whether the value is right."""
+
+    def faults(self, value: Any) -> Iterator[Fault]:
+        if not self.holds(value):
+            yield self.refusal(value)
 
 
 @attrs.frozen
-class Whole(Rule):
-    """A whole number of at least `least`; `word` is a text that stands for 0."""
+class Anything(Scalar):
+    """Any value: somebody else checks it."""
 
-    least: int
+    wanted: ClassVar[str] = "anything"
+
+    def holds(self, _value: Any) -> bool:
+        return True
+
+
+@attrs.frozen
+class Null(Scalar):
+    """JSON's null."""
+
+    wanted: ClassVar[str] = "null"
+
+    def holds(self, value: Any) -> bool:
+        return value is None
+
+
+@attrs.frozen
+class Flag(Scalar):
+    """True or false."""
+
+    wanted: ClassVar[str] = "true or false"
+
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+
+@attrs.frozen
+class Integer(Scalar):
+    """A whole number; `least` and `most` are allowed, None is no bound; `word` is a text that stands for 0."""
+
+    least: int | None = None
+    most: int | None = None
     word: str = ""
 
-    def fault(self, value: Any) -> str | None:
-        if type(value) is int and value >= self.least:  # a bool is no number here
-            return None
-        other = f", or {self.word!r}" if self.word else ""
-        return f"must be a whole number of at least {self.least}{other} (got {value!r})"
+    @property
+    def wanted(self) -> str:
+        bounds = "" if self.least is None else f" of at least {self.least}"
+        if self.most is not None:
+            bounds = f" from {self.least} to {self.most}"
+        return f"a whole number{bounds}" + (f", or {self.word!r}" if self.word else "")
 
-    def settle(self, value: Any) -> Any:
-        return 0 if self.word and value == self.word else value
+    def holds(self, value: Any) -> bool:
+        if type(value) is not int:  # a bool is no number here
+            return bool(self.word) and value == self.word
+        return (self.least is None or value >= self.least) and (
+            self.most is None or value <= self.most
+        )
+
+    def convert(self, value: Any) -> Any:
+        return 0 if value == self.word else value
 
 
 @attrs.frozen
-class Real(Rule):
-    """A finite number: ``least <= value``, ``value <= most``; the named ends can be left out."""
+class Number(Scalar):
+    """A finite number: ``least <= value <= most``; the named ends can be left out."""
 
-    least: float = 0.0
+    least: float = -math.inf
     most: float = math.inf
     without_least: bool = False
     without_most: bool = False
 
-    def fault(self, value: Any) -> str | None:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if number and math.isfinite(value):
-            low = value > self.least if self.without_least else value >= self.least
-            high = value < self.most if self.without_most else value <= self.most
-            if low and high:
-                return None
-        bounds = f"{'above' if self.without_least else 'of at least'} {self.least:g}"
+    @property
+    def wanted(self) -> str:
+        bounds = []
+        if math.isfinite(self.least):
+            bounds.append(f"{'above' if self.without_least else 'of at least'} {self.least:g}")
         if math.isfinite(self.most):
-            bounds += f" and {'below' if self.without_most else 'at most'} {self.most:g}"
-        return f"must be a number {bounds} (got {value!r})"
+            bounds.append(f"{'below' if self.without_most else 'at most'} {self.most:g}")
+        return f"a number {' and '.join(bounds)}".rstrip()
 
-    def settle(self, value: Any) -> Any:
-        return float(value) if type(value) is int else value
+    def holds(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        try:
+            number = float(value)
+        except OverflowError:
+            return False
+        low = number > self.least if self.without_least else number >= self.least
+        high = number < self.most if self.without_most else number <= self.most
+        return math.isfinite(number) and low and high
+
+    def convert(self, value: Any) -> Any:
+        return float(value)
 
 
 @attrs.frozen
-class Flag(Rule):
-    """True or false."""
+class Text(Scalar):
+    """A text.
 
-    def fault(self, value: Any) -> str | None:
-        return None if isinstance(value, bool) else f"must be true or false (got {value!r})"
-
-
-@attrs.frozen
-class Text(Rule):
-    """A text; `empty` says whether it may have no characters."""
+    :param empty: whether it may hold nothing but spaces.
+    :param printable: whether all of it must show on a terminal, as names must.
+    """
 
     empty: bool = False
+    printable: bool = False
 
-    def fault(self, value: Any) -> str | None:
-        if isinstance(value, str) and (value or self.empty):
-            # no file can be named so, and none can hold it
-            if _HALF.search(value) or "\0" in value:
-                return f"must be a text without null characters, all of it UTF-8 (got {value!r})"
-            return None
-        return f"must be a text{'' if self.empty else ' that is not empty'} (got {value!r})"
+    @property
+    def wanted(self) -> str:
+        kind = "printable text" if self.printable else "text"
+        return f"a {kind}{'' if self.empty else ' that is not empty'}"
+
+    def holds(self, value: Any) -> bool:
+        if not isinstance(value, str) or (self.printable and not value.isprintable()):
+            return False
+        return self.empty or bool(value.strip())
+
+    def faults(self, value: Any) -> Iterator[Fault]:
+        # no file can be named so, and none can hold it
+        if isinstance(value, str) and (_HALF.search(value) or "\0" in value):
+            wanted = "a text without null characters, all of it UTF-8"
+            yield (), f"must be {wanted} (got {got(value)})"
+        else:
+            yield from super().faults(value)
 
     def read(self, text: str) -> Any:
         return _unquoted(text)
 
 
 @attrs.frozen
-class Choice(Rule):
+class Choice(Scalar):
     """One of a few texts."""
 
     options: tuple[str, ...]
 
-    def fault(self, value: Any) -> str | None:
-        if isinstance(value, str) and value in self.options:
-            return None
-        allowed = ", ".join(repr(option) for option in self.options)
-        return f"must be one of {allowed} (got {value!r}){nearest(str(value), self.options)}"
+    @property
+    def wanted(self) -> str:
+        return f"one of {', '.join(repr(option) for option in self.options)}"
+
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, str) and value in self.options
+
+    def refusal(self, value: Any) -> Fault:
+        path, text = super().refusal(value)
+        return path, text + nearest(str(value), self.options)
 
     def read(self, text: str) -> Any:
         return _unquoted(text)
 
 
 @attrs.frozen
-class Several(Rule):
-    """A list whose items obey `item`, each at most once; at least `least` of them."""
+class OneOf(Rule):
+    """What one of several rules allows, such as a table or null."""
+
+    rules: tuple[Rule, ...]
+
+    @property
+    def wanted(self) -> str:
+        return ", or ".join(rule.wanted for rule in self.rules)
+
+    def faults(self, value: Any) -> Iterator[Fault]:
+        found = [list(rule.faults(value)) for rule in self.rules]
+        if all(found):
+            # faults inside a table or a list tell more than that it might have been something else
+            inside = [faults for faults in found if all(path for path, _ in faults)]
+            yield from inside[0] if inside else [self.refusal(value)]
+
+    def convert(self, value: Any) -> Any:
+        return next(rule for rule in self.rules if not any(rule.faults(value))).convert(value)
+
+
+@attrs.frozen
+class ListOf(Rule):
+    """A list of at least `least` things (`what`), kept as a tuple.
+
+    :param unique: whether each may be there only once.
+    """
 
     item: Rule
     least: int = 0
+    what: str = "item"
+    unique: bool = True
 
-    def fault(self, value: Any) -> str | None:
-        if not isinstance(value, (list, tuple)):
-            return f"must be a list (got {value!r})"
-        for entry in value:
-            fault = self.item.fault(entry)
-            if fault:
-                return f"must be a list, and each of its items {fault}"
-        if len(set(value)) < len(value):
-            return f"must not list anything twice (got {list(value)!r})"
-        if len(value) < self.least:
-            return f"must list at least {self.least} (got {list(value)!r})"
-        return None
+    @property
+    def wanted(self) -> str:
+        return "a list" + (f" of at least {_counted(self.least, self.what)}" if self.least else "")
 
-    def settle(self, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    def faults(self, value: Any) -> Iterator[Fault]:
+        if not isinstance(value, (list, tuple)) or len(value) < self.least:
+            yield self.refusal(value)
+            return
+        found = list(_within(enumerate(value), lambda _: self.item))
+        yield from found
+        if self.unique and not found and len(set(value)) < len(value):
+            yield (), f"must not list anything twice (got {got(value)})"
+
+    def convert(self, value: Any) -> Any:
+        return tuple(self.item.convert(item) for item in value)
 
     def read(self, text: str) -> Any:
         value = toml_value(text)
@@ -163,51 +283,143 @@ class Several(Rule):
 
 
 @attrs.frozen
-class Shares(Rule):
-    """Nothing, or `count` parts of a whole: numbers above 0 whose sum is below 1."""
+class TableOf(Rule):
+    """A table of any names, at least `least` of them; each value (`what`) obeys `entry`."""
 
-    count: int
+    entry: Rule
+    least: int = 0
+    what: str = "entry"
 
-    def fault(self, value: Any) -> str | None:
-        if not isinstance(value, (list, tuple)):
-            return f"must be a list (got {value!r})"
-        numbers = [v for v in value if isinstance(v, (int, float)) and not isinstance(v, bool)]
-        whole = len(numbers) == len(value) in (0, self.count)
-        if whole and all(v > 0 for v in numbers) and sum(numbers) < 1:
-            return None
-        return f"must be empty, or {self.count} numbers above 0 with a sum below 1 (got {list(value)!r})"
+    @property
+    def wanted(self) -> str:
+        return "a table" + (f" of at least {_counted(self.least, self.what)}" if self.least else "")
 
-    def settle(self, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    def faults(self, value: Any) -> Iterator[Fault]:
+        if not isinstance(value, Mapping) or len(value) < self.least:
+            yield self.refusal(value)
+        else:
+            yield from _within(value.items(), lambda _: self.entry)
 
+    def convert(self, value: Any) -> Any:
+        return {key: self.entry.convert(part) for key, part in value.items()}
 
-@attrs.frozen
-class Texts(Rule):
-    """A table of texts, each obeying `entry`."""
-
-    entry: Rule = Text()
-
-    def fault(self, value: Any) -> str | None:
-        if not isinstance(value, Mapping):
-            return f"must be a table of texts (got {value!r})"
-        for name, text in value.items():
-            fault = self.entry.fault(text)
-            if fault:
-                return f"must be a table of texts, and {name!r} {fault}"
-        return None
+    def inner(self, _key: str) -> Rule | None:
+        return self.entry
 
 
 @attrs.frozen
-class Tables(Rule):
-    """A table of tables, such as ``[primitives.NAME]``; what is inside is checked by whoever uses it."""
+class Table(Rule):
+    """A table of named fields.
 
-    def fault(self, value: Any) -> str | None:
+    :param required: the fields that must be there.
+    :param others: the rule of every other field; None where there may be none.
+    """
+
+    fields: Mapping[str, Rule]
+    required: Collection[str] = ()
+    others: Rule | None = None
+
+    wanted: ClassVar[str] = "a table"
+
+    def faults(self, value: Any) -> Iterator[Fault]:
         if not isinstance(value, Mapping):
-            return f"must be a table of tables (got {value!r})"
-        for name, table in value.items():
-            if not isinstance(name, str) or not isinstance(table, Mapping):
-                return f"must be a table of tables (got {table!r} for {name!r})"
-        return None
+            yield self.refusal(value)
+            return
+        known = {key: part for key, part in value.items() if self.inner(key)}
+        for key in value.keys() - known.keys():
+            yield (str(key),), f"is no setting{did_you_mean(str(key), self.fields)}"
+        for key in self.fields:
+            if key in self.required and key not in value:
+                yield (key,), f"is missing; it must be {self.fields[key].wanted}"
+        yield from _within(known.items(), self.inner)
+
+    def convert(self, value: Any) -> Any:
+        return {key: (self.inner(key) or Anything()).convert(v) for key, v in value.items()}
+
+    def inner(self, key: str) -> Rule | None:
+        return self.fields.get(key, self.others)
+
+
+def _within(parts: Iterable[tuple[Any, Any]], rule_of: Any) -> Iterator[Fault]:
+    """The faults of each part, with the part's key or place before their paths."""
+    for key, part in parts:
+        for path, text in rule_of(key).faults(part):
+            yield (key if isinstance(key, int) else str(key), *path), text
+
+
+def _counted(least: int, what: str) -> str:
+    return f"one {what}" if least == 1 else f"{least} {what}s"
+
+
+def got(value: Any) -> str:
+    """A wrong value as messages show it."""
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def key_text(path: Path) -> str:
+    """``("seeds", 0, "test")`` → ``seeds[0].test``."""
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).removeprefix(".")
+
+
+def origin_of(path: Path, origins: Mapping[str, str]) -> str:
+    """Where a key, or the nearest table around it, was written; the whole file's place is under ``""``."""
+    prefixes = (key_text(path[:length]) for length in range(len(path), -1, -1))
+    return next((origins[key] for key in prefixes if key in origins), "")
+
+
+def said(path: Path, text: str, origins: Mapping[str, str] | None = None) -> str:
+    """A fault as people read it: ``run.toml:3: `training.lr` must be …``."""
+    origin = origin_of(path, origins or {})
+    key = f"`{key_text(path)}` " if path else "it "
+    return (f"{origin}: " if origin else "") + key + text
+
+
+def faults_of(rule: Rule, raw: Any, origins: Mapping[str, str] | None = None) -> list[str]:
+    """Every fault of a value, each with its origin; empty where there is none.
+
+    :param origins: dotted key → where it was set (``run.toml:12``, ``--max-steps``); ``""`` → the file as a whole.
+    """
+    return [said(path, text, origins) for path, text in rule.faults(raw)]
+
+
+def checked(
+    rule: Rule,
+    raw: Any,
+    origins: Mapping[str, str] | None = None,
+    *,
+    what: str,
+    error: type[AangError] = ConfigError,
+) -> Any:
+    """A value in the form that the program keeps.
+
+    :param origins: as in `faults_of`. :param what: what a message about several faults begins with.
+    :raises AangError: of the class `error`, where the value breaks the rule; names every fault with its origin.
+    """
+    faults = faults_of(rule, raw, origins)
+    if faults:
+        raise error(one_message(faults, what))
+    return rule.convert(raw)
+
+
+def like(default: Any, least: float = -math.inf) -> Rule:
+    """The rule for what may stand in for an option's default: a value of the same kind; anything for None.
+
+    A whole number may stand for a real one, a bool for no number.
+
+    :param least: of numbers.
+    """
+    if isinstance(default, bool):
+        return Flag()
+    if isinstance(default, int):
+        return Integer(None if least == -math.inf else int(least))
+    if isinstance(default, float):
+        return Number(least)
+    if isinstance(default, str):
+        return Text(empty=True)
+    if isinstance(default, (list, tuple)):
+        return ListOf(Anything(), unique=False)
+    return TableOf(Anything()) if isinstance(default, Mapping) else Anything()
 
 
 def toml_value(text: str) -> Any:
@@ -223,12 +435,9 @@ def _unquoted(text: str) -> str:
     return value if isinstance(value, str) else text
 
 
-def setting(rule: Rule, default: Any) -> Any:
-    """An attrs field with a rule and a default that is not changed in place."""
-    return attrs.field(default=default, validator=rule, converter=rule.settle)
-
-
-def rules_of(record: type) -> dict[str, Rule]:
-    """TOML key → rule for the fields of a settings record that have one."""
-    fields: Iterable[attrs.Attribute[Any]] = attrs.fields(record)
-    return {f.name.rstrip("_"): f.validator for f in fields if isinstance(f.validator, Rule)}
+def rule_at(rule: Rule, path: Iterable[str]) -> Rule | None:
+    """The rule of what stands at a path inside a table; None where there is no such setting."""
+    found: Rule | None = rule
+    for key in path:
+        found = found.inner(key) if found else None
+    return found

@@ -11,20 +11,19 @@ from typing import Any
 
 import attrs
 
+from aang_core.config.fields import RecordOf, section, setting
 from aang_core.config.schema import (
+    Anything,
     Choice,
     Flag,
-    Real,
-    Several,
-    Shares,
-    Tables,
+    Integer,
+    ListOf,
+    Number,
+    Scalar,
+    TableOf,
     Text,
-    Texts,
-    Whole,
-    rules_of,
-    setting,
+    checked,
 )
-from aang_core.errors import ConfigError, did_you_mean, one_message
 
 METHODS = ("aang", "tartan", "static", "finetune", "pretrain-finetune")
 
@@ -67,33 +66,33 @@ class Training:
         cost of a second evaluation) or ``only``.
     """
 
-    end_task_rows: int = setting(Whole(1), 32)
-    auxiliary_rows: int = setting(Whole(0, word="proportional"), 64)
+    end_task_rows: int = setting(Integer(1), 32)
+    auxiliary_rows: int = setting(Integer(0, word="proportional"), 64)
     row_budget: str = setting(Choice(("none", "end-task")), "none")
-    max_length: int = setting(Whole(2), 128)
-    max_steps: int = setting(Whole(1), 200)
-    eval_every: int = setting(Whole(1), 20)
-    patience: int = setting(Whole(1), 20)
-    lr: float = setting(Real(without_least=True), 1e-4)
-    head_lr: float = setting(Real(without_least=True), 1e-3)
-    beta1: float = setting(Real(most=1.0, without_most=True), 0.9)
-    beta2: float = setting(Real(most=1.0, without_most=True), 0.98)
-    weight_decay: float = setting(Real(), 0.01)
-    head_weight_decay: float = setting(Real(), 0.1)
-    warmup: float = setting(Real(most=1.0), 0.06)
-    clip: float = setting(Real(), 1.0)
-    fit_heads_steps: int = setting(Whole(0), 0)
-    final_epochs: int = setting(Whole(0), 10)
-    final_lr: float = setting(Real(without_least=True), 1e-6)
-    final_patience: int = setting(Whole(1), 3)
-    micro_batch_tokens: int = setting(Whole(0), 0)
+    max_length: int = setting(Integer(2), 128)
+    max_steps: int = setting(Integer(1), 200)
+    eval_every: int = setting(Integer(1), 20)
+    patience: int = setting(Integer(1), 20)
+    lr: float = setting(Number(0, without_least=True), 1e-4)
+    head_lr: float = setting(Number(0, without_least=True), 1e-3)
+    beta1: float = setting(Number(0, most=1.0, without_most=True), 0.9)
+    beta2: float = setting(Number(0, most=1.0, without_most=True), 0.98)
+    weight_decay: float = setting(Number(0), 0.01)
+    head_weight_decay: float = setting(Number(0), 0.1)
+    warmup: float = setting(Number(0, most=1.0), 0.06)
+    clip: float = setting(Number(0), 1.0)
+    fit_heads_steps: int = setting(Integer(0), 0)
+    final_epochs: int = setting(Integer(0), 10)
+    final_lr: float = setting(Number(0, without_least=True), 1e-6)
+    final_patience: int = setting(Integer(1), 3)
+    micro_batch_tokens: int = setting(Integer(0), 0)
     precision: str = setting(Choice(("fp32", "bf16")), "fp32")
-    pretrain_steps: int = setting(Whole(1), 100)
+    pretrain_steps: int = setting(Integer(1), 100)
     activation_checkpointing: bool = setting(Flag(), False)
-    frozen_layers: int = setting(Whole(0), 0)
-    lora_rank: int = setting(Whole(0), 0)
+    frozen_layers: int = setting(Integer(0), 0)
+    lora_rank: int = setting(Integer(0), 0)
     class_weights: str = setting(Choice(("none", "balanced")), "none")
-    epochs: int = setting(Whole(0), 0)
+    epochs: int = setting(Integer(0), 0)
     task_weights: str = setting(Choice(("equal", "size")), "equal")
     mean_decay: float = setting(Real(most=1.0, without_most=True), 0.98)
     mean_evaluation: str = setting(Choice(("off", "best", "only")), "off")
@@ -123,25 +122,25 @@ class Meta:
     :param engine: ``fused`` or ``looped``.
     """
 
-    objectives_per_step: int = setting(Whole(0, word="all"), 0)
+    objectives_per_step: int = setting(Integer(0, word="all"), 0)
     factored: bool = setting(Flag(), True)
     alignment: str = setting(Choice(("cosine", "dot")), "cosine")
     logit_step: str = setting(Choice(("direct", "softmax", "exponentiated")), "direct")
     factor_reduce: str = setting(Choice(("mean", "sum")), "mean")
-    factor_lr: float = setting(Real(), 1.0)
-    end_task_lr: float = setting(Real(), 0.1)
+    factor_lr: float = setting(Number(0), 1.0)
+    end_task_lr: float = setting(Number(0), 0.1)
     row_shares: str = setting(Choice(("auto", "weight", "equal", "systematic")), "auto")
-    update_every: int = setting(Whole(1), 1)
-    dev_gradient_every: int = setting(Whole(1), 2)
-    dev_gradient_decay: float = setting(Real(most=1.0, without_most=True), 0.0)
-    dev_rows: int = setting(Whole(1), 32)
-    dev_head_rows: int = setting(Whole(1), 32)
+    update_every: int = setting(Integer(1), 1)
+    dev_gradient_every: int = setting(Integer(1), 2)
+    dev_gradient_decay: float = setting(Number(0, most=1.0, without_most=True), 0.0)
+    dev_rows: int = setting(Integer(1), 32)
+    dev_head_rows: int = setting(Integer(1), 32)
     dev_head_start: str = setting(Choice(("end-task", "fresh")), "end-task")
-    dev_head_steps: int = setting(Whole(0), 0)
-    dev_head_lr: float = setting(Real(without_least=True), 1e-2)
-    dev_head_weight_decay: float = setting(Real(), 0.1)
+    dev_head_steps: int = setting(Integer(0), 0)
+    dev_head_lr: float = setting(Number(0, without_least=True), 1e-2)
+    dev_head_weight_decay: float = setting(Number(0), 0.1)
     dev_head_split: str = setting(Choice(("train", "dev")), "train")
-    hold_back: float = setting(Real(most=1.0, without_most=True), 0.0)
+    hold_back: float = setting(Number(0, most=1.0, without_most=True), 0.0)
     balance: bool = setting(Flag(), True)
     engine: str = setting(Choice(("fused", "looped")), "fused")
 
@@ -154,6 +153,28 @@ class Heads:
 
     policy: str = setting(Choice(("per-objective", "per-output")), "per-output")
     decoder: str = setting(Choice(("tied", "untied")), "tied")
+
+
+_OPTIONS = TableOf(TableOf(Anything()))  # `registry.options` checks what is inside
+
+
+@attrs.frozen
+class Shares(Scalar):
+    """Nothing, or `count` parts of a whole: numbers above 0 whose sum is below 1."""
+
+    count: int
+
+    @property
+    def wanted(self) -> str:
+        return f"empty, or {self.count} numbers above 0 with a sum below 1"
+
+    def holds(self, value: Any) -> bool:
+        if not isinstance(value, (list, tuple)) or len(value) not in (0, self.count):
+            return False
+        return all(map(Number(0, 1, True, True).holds, value)) and sum(value) < 1
+
+    def convert(self, value: Any) -> Any:
+        return tuple(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -182,30 +203,34 @@ class RunConfig:
     :param plugins: allow-list; empty for all that are installed.
     :param device: ``cpu``, ``cuda`` or ``auto``.
     :param primitives: options of primitives by name.
+    :param backbones: options of kinds of encoders by name; what a kind takes, its record says.
+    :param loggers: options of loggers by name.
     """
 
     task: str = setting(Text(), "sample")
     model: str = setting(Text(empty=True), "")
     space: str = setting(Text(), "td+ed")
-    with_: tuple[str, ...] = setting(Several(Text()), ())
+    with_: tuple[str, ...] = setting(ListOf(Text()), ())
     method: str = setting(Choice(METHODS), "aang")
-    seeds: tuple[int, ...] = setting(Several(Whole(0), least=1), (0,))
-    train_rows: int = setting(Whole(0), 0)
+    seeds: tuple[int, ...] = setting(ListOf(Integer(0), 1, "seed"), (0,))
+    train_rows: int = setting(Integer(0), 0)
     split_anew: tuple[float, ...] = setting(Shares(2), ())
     drop_empty: bool = setting(Flag(), False)
-    external: Mapping[str, str] = attrs.field(factory=dict, validator=Texts())
-    aux_tasks: tuple[str, ...] = setting(Several(Text()), ())
+    external: Mapping[str, str] = setting(TableOf(Text()), {})
+    aux_tasks: tuple[str, ...] = setting(ListOf(Text()), ())
     selection: str = setting(Text(empty=True), "")
-    top: int = setting(Whole(0), 0)
+    top: int = setting(Integer(0), 0)
     weights: str = setting(Text(empty=True), "")
     guard: bool = setting(Flag(), False)
-    log: tuple[str, ...] = setting(Several(Text()), ())
-    plugins: tuple[str, ...] = setting(Several(Text()), ())
+    log: tuple[str, ...] = setting(ListOf(Text()), ())
+    plugins: tuple[str, ...] = setting(ListOf(Text()), ())
     device: str = setting(Text(), "auto")
-    training: Training = attrs.field(factory=Training)
-    meta: Meta = attrs.field(factory=Meta)
-    heads: Heads = attrs.field(factory=Heads)
-    primitives: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, validator=Tables())
+    training: Training = section(Training)
+    meta: Meta = section(Meta)
+    heads: Heads = section(Heads)
+    primitives: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
+    backbones: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
+    loggers: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
 
     @classmethod
     def from_mapping(
@@ -219,24 +244,14 @@ class RunConfig:
         """
         if raw.get("selection"):
             raw = laid_over(TARGET_ORIENTED, raw)
-        faults: list[str] = []
-        where = origins or {}
-        arguments = settled(cls, raw, "", where, faults)
-        for table, record in SECTIONS.items():
-            given = raw.get(table, {})
-            if isinstance(given, record):
-                arguments[table] = given
-            elif isinstance(given, Mapping):
-                inner = settled(record, given, f"{table}.", where, faults)
-                arguments[table] = inner if faults else record(**inner)
-            else:
-                faults.append(_said(where, table, f"must be a table (got {given!r})"))
-        if faults:
-            raise ConfigError(one_message(faults, "the configuration"))
-        return cls(**arguments)
+        config: RunConfig = checked(RecordOf(cls), raw, origins, what="the configuration")
+        return config
 
 
 SECTIONS: Mapping[str, type] = {"training": Training, "meta": Meta, "heads": Heads}
+
+OPTION_TABLES = ("primitives", "backbones", "loggers")
+"""The tables ``[TABLE.NAME]`` with options of what plugins bring; each has the name of its index in the registry."""
 
 TARGET_ORIENTED: Mapping[str, Any] = {
     "space": "supervised",
@@ -262,37 +277,3 @@ def laid_over(base: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(table, Mapping) and isinstance(raw.get(key), Mapping):
             merged[key] = {**table, **raw[key]}
     return merged
-
-
-def settled(
-    record: type,
-    raw: Mapping[str, Any],
-    prefix: str,
-    origins: Mapping[str, str],
-    faults: list[str],
-) -> dict[str, Any]:
-    """The constructor arguments for one record; what is wrong is added to `faults`."""
-    rules = rules_of(record)
-    names = {f.name.rstrip("_"): f.name for f in attrs.fields(record)}
-    arguments: dict[str, Any] = {}
-    for key, value in raw.items():
-        if key not in names:
-            hint = did_you_mean(key, names)
-            faults.append(_said(origins, prefix + key, f"is no setting{hint}"))
-        elif key in rules:
-            kept = rules[key].settle(value)
-            fault = rules[key].fault(kept)
-            if fault:
-                faults.append(_said(origins, prefix + key, fault))
-            arguments[names[key]] = kept
-    return arguments
-
-
-def _said(origins: Mapping[str, str], key: str, fault: str) -> str:
-    """A fault with the place where its key, or the nearest table around it, was written."""
-    path = key.split(".")
-    for length in range(len(path), 0, -1):
-        origin = origins.get(".".join(path[:length]))
-        if origin:
-            return f"{origin}: `{key}` {fault}"
-    return f"`{key}` {fault}"

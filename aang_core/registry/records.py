@@ -20,7 +20,7 @@ STAGES = ("data", "transform", "representation", "output")
 """The four stages of an objective, in the order in which data flows through them (paper, Figure 2)."""
 
 _NAME = re.compile(r"[a-z0-9]+(?:[-+:.][a-z0-9]+)*")
-_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_ADDRESS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def _check_name(instance: object, _attribute: attrs.Attribute[str], value: str) -> None:
@@ -29,10 +29,11 @@ def _check_name(instance: object, _attribute: attrs.Attribute[str], value: str) 
         raise PluginError(f"a {kind} is named {value!r}; names are kebab-case, such as 'span-mask'")
 
 
-def _check_factory(instance: Any, _attribute: attrs.Attribute[str], value: str) -> None:
-    if not isinstance(value, str) or not _FACTORY.fullmatch(value):
+def _check_address(instance: Any, attribute: attrs.Attribute[str], value: str) -> None:
+    none = value == "" and attribute.default == ""
+    if not none and not (isinstance(value, str) and _ADDRESS.fullmatch(value)):
         raise PluginError(
-            f"{instance.name!r} gives {value!r} as its factory; expected 'module:callable'"
+            f"{instance.name!r} gives {value!r} as its {attribute.name}; expected 'module:callable'"
         )
 
 
@@ -63,16 +64,19 @@ def load_factory(address: str) -> Callable[..., Any]:
 class Record:
     """What every registered thing has: a unique kebab-case name, one line about it, its code's address.
 
-    :param options: the settings that the factory understands, with their defaults; a run changes them
-        under ``[primitives.NAME]`` of its configuration.
+    :param options: the settings that the factory understands, with their defaults; a run changes them under
+        ``[primitives.NAME]``, ``[backbones.NAME]`` or ``[loggers.NAME]`` of its configuration.
+    :param check_options: the address of a function of all options, with the run's over the defaults. It returns a
+        text for each fault that their types do not show; a run reports these with all others. Empty for no check.
     :param source: the publication or software that the thing comes from.
     """
 
     name: str = attrs.field(validator=_check_name)
     summary: str
-    factory: str = attrs.field(validator=_check_factory)
+    factory: str = attrs.field(validator=_check_address)
     source: str = ""
     options: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+    check_options: str = attrs.field(default="", validator=_check_address)
 
 
 @attrs.frozen(kw_only=True)

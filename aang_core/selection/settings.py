@@ -8,19 +8,12 @@ from typing import Any
 
 import attrs
 
+from aang_core.config.fields import RecordOf, setting
 from aang_core.config.file import read_config
-from aang_core.config.schema import Choice, Flag, Rule, Several, Text, Whole, setting
-from aang_core.config.settings import settled
-from aang_core.errors import ConfigError, did_you_mean, one_message
+from aang_core.config.schema import Anything, Choice, Flag, Integer, ListOf, TableOf, Text, checked
+from aang_core.errors import ConfigError, one_message
+from aang_core.registry.options import option_faults, settings_of
 from aang_core.registry.records import Selector
-
-
-@attrs.frozen
-class Options(Rule):
-    """A table of settings by name; what is inside is checked by whoever uses it."""
-
-    def fault(self, value: Any) -> str | None:
-        return None if isinstance(value, Mapping) else f"must be a table (got {value!r})"
 
 
 @attrs.frozen(kw_only=True)
@@ -50,23 +43,23 @@ class SelectionConfig:
     """
 
     target: str = setting(Text(), "sample")
-    from_: tuple[str, ...] = setting(Several(Text(), least=1), ())
+    from_: tuple[str, ...] = setting(ListOf(Text(), 1, "task or text file"))
     selector: str = setting(Text(), "discriminator-bce")
     model: str = setting(Text(empty=True), "")
-    seed: int = setting(Whole(0), 0)
-    train_rows: int = setting(Whole(0), 0)
-    examples_per_task: int = setting(Whole(0), 500)
+    seed: int = setting(Integer(0), 0)
+    train_rows: int = setting(Integer(0), 0)
+    examples_per_task: int = setting(Integer(0), 500)
     exclude_leaks: bool = setting(Flag(), False)
     drop_empty: bool = setting(Flag(), False)
-    top: int = setting(Whole(0), 0)
-    max_length: int = setting(Whole(4), 128)
-    batch_tokens: int = setting(Whole(1), 4096)
-    shard_rows: int = setting(Whole(1), 1024)
-    picture_rows: int = setting(Whole(0), 150)
+    top: int = setting(Integer(0), 0)
+    max_length: int = setting(Integer(4), 128)
+    batch_tokens: int = setting(Integer(1), 4096)
+    shard_rows: int = setting(Integer(1), 1024)
+    picture_rows: int = setting(Integer(0), 150)
     precision: str = setting(Choice(("fp32", "bf16")), "fp32")
     device: str = setting(Text(), "auto")
-    plugins: tuple[str, ...] = setting(Several(Text()), ())
-    options: Mapping[str, Any] = attrs.field(factory=dict, validator=Options())
+    plugins: tuple[str, ...] = setting(ListOf(Text()), ())
+    options: Mapping[str, Any] = setting(TableOf(Anything()), {})
 
     @classmethod
     def from_mapping(
@@ -77,13 +70,9 @@ class SelectionConfig:
         :param origins: dotted key → the file and line, or the flag, that it comes from, for messages.
         :raises ConfigError: names every unknown key and every value that breaks its rule.
         """
-        faults: list[str] = []
-        arguments = settled(cls, raw, "", origins or {}, faults)
-        if "from" not in raw:
-            faults.append("`from` must name at least one task or text file to choose from")
-        if faults:
-            raise ConfigError(one_message(faults, "the selection's settings"))
-        return cls(**arguments)
+        rule = RecordOf(cls)
+        config: SelectionConfig = checked(rule, raw, origins, what="the selection's settings")
+        return config
 
 
 def load_selection_config(path: Path) -> SelectionConfig:
@@ -109,21 +98,10 @@ def plain_settings(config: SelectionConfig) -> dict[str, Any]:
 def settled_options(record: Selector, given: Mapping[str, Any]) -> dict[str, Any]:
     """The selector's options with the given ones over them.
 
-    :raises ConfigError: for unknown options, and values of another type than the default; names them all.
+    :raises ConfigError: for unknown options, and values of another type than the default or below 0; names them all.
     """
-    faults = []
-    for key, value in given.items():
-        where = f"the selector {record.name!r}: "
-        if key not in record.options:
-            faults.append(f"{where}has no option {key!r}{did_you_mean(key, record.options)}")
-            continue
-        default = record.options[key]
-        number = isinstance(value, int) and not isinstance(value, bool)
-        if type(value) is not type(default) and not (isinstance(default, float) and number):
-            kind = type(default).__name__
-            faults.append(f"{where}`{key}` must be of the type {kind} (got {value!r})")
-        elif isinstance(value, (int, float)) and value < 0:
-            faults.append(f"{where}`{key}` must not be negative (got {value!r})")
+    faults = option_faults(record, given, ("options",), least=0)
     if faults:
+        faults = [f"the selector {record.name!r}: {fault}" for fault in faults]
         raise ConfigError(one_message(faults, "the selector's options"))
-    return {**record.options, **given}
+    return settings_of(record, {record.name: given})

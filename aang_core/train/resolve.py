@@ -12,8 +12,6 @@ import attrs
 from aang_core.batch.binding import (
     bind_sources,
     check_corpora,
-    check_options,
-    settings_of,
 )
 from aang_core.batch.checks import errors_of
 from aang_core.batch.packing import BoundObjective
@@ -41,6 +39,7 @@ from aang_core.registry.legality import (
     legal_objectives,
     sources_of,
 )
+from aang_core.registry.options import check_options, settings_of
 from aang_core.registry.records import BackboneKind, Block, Primitive, Space, load_factory
 from aang_core.registry.registry import Registry
 from aang_core.registry.spaces import resolve_space
@@ -80,7 +79,7 @@ def resolve(config: RunConfig, registry: Registry) -> ResolvedRun:
     if config.method != "finetune":
         space = resolve_space(config.space, registry, config.with_)
         space = expanded(space, registry, auxiliary)
-    check_options(config.primitives, registry)
+    check_options(config, registry)
     check_corpora(config.external, registry)
     task = load_task(
         config.task,

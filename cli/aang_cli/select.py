@@ -113,7 +113,7 @@ def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
 def _config(flags: Mapping[str, tuple[Any, str]], assignments: tuple[str, ...]) -> SelectionConfig:
     from aang_core.config.file import overlaid, parse_settings
 
-    merged = overlaid({}, {}, {**flags, **parse_settings(assignments)})
+    merged = overlaid({}, {}, {**flags, **parse_settings(assignments, SelectionConfig)})
     return SelectionConfig.from_mapping(*merged)
 
 
@@ -127,7 +127,7 @@ def _resumed(
 
     begun = plain_settings(begun_with(out))
     return SelectionConfig.from_mapping(
-        *overlaid(begun, {}, {**flags, **parse_settings(assignments)})
+        *overlaid(begun, {}, {**flags, **parse_settings(assignments, SelectionConfig)})
     )
 
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
 from collections.abc import Iterator
 
-import attrs
-
-from aang_core.config.schema import rules_of
+from aang_core.config.fields import described
 from aang_core.config.settings import SECTIONS, RunConfig
-
-PARAMETER = re.compile(r":param ([\w, ]+): (.*?)(?=\n:param|\Z)", re.DOTALL)
 
 
 def page() -> str:
@@ -35,33 +29,12 @@ def page() -> str:
 
 
 def _table(record: type, prefix: str) -> Iterator[str]:
-    said, rules = _documented(record), rules_of(record)
     yield "| key | default | may be | |"
     yield "|---|---|---|---|"
-    for field in attrs.fields(record):
-        key = field.name.rstrip("_")
-        if key in SECTIONS:
-            continue
-        default = getattr(record(), field.name)
-        allowed = _allowed(rules[key]) if key in rules else "a table"
-        cells = (f"`{prefix}{key}`", f"`{_toml(default)}`", allowed, said.get(field.name, ""))
-        yield "| " + " | ".join(_cell(cell) for cell in cells) + " |"
-
-
-def _documented(record: type) -> dict[str, str]:
-    """Parameter → what the record's docstring says of it; names that share an entry share its text."""
-    text = inspect.getdoc(record) or ""
-    found = {}
-    for names, what in PARAMETER.findall(text):
-        said = " ".join(what.split()).replace("``", "`")
-        found |= {name.strip(): said[:1].upper() + said[1:] for name in names.split(",")}
-    return found
-
-
-def _allowed(rule: object) -> str:
-    """What the rule's own message asks for."""
-    message = rule.fault(object()) or ""
-    return message.removeprefix("must be ").partition(" (got")[0].partition("; did you")[0]
+    for setting in described(record, prefix):
+        if prefix or setting.key.partition(".")[0] not in SECTIONS:
+            cells = (f"`{setting.key}`", f"`{_toml(setting.default)}`", setting.rule.wanted)
+            yield "| " + " | ".join(_cell(cell) for cell in (*cells, setting.help)) + " |"
 
 
 def _toml(value: object) -> str:

@@ -4,7 +4,6 @@ import attrs
 import pytest
 import torch
 
-from aang_core.batch.binding import settings_of
 from aang_core.batch.packing import BoundObjective, Piece, pack, prepare
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Targets
@@ -17,6 +16,7 @@ from aang_core.check.sanity import (
     summary,
     visible_targets,
 )
+from aang_core.registry.options import settings_of
 from aang_core.registry.records import load_factory
 from aang_core.registry.registry import load_registry
 from aang_core.testing import tiny_backbone, tiny_source, tiny_task

@@ -6,11 +6,11 @@ import attrs
 import pytest
 import torch
 
-from aang_core.batch.binding import settings_of
 from aang_core.batch.packing import BoundObjective, fuse, prepare
 from aang_core.batch.protocols import Binding
 from aang_core.data.auxiliary import with_sources
 from aang_core.registry.legality import Legal, enumerate_objectives
+from aang_core.registry.options import settings_of
 from aang_core.registry.records import Block, Space, load_factory
 from aang_core.registry.registry import load_registry
 from aang_core.testing import tiny_backbone, tiny_task

@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aang_core.analysis.page.page import build_story, page
+from aang_core.config.fields import rules_of
 from aang_core.config.file import build_config, dump_config, load_config
-from aang_core.config.schema import rules_of
 from aang_core.config.settings import SECTIONS, RunConfig
 from aang_core.data.task import load_task
 from aang_core.errors import AangError

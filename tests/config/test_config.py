@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aang_core.config.fields import described, rules_of
 from aang_core.config.file import (
     build_config,
     dump_config,
@@ -17,7 +18,7 @@ from aang_core.config.file import (
     overlaid,
     parse_settings,
 )
-from aang_core.config.schema import Choice, Flag, Real, Text, Whole, rules_of
+from aang_core.config.schema import Choice, Flag, Integer, Number, Text
 from aang_core.config.settings import METHODS, SECTIONS, Heads, Meta, RunConfig, Training
 from aang_core.errors import ConfigError
 
@@ -62,14 +63,14 @@ def test_every_fault_is_reported_with_its_line(tmp_path):
         f"{path}:1: `spase` is no setting; did you mean 'space'?",
         f"{path}:2: `method` must be one of 'aang', 'tartan', 'static', 'finetune', "
         "'pretrain-finetune' (got 'ang'); did you mean 'aang'?",
-        f"{path}:3: `seeds` must list at least 1 (got [])",
+        f"{path}:3: `seeds` must be a list of at least one seed (got [])",
         f"{path}:6: `training.max_steps` must be a whole number of at least 1 (got -5)",
         f"{path}:7: `training.lr` must be a number above 0 (got 'fast')",
         f"{path}:8: `training.warmup` must be a number of at least 0 and at most 1 (got 1.5)",
         f"{path}:10: `meta.factored` must be true or false (got 1)",
         f"{path}:11: `meta.enginee` is no setting; did you mean 'engine'?",
-        f"{path}:12: `external` must be a table of texts",
-        f"{path}:14: `primitives` must be a table of tables (got 0.3 for 'mask')",
+        f"{path}:13: `external.in-domain` must be a text that is not empty (got 3)",
+        f"{path}:15: `primitives.mask` must be a table (got 0.3)",
     ):
         assert line in message
 
@@ -81,8 +82,8 @@ def test_every_fault_is_reported_with_its_line(tmp_path):
         ("training = 3", "run.toml:1: `training` must be a table (got 3)"),
         ("train_rows = true", "must be a whole number of at least 0 (got True)"),
         ("seeds = [1, 1]", "must not list anything twice"),
-        ("seeds = [1, -1]", "each of its items must be a whole number of at least 0 (got -1)"),
-        ("seeds = 1", "must be a list (got 1)"),
+        ("seeds = [1, -1]", "`seeds[1]` must be a whole number of at least 0 (got -1)"),
+        ("seeds = 1", "must be a list of at least one seed (got 1)"),
         ("meta.dev_gradient_decay = 1.0", "must be a number of at least 0 and below 1 (got 1.0)"),
         ("training.lr = nan", "must be a number above 0 (got nan)"),
         ("training.clip = inf", "must be a number of at least 0 (got inf)"),
@@ -120,9 +121,9 @@ def test_all_objectives_have_a_word():
 
 def _values(rule):
     """Any value that a rule allows."""
-    if isinstance(rule, Whole):
+    if isinstance(rule, Integer):
         return st.integers(rule.least, 10**6)
-    if isinstance(rule, Real):
+    if isinstance(rule, Number):
         return st.floats(
             rule.least,
             min(rule.most, 1e9),
@@ -134,7 +135,7 @@ def _values(rule):
     if isinstance(rule, Flag):
         return st.booleans()
     assert isinstance(rule, Text)
-    return st.text(min_size=0 if rule.empty else 1)
+    return st.text() if rule.empty else st.text().filter(str.strip)
 
 
 def _sections(record):
@@ -142,7 +143,7 @@ def _sections(record):
 
 
 _TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
-_NAMES = _TEXTS.filter(bool)
+_NAMES = _TEXTS.filter(str.strip)
 _CONFIGS = st.builds(
     RunConfig,
     task=_NAMES,
@@ -241,5 +242,30 @@ def test_a_flag_inside_what_is_no_table_is_an_error():
 def test_lines_of_keys_in_every_toml_form():
     text = 'a = 1\nb.c = 2\n[t]\n"d" = [\n  3,\n]\n[t.u]  # note\ne = 1\n[[v]]\nf = 1\n[[v]]\nf = 2'
     lines = key_lines(text)
-    expected = {"a": 1, "b": 2, "b.c": 2, "t": 3, "t.d": 4, "t.u": 7, "t.u.e": 8, "v": 9, "v.f": 10}
+    expected = {"a": 1, "b": 2, "b.c": 2, "t": 3, "t.d": 4, "t.u": 7, "t.u.e": 8, "v": 9}
+    expected |= {"v[0]": 9, "v[0].f": 10, "v[1]": 11, "v[1].f": 12}
     assert lines == expected
+
+
+def test_tables_of_lists_have_their_own_lines():
+    text = "[[v]]\n[v.u]\na = 1\n[[v.w]]\n[[v]]\n[v.u]\na = 2\n[[v.w]]\n[[v.w]]\nb = 1"
+    lines = key_lines(text)
+    assert (lines["v[0].u.a"], lines["v[1].u.a"]) == (3, 7)
+    assert (lines["v[0].w[0]"], lines["v[1].w[1].b"]) == (4, 10)
+
+
+def test_settings_describe_themselves_for_help_and_options():
+    found = {setting.key: setting for setting in described(RunConfig)}
+    assert set(found) >= {"task", "with", "training.lr", "meta.engine", "heads.policy"}
+    lr = found["training.lr"]
+    assert (lr.default, lr.rule.wanted, lr.rule.read("1e-3")) == (1e-4, "a number above 0", 1e-3)
+    assert lr.help == "Highest learning rate of the encoder, and of the heads."
+    assert found["seeds"].default == (0,)
+    assert found["with"].rule.read("mask,no-op") == ["mask", "no-op"]
+    assert all(setting.help for setting in found.values())
+
+
+def test_a_section_may_be_a_table():
+    assert RunConfig(training={"lr": 1}).training == Training(lr=1.0)
+    with pytest.raises(ConfigError, match=r"RunConfig: `training\.lr` must be a number above 0"):
+        RunConfig(training={"lr": 0})

@@ -21,7 +21,7 @@ SOURCES = (
     ),
     "cli/aang_cli",
 )
-LONGEST_FILE = 320  # the budget is 300; a few lines over are a hint, not a failure
+LONGEST_FILE = 470  # the budget is 450; a few lines over are a hint, not a failure
 LONGEST_FUNCTION = 50  # the budget is 40, without docstring, comments and blank lines
 
 

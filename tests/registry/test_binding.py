@@ -6,9 +6,11 @@ import attrs
 import pytest
 from _plugins import data, registry_of, transform
 
-from aang_core.batch.binding import bind_sources, check_options, settings_of
+from aang_core.batch.binding import bind_sources
+from aang_core.config.settings import RunConfig
 from aang_core.data.task import Task, registered_tasks
 from aang_core.errors import ConfigError, PluginError, TaskError
+from aang_core.registry.options import check_options, settings_of
 from aang_core.registry.records import TaskKind
 from aang_core.registry.registry import Registered
 
@@ -72,7 +74,8 @@ def test_options_are_laid_over_the_defaults():
 
 
 def test_right_options_pass():
-    check_options({"mask": {"rate": 1, "whole": True}, "here": {"names": ["b"]}}, REGISTRY)
+    options = {"mask": {"rate": 1, "whole": True}, "here": {"names": ["b"]}}
+    check_options(RunConfig(primitives=options), REGISTRY)
 
 
 def test_every_wrong_option_is_named_at_once():
@@ -82,14 +85,14 @@ def test_every_wrong_option_is_named_at_once():
         "musk": {},
     }
     with pytest.raises(ConfigError) as error:
-        check_options(options, REGISTRY)
+        check_options(RunConfig(primitives=options), REGISTRY)
     for fault in (
-        "[primitives.mask]: unknown option 'rat'; did you mean 'rate'?",
-        "[primitives.mask]: `rate` must be of the type float (got 'much')",
-        "[primitives.mask]: `whole` must be of the type bool (got 1)",
-        "[primitives.mask]: `spans` must be of the type int (got 2.5)",
-        "[primitives.mask]: `kind` must be of the type str (got 3)",
-        "[primitives.here]: `names` must be of the type list (got 'b')",
+        "`primitives.mask.rat` is no setting; did you mean 'rate'?",
+        "`primitives.mask.rate` must be a number (got 'much')",
+        "`primitives.mask.whole` must be true or false (got 1)",
+        "`primitives.mask.spans` must be a whole number (got 2.5)",
+        "`primitives.mask.kind` must be a text (got 3)",
+        "`primitives.here.names` must be a list (got 'b')",
         "unknown primitive 'musk'; did you mean 'mask'?",
     ):
         assert fault in str(error.value)

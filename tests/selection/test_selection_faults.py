@@ -93,9 +93,15 @@ def test_a_task_with_one_class_is_refused(mine, tmp_path):
     ("changed", "message"),
     [
         ({"selector": "discriminator-bcf"}, "did you mean 'discriminator-bce'"),
-        ({"options": {"epoch": 3}}, "has no option 'epoch'"),
-        ({"selector": "discriminator-ce", "options": {"epochs": 1.5}}, "must be of the type int"),
-        ({"selector": "discriminator-ce", "options": {"lr": -1.0}}, "must not be negative"),
+        ({"options": {"epoch": 3}}, "`options.epoch` is no setting; did you mean 'epochs'"),
+        (
+            {"selector": "discriminator-ce", "options": {"epochs": 1.5}},
+            "`options.epochs` must be a whole number of at least 0",
+        ),
+        (
+            {"selector": "discriminator-ce", "options": {"lr": -1.0}},
+            "`options.lr` must be a number of at least 0",
+        ),
         ({"selector": "random-matched"}, "give --like DIR"),
         ({"examples_per_task": -1}, "must be a whole number of at least 0"),
         ({"shards": 3}, "is no setting"),

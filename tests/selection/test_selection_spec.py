@@ -25,13 +25,13 @@ def test_every_fault_of_a_specification_is_said_at_once(tmp_path):
     message = str(fault.value)
     assert "7 faults" in message
     for said in (
-        "spec.toml:1: `targets` must be a list",
+        "spec.toml:1: `targets` must be a list of at least one task",
         "spec.toml:2: `tops` is no setting; did you mean 'top'?",
-        "`controls` must be a list, and each of its items must be one of",
+        "spec.toml:3: `controls[0]` must be one of",
         "spec.toml:5: `rows.train` must be a whole number",
         "spec.toml:7: `run.task` is what an experiment varies",
         "spec.toml:9: `select.selector` is what an experiment varies",
-        "`pools` must list at least one task",
+        "spec.toml: `pools` is missing; it must be a list of at least one task",
     ):
         assert said in message
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from aang_text.transforms import Mixed
 
-from aang_core.batch.binding import settings_of
 from aang_core.batch.packing import BoundObjective, prepare
 from aang_core.batch.protocols import Binding
 from aang_core.config.settings import RunConfig
 from aang_core.method.step_plan import Planner
 from aang_core.method.weighting import Factors, WeightState
 from aang_core.processes import Processes
+from aang_core.registry.options import settings_of
 from aang_core.registry.records import load_factory
 from aang_core.registry.registry import load_registry
 from aang_core.testing import tiny_backbone, tiny_packed, tiny_source, tiny_task

@@ -27,12 +27,23 @@ from typing import Any
 import attrs
 import tomli_w
 
+from aang_core.config.fields import RecordOf, section, setting
 from aang_core.config.file import read_config
-from aang_core.config.schema import Choice, Flag, Several, Text, Whole, setting
-from aang_core.config.settings import TARGET_ORIENTED, RunConfig, laid_over, settled
+from aang_core.config.schema import (
+    Anything,
+    Choice,
+    Flag,
+    Integer,
+    ListOf,
+    TableOf,
+    Text,
+    faults_of,
+    said,
+)
+from aang_core.config.settings import TARGET_ORIENTED, RunConfig, laid_over
 from aang_core.data.auxiliary import same_task
 from aang_core.errors import ConfigError, one_message
-from aang_core.selection.settings import Options, SelectionConfig
+from aang_core.selection.settings import SelectionConfig
 from aang_core.study.arms import CONTROLS, Arm, arms_of
 
 _OF_ARMS = ("task", "selection", "top", "seeds", "aux_tasks", "space", "method", "train_rows")
@@ -46,10 +57,10 @@ class Rows:
     :param train, dev, test: of the target. :param pool: training rows of each further task.
     """
 
-    train: int = setting(Whole(0), 0)
-    dev: int = setting(Whole(0), 0)
-    test: int = setting(Whole(0), 0)
-    pool: int = setting(Whole(0), 0)
+    train: int = setting(Integer(0), 0)
+    dev: int = setting(Integer(0), 0)
+    test: int = setting(Integer(0), 0)
+    pool: int = setting(Integer(0), 0)
 
 
 @attrs.frozen(kw_only=True)
@@ -60,16 +71,16 @@ class ExperimentSpec:
     """
 
     title: str = setting(Text(), "Selected auxiliary data")
-    targets: tuple[str, ...] = setting(Several(Text(), least=1), ())
-    pools: tuple[str, ...] = setting(Several(Text(), least=1), ())
-    selectors: tuple[str, ...] = setting(Several(Text(), least=1), ("discriminator-bce",))
-    controls: tuple[str, ...] = setting(Several(Choice(CONTROLS)), CONTROLS)
-    top: tuple[int, ...] = setting(Several(Whole(1), least=1), (500,))
-    seeds: tuple[int, ...] = setting(Several(Whole(0), least=1), (0,))
+    targets: tuple[str, ...] = setting(ListOf(Text(), 1, "task"))
+    pools: tuple[str, ...] = setting(ListOf(Text(), 1, "task"))
+    selectors: tuple[str, ...] = setting(ListOf(Text(), 1, "selector"), ("discriminator-bce",))
+    controls: tuple[str, ...] = setting(ListOf(Choice(CONTROLS)), CONTROLS)
+    top: tuple[int, ...] = setting(ListOf(Integer(1), 1, "number"), (500,))
+    seeds: tuple[int, ...] = setting(ListOf(Integer(0), 1, "seed"), (0,))
     keep_models: bool = setting(Flag(), False)
-    rows: Rows = attrs.field(factory=Rows)
-    run: Mapping[str, Any] = attrs.field(factory=dict, validator=Options())
-    select: Mapping[str, Any] = attrs.field(factory=dict, validator=Options())
+    rows: Rows = section(Rows)
+    run: Mapping[str, Any] = setting(TableOf(Anything()), {})
+    select: Mapping[str, Any] = setting(TableOf(Anything()), {})
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -86,49 +97,39 @@ def read_spec(path: Path) -> ExperimentSpec:
 
     :raises ConfigError: where it cannot be read, or with every fault of it, each with its line.
     """
-    raw, origins = read_config(path)
-    faults: list[str] = []
-    arguments = settled(ExperimentSpec, raw, "", origins, faults)
-    rows = raw.get("rows", {})
-    if isinstance(rows, dict):
-        arguments["rows"] = settled(Rows, rows, "rows.", origins, faults)
-    else:
-        faults.append(f"{origins['rows']}: `rows` must be a table (got {rows!r})")
-    for key, varied in (("run", _OF_ARMS), ("select", _OF_SELECTIONS)):
-        table = raw.get(key, {})
-        faults += [
-            f"{origins.get(f'{key}.{name}', path)}: `{key}.{name}` is what an experiment varies; leave it out"
-            for name in varied
-            if isinstance(table, dict) and name in table
-        ]
+    raw, origins = read_config(path, "the experiment")
+    rule = RecordOf(ExperimentSpec)
+    faults = faults_of(rule, raw, origins)
     faults += [
-        f"{path}: `{key}` must list at least one task"
-        for key in ("targets", "pools")
-        if key not in raw
+        said((table, key), "is what an experiment varies; leave it out", origins)
+        for table, varied in (("run", _OF_ARMS), ("select", _OF_SELECTIONS))
+        for key in varied
+        if isinstance(raw.get(table), dict) and key in raw[table]
     ]
-    faults += [] if faults else _inner_faults(path, arguments)
+    if not faults:
+        spec: ExperimentSpec = rule.convert(raw)
+        faults += _inner_faults(path, spec)
     if faults:
         raise ConfigError(one_message(faults, str(path)))
-    arguments["rows"] = Rows(**arguments["rows"])
-    return ExperimentSpec(**arguments)
+    return spec
 
 
-def _inner_faults(path: Path, arguments: Mapping[str, Any]) -> Iterator[str]:
+def _inner_faults(path: Path, spec: ExperimentSpec) -> Iterator[str]:
     """What is wrong with the settings of runs and selections, and with the parts taken together."""
-    spec = {"target": arguments["targets"][0], "from": list(arguments["pools"])}
+    selected = {"target": spec.targets[0], "from": list(spec.pools)}
     checks = (
-        (RunConfig.from_mapping, run_settings(arguments.get("run", {}), {}), "run"),
-        (SelectionConfig.from_mapping, {**arguments.get("select", {}), **spec}, "select"),
+        (RunConfig.from_mapping, run_settings(spec.run, {}), "run"),
+        (SelectionConfig.from_mapping, {**spec.select, **selected}, "select"),
     )
     for check, settings, table in checks:
         try:
             check(settings)
         except ConfigError as fault:
             yield f"{path}: [{table}]: {fault}"
-    both = [name for name in arguments.get("selectors", ()) if name in CONTROLS]
+    both = [name for name in spec.selectors if name in CONTROLS]
     yield from (f"{path}: {name!r} is a control; list it under `controls`" for name in both)
-    for target in arguments["targets"]:
-        if all(same_task(pool, target) for pool in arguments["pools"]):
+    for target in spec.targets:
+        if all(same_task(pool, target) for pool in spec.pools):
             yield f"{path}: the target {target!r} is the only pool, so there is nothing to select from"
 
 
