@@ -259,7 +259,7 @@ def test_settings_describe_themselves_for_help_and_options():
     assert set(found) >= {"task", "with", "training.lr", "meta.engine", "heads.policy"}
     lr = found["training.lr"]
     assert (lr.default, lr.rule.wanted, lr.rule.read("1e-3")) == (1e-4, "a number above 0", 1e-3)
-    assert lr.help == "Highest learning rate of the encoder, and of the heads."
+    assert found["meta.engine"].help == "`fused` or `looped`."
     assert found["seeds"].default == (0,)
     assert found["with"].rule.read("mask,no-op") == ["mask", "no-op"]
     assert all(setting.help for setting in found.values())
