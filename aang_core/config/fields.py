@@ -65,12 +65,14 @@ class Setting:
     """One setting as help pages and command-line options show it.
 
     :param key: dotted, as in TOML and behind ``--set``: ``training.lr``.
+    :param field: the name of the record's field, as Python spells it: ``with_``.
     :param rule: reads a flag's text (`Rule.read`) and says what is allowed (`Rule.wanted`).
     :param default: as the record keeps it; `attrs.NOTHING` where the setting is required.
     :param help: what the record's docstring says of it, on one line, a full sentence.
     """
 
     key: str
+    field: str
     rule: Rule
     default: Any
     help: str
@@ -95,5 +97,10 @@ def described(record: type, prefix: str = "") -> Iterator[Setting]:
             default = field.default
             if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
                 default = default.factory()
-            said_of = helps.get(field.name, "")
-            yield Setting(key=prefix + key, rule=rule, default=default, help=said_of)
+            yield Setting(
+                key=prefix + key,
+                field=field.name,
+                rule=rule,
+                default=default,
+                help=helps.get(field.name, ""),
+            )

@@ -11,19 +11,9 @@ import attrs
 import click
 
 from aang_cli import completion, render
-from aang_core.config.schema import (
-    Choice,
-    Flag,
-    Real,
-    Rule,
-    Several,
-    Shares,
-    Text,
-    Texts,
-    Whole,
-    rules_of,
-)
-from aang_core.config.settings import RunConfig, Training
+from aang_core.config.fields import described
+from aang_core.config.schema import Choice, Flag, Integer, ListOf, Number, Rule, TableOf, Text
+from aang_core.config.settings import RunConfig, Shares, Training
 from aang_core.registry.registry import Registry, load_registry
 
 PATH = click.Path(path_type=Path)
@@ -61,7 +51,7 @@ class Setting:
     def flag(self) -> str:
         """``--seed`` for `seeds`, of which each use of the flag gives one."""
         stem = self.name.rstrip("_")
-        one = stem.removesuffix("s") if isinstance(self.rule, Several) else stem
+        one = stem.removesuffix("s") if isinstance(self.rule, ListOf) else stem
         return "--" + one.replace("_", "-")
 
     def option(self) -> Callable[[Any], Any]:
@@ -72,8 +62,8 @@ class Setting:
             shape = {"is_flag": True, "default": None}
         elif isinstance(rule, Shares):
             shape = {"nargs": rule.count, "type": float}
-        elif isinstance(rule, (Several, Texts)):
-            inner = rule.item if isinstance(rule, Several) else rule.entry
+        elif isinstance(rule, (ListOf, TableOf)):
+            inner = rule.item if isinstance(rule, ListOf) else rule.entry
             shape = {"multiple": True, **_shape(inner, self.flag)}
         else:
             shape = _shape(rule, self.flag)
@@ -82,7 +72,7 @@ class Setting:
         )
 
     def _help(self) -> str:
-        several = isinstance(self.rule, (Several, Texts))
+        several = isinstance(self.rule, (ListOf, TableOf))
         said = self.said.rstrip(".") + "; repeatable." if several else self.said
         values = self.default if isinstance(self.default, tuple) else (self.default,)
         # a 0 that stands alone is explained by the docstring; in a list it is a value like any other
@@ -94,9 +84,9 @@ def _shape(rule: Rule, flag: str) -> dict[str, Any]:
     """Click's type of one value, and what the help calls it."""
     if isinstance(rule, Choice):
         return {"type": click.Choice(rule.options)}
-    if isinstance(rule, Whole):
+    if isinstance(rule, Integer):
         return {"type": int, "metavar": "N"}
-    if isinstance(rule, Real):
+    if isinstance(rule, Number):
         return {"type": float, "metavar": "X"}
     return {"metavar": flag.removeprefix("--").upper().replace("-", "_")}
 
@@ -108,29 +98,15 @@ def settings_of(
 
     :param prefix: of their keys. :param only: these alone, where any is named. :param without: all but these.
     """
-    rules, said = rules_of(record), _described(record)
-    kinds = (Choice, Flag, Real, Several, Shares, Text, Texts, Whole)
     found = []
-    for field in attrs.fields(record):
-        key = field.name.rstrip("_")
-        if field.name in without or (only and field.name not in only):
+    for setting in described(record, prefix):
+        name, rule = setting.field, setting.rule
+        table = "." in setting.key.removeprefix(prefix)  # of a section
+        table |= isinstance(rule, TableOf) and not isinstance(rule.entry, Text)
+        if table or name in without or (only and name not in only):
             continue
-        if isinstance(rules.get(key), kinds):
-            default = None if isinstance(field.default, attrs.Factory) else field.default  # type: ignore[arg-type]
-            what = said.get(field.name, "")
-            found.append(Setting(prefix + key, field.name, rules[key], default, what))
-    return found
-
-
-def _described(record: type) -> dict[str, str]:
-    """Field → the first sentence of its ``:param`` in the record's docstring."""
-    found: dict[str, str] = {}
-    for names, text in re.findall(
-        r":param ([\w, ]+):\s+(.*?)(?=:param |\Z)", record.__doc__ or "", re.DOTALL
-    ):
-        first = re.split(r"(?<=\.) (?=[A-Z])", " ".join(text.split()))[0]
-        first = (first[:1].upper() + first[1:]).replace("`", "")  # a name in `` stays as it is
-        found |= dict.fromkeys((name.strip() for name in names.split(",")), first)
+        first = re.split(r"(?<=\.) (?=[A-Z])", setting.help)[0].replace("`", "")
+        found.append(Setting(setting.key, name, rule, setting.default, first))
     return found
 
 
@@ -159,9 +135,9 @@ def given_flags(
     found: dict[str, tuple[Any, str]] = {}
     for setting in settings:
         value = given[setting.name]
-        if isinstance(setting.rule, Texts):
+        if isinstance(setting.rule, TableOf):
             value = corpora(value, setting.flag)
-        elif isinstance(setting.rule, (Several, Shares)):
+        elif isinstance(setting.rule, (ListOf, Shares)):
             value = list(value or ())
         if value not in (None, [], {}):
             found[setting.key] = (value, setting.flag)
