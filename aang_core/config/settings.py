@@ -94,7 +94,7 @@ class Training:
     class_weights: str = setting(Choice(("none", "balanced")), "none")
     epochs: int = setting(Integer(0), 0)
     task_weights: str = setting(Choice(("equal", "size")), "equal")
-    mean_decay: float = setting(Real(most=1.0, without_most=True), 0.98)
+    mean_decay: float = setting(Number(0, most=1.0, without_most=True), 0.98)
     mean_evaluation: str = setting(Choice(("off", "best", "only")), "off")
 
 
