@@ -52,7 +52,7 @@ MOVED: Mapping[str, str] = {
     "guard": "train.guard",
     "head_fitting": "train.head_fitting",
     "heads": "method.heads",
-    "history": "rundir.history",
+    "history": "analysis.history",
     "hookspecs": "registry.hookspecs",
     "inspection": "check.walk",
     "job": "study.run",

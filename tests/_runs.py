@@ -6,10 +6,10 @@ from pathlib import Path
 import attrs
 import numpy as np
 
+from aang_core.analysis.history import END_TASK
 from aang_core.config.file import dump_config
 from aang_core.config.settings import RunConfig
 from aang_core.data.metrics import score
-from aang_core.rundir.history import END_TASK
 from aang_core.rundir.report import RunReport, SeedReport, write_json
 
 IDS = (

@@ -171,6 +171,12 @@ def _spread(scores: Sequence[Mapping[str, float] | None], metric: str) -> dict[s
     return {**metrics[metric], "metrics": metrics}
 
 
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """``mean`` and sample standard deviation ``std`` of one number or more; ``std`` is None for a single one."""
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": std}
+
+
 def seed_report(raw: Mapping[str, Any]) -> SeedReport:
     """The inverse of ``attrs.asdict``."""
     return SeedReport(**raw)
@@ -179,6 +185,11 @@ def seed_report(raw: Mapping[str, Any]) -> SeedReport:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document completely or not at all; a number that is not finite becomes null."""
     write_text(path, json.dumps(strict(value), indent=2, allow_nan=False) + "\n")
+
+
+def strict_line(record: Mapping[str, Any]) -> str:
+    """A line of ``history.jsonl``: JSON in which a number that is not finite is null."""
+    return json.dumps(strict(record), allow_nan=False) + "\n"
 
 
 def strict(value: Any) -> Any:

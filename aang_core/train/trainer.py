@@ -18,7 +18,7 @@ from aang_core.errors import RunError
 from aang_core.files import save_tensors, write_text
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.processes import Processes
-from aang_core.rundir.history import strict_line
+from aang_core.rundir.report import strict_line
 from aang_core.train import checkpoint
 from aang_core.train.callbacks import Progress, Spent, Stopped, Watcher
 from aang_core.train.checkpoint import load_into

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aang_cli import render
+from aang_core.markdown import mean_and_std
 
 if TYPE_CHECKING:
     from aang_core.rundir.report import RunReport
@@ -54,7 +55,7 @@ def _scores(report: RunReport) -> Iterator[dict[str, Any]]:
         cells = {f"{s}_{m}": _number(split[s].get(m)) for s, m in names}
         yield {"seed": str(seed.seed), "best_step": seed.best_step, **cells}
     if len(report.seeds) > 1:
-        cells = {f"{s}_{m}": _mean_and_spread(summary[s]["metrics"][m]) for s, m in names}
+        cells = {f"{s}_{m}": mean_and_std(summary[s]["metrics"][m]) for s, m in names}
         yield {"seed": "mean ± std", "best_step": "", **cells}
 
 
@@ -64,11 +65,6 @@ def _metrics(summary: Mapping[str, Any], split: str) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _mean_and_spread(found: Mapping[str, float | None]) -> str:
-    spread = "" if found["std"] is None else f" ± {found['std']:.4f}"
-    return _number(found["mean"]) + spread
 
 
 def _shares(table: Mapping[str, float]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aang_cli import options, render
-from aang_core.markdown import markdown_table
+from aang_core.markdown import interval_of, markdown_table, mean_and_std, p_value_of
 
 if TYPE_CHECKING:
     from aang_core.analysis.compare import Comparison
@@ -65,29 +65,16 @@ def _cells(row: Mapping[str, Any], metric: str) -> dict[str, str]:
         "run": row["run"] if own or len(row["metrics"]) == 1 else "",
         "method": row["method"] if own else "",
         "metric": metric + ("*" if own else ""),
-        "mean ± std": _spread(figures),
-        "unseen only": _spread(unseen) if unseen else "",
+        "mean ± std": mean_and_std(figures),
+        "unseen only": mean_and_std(unseen),
         "per seed": " ".join(f"{seed}:{score:.4f}" for seed, score in figures["values"].items()),
-        "Δ": _signed(figures, "delta") if figures["detectable"] else "",
-        "p": "" if figures["p_value"] is None else f"{figures['p_value']:.3f}",
-        "95 %": _interval(figures),
+        "Δ": f"{figures['delta']:+.4f}" if figures["detectable"] else "",
+        "p": p_value_of(figures["p_value"]),
+        "95 %": interval_of(figures["interval"]),
         "could show": _detectable(figures["detectable"]),
         "tokens": f"{row['tokens']:,.0f}" if own else "",
         "seconds": f"{row['seconds']:,.0f}" if own else "",
     }
-
-
-def _spread(figures: Mapping[str, Any]) -> str:
-    spread = "" if figures["std"] is None else f" ± {figures['std']:.4f}"
-    return f"{figures['mean']:.4f}{spread}"
-
-
-def _signed(figures: Mapping[str, Any], name: str) -> str:
-    return f"{figures[name]:+.4f}"
-
-
-def _interval(figures: Mapping[str, Any]) -> str:
-    return "" if figures["interval"] is None else "{:+.4f} to {:+.4f}".format(*figures["interval"])
 
 
 def _detectable(found: Mapping[str, float | None] | None) -> str:

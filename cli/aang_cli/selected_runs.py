@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aang_cli import options, render
+from aang_core.markdown import mean_and_std, p_value_of
 
 if TYPE_CHECKING:
     from aang_core.config.settings import RunConfig
@@ -92,9 +93,9 @@ def carry_out(
         rows = [
             {
                 "run": row["run"],
-                "score": f"{row['mean']:.4f}" + (f" ± {row['std']:.4f}" if row["std"] else ""),
+                "score": mean_and_std(row),
                 "Δ": f"{row['delta']:+.4f}" if number else "",
-                "p": "" if row["p_value"] is None else f"{row['p_value']:.3f}",
+                "p": p_value_of(row["p_value"]),
                 "tokens": f"{row['tokens']:,.0f}",
                 "seconds": f"{row['seconds']:,.1f}",
             }

@@ -13,6 +13,7 @@ from aang_core.analysis.statistics import (
     smallest_detectable_difference,
 )
 from aang_core.errors import RunError
+from aang_core.markdown import interval_of, mean_and_std, p_value_of
 
 
 def test_paired_t_test_equals_its_closed_form_for_three_seeds():
@@ -112,3 +113,12 @@ def test_macro_f1_error_of_a_perfect_or_an_absent_class():
     )
     with pytest.raises(RunError, match="square confusion matrix"):
         macro_f1_standard_error([[0]])
+
+
+def test_scores_are_written_one_way():
+    assert mean_and_std({"mean": 0.81234, "std": 0.01019}) == "0.8123 ± 0.0102"
+    assert mean_and_std({"mean": 0.612, "std": None}, 1, 100) == "61.2"
+    assert mean_and_std(None) == mean_and_std({"mean": None, "std": None}) == ""
+    assert interval_of([-0.012, 0.031]) == "-0.0120 to +0.0310"
+    assert interval_of([-0.012, 0.031], 1, 100) == "-1.2 to +3.1"
+    assert (interval_of(None), p_value_of(None), p_value_of(0.0312)) == ("", "", "0.031")

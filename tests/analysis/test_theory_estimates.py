@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from _runs import IDS, history_lines, write_run
 
+from aang_core.analysis.history import END_TASK, history_of
 from aang_core.analysis.page.story import read_story
 from aang_core.analysis.page.theory_estimates import (
     auxiliary_norms,
@@ -15,7 +16,6 @@ from aang_core.analysis.page.theory_estimates import (
 from aang_core.analysis.theory import stability_bound
 from aang_core.errors import RunError
 from aang_core.rundir.finished import read_run
-from aang_core.rundir.history import END_TASK, history_of
 
 
 def record(step, weights, norms, cosines):

@@ -19,6 +19,7 @@ from _tasks import write_task
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aang_core.analysis.history import read_history
 from aang_core.analysis.page.page import build_story, page
 from aang_core.config.fields import rules_of
 from aang_core.config.file import build_config, dump_config, load_config
@@ -27,7 +28,6 @@ from aang_core.data.task import load_task
 from aang_core.errors import AangError
 from aang_core.registry.spaces import read_space
 from aang_core.rundir.finished import read_run
-from aang_core.rundir.history import read_history
 from aang_core.rundir.recipe import read_recipe
 from aang_core.train import checkpoint
 from aang_core.train.checkpoint import Checkpoint

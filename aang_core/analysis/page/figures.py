@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aang_core.analysis.history import END_TASK, Estimate, early_and_late, pooled, smoothed
 from aang_core.analysis.page.plots import (
     COLOURS,
     INK,
@@ -32,7 +33,6 @@ from aang_core.analysis.page.story import (
     stage_shares,
 )
 from aang_core.registry.records import STAGES
-from aang_core.rundir.history import END_TASK, Estimate, early_and_late, pooled, smoothed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

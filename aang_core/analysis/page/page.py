@@ -10,6 +10,7 @@ from string import Template
 from typing import Any
 
 from aang_core.analysis.compare import compare_runs
+from aang_core.analysis.history import Estimate
 from aang_core.analysis.page.changed_predictions import changed, mistakes
 from aang_core.analysis.page.figures import figures
 from aang_core.analysis.page.plots import Plot, available, inline_svg
@@ -18,7 +19,6 @@ from aang_core.config.file import dump_config
 from aang_core.data.audit import findings
 from aang_core.errors import RunError
 from aang_core.rundir.finished import FinishedRun, read_run
-from aang_core.rundir.history import Estimate
 from aang_core.rundir.report import engine_said, seed_report
 
 PAGE = "report.html"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aang_core.analysis.history import END_TASK, smoothed
 from aang_core.analysis.page.plots import (
     COLOURS,
     INK,
@@ -20,7 +21,6 @@ from aang_core.analysis.page.plots import (
 )
 from aang_core.analysis.page.story import Story, columns, heaviest, mean_over_seeds
 from aang_core.data.metrics import confusion_of
-from aang_core.rundir.history import END_TASK, smoothed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from aang_core.rundir.finished import FinishedRun
-from aang_core.rundir.history import (
+from aang_core.analysis.history import (
     Estimate,
     History,
     Series,
@@ -25,6 +24,7 @@ from aang_core.rundir.history import (
     smoothed,
     widened,
 )
+from aang_core.rundir.finished import FinishedRun
 
 NAMED = 5
 """Objectives that a chart of many lines names; the others are grey."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from aang_core.analysis.history import History, Series, mean_of, pooled, smoothed
 from aang_core.analysis.page.story import Story
 from aang_core.analysis.theory import StabilityBound, StabilitySetting, stability_bound
 from aang_core.errors import RunError
-from aang_core.rundir.history import History, Series, mean_of, pooled, smoothed
 
 
 def dissimilarities(history: History, cosines: bool) -> Series:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aang_core.markdown import markdown_table, one_line
+from aang_core.markdown import interval_of, markdown_table, mean_and_std, one_line, p_value_of
 
 
 def markdown(results: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
@@ -39,8 +39,8 @@ def score_cells(row: Mapping[str, Any]) -> dict[str, str]:
         "arm": row["arm"],
         "N": str(row["top"] or ""),
         "seeds": str(len(row["seeds"])),
-        "dev": _per_cent(row["dev"]),
-        "test": _per_cent(row["test"]),
+        "dev": mean_and_std(row["dev"], 1, 100),
+        "test": mean_and_std(row["test"], 1, 100),
         "examples of each task": examples,
         "CPU s: selection": f"{row['selection']['cpu_seconds']:.1f}",
         "training": f"{row['training']['cpu_seconds']:.1f}",
@@ -51,22 +51,13 @@ def score_cells(row: Mapping[str, Any]) -> dict[str, str]:
 
 def _difference_cells(found: Mapping[str, Any]) -> dict[str, str]:
     """One comparison, in points: column → text."""
-    interval = found["interval"]
     return {
         "target": found["target"],
         "arm": found["arm"],
         "minus": found["against"],
         "split": found["split"],
         "points": f"{100 * found['delta']:+.1f}",
-        "95 %": f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else "",
-        "p": "" if found["p_value"] is None else f"{found['p_value']:.3f}",
+        "95 %": interval_of(found["interval"], 1, 100),
+        "p": p_value_of(found["p_value"]),
         "seeds": str(len(found["seeds"])),
     }
-
-
-def _per_cent(found: Mapping[str, Any] | None) -> str:
-    """``61.2 ± 1.4``, in per cent; nothing where there is no score."""
-    if found is None:
-        return ""
-    deviation = "" if found["std"] is None else f" ± {100 * found['std']:.1f}"
-    return f"{100 * found['mean']:.1f}{deviation}"

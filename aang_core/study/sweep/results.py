@@ -15,7 +15,7 @@ import attrs
 
 from aang_core.errors import RunError
 from aang_core.files import write_text
-from aang_core.markdown import markdown_table, one_line
+from aang_core.markdown import markdown_table, mean_and_std, one_line
 from aang_core.rundir.report import read_report, spread, write_json
 from aang_core.study.sweep.plan import Plan, differing_settings
 from aang_core.study.sweep.trial import Trial
@@ -164,23 +164,15 @@ def cells(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "task": row["task"],
         "configuration": row["configuration"],
-        "dev": _shown(row["dev"]),
+        "dev": mean_and_std(row["dev"]),
         "metric": row["metric"] or "",
         "seeds": f"{row['finished']}/{row['seeds']}",
         "chosen": "yes" if row["chosen"] else "",
-        "test": _shown(row["test"]),
+        "test": mean_and_std(row["test"]),
         "tokens": "" if row["tokens"] is None else f"{row['tokens']:,.0f}",
         "seconds": "" if row["seconds"] is None else f"{row['seconds']:,.0f}",
         "directory": row["directory"],
     }
-
-
-def _shown(found: Mapping[str, float | None] | None) -> str:
-    """``0.8123 ± 0.0102``."""
-    if found is None:
-        return ""
-    deviation = "" if found["std"] is None else f" ± {found['std']:.4f}"
-    return f"{found['mean']:.4f}{deviation}"
 
 
 def as_markdown(found: Mapping[str, Any]) -> str:

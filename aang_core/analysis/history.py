@@ -5,7 +5,6 @@ Fixed letters: S steps, K objectives. What a step did not observe, or observed a
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from aang_core.errors import RunError
 from aang_core.files import json_lines
 from aang_core.registry.records import STAGES
-from aang_core.rundir.report import strict
 
 END_TASK = "end-task"
 EARLY, LATE = 0.1, 0.5
@@ -99,11 +97,6 @@ class Estimate:
     def helpful(self) -> bool:
         """It lies more than two standard errors above 0."""
         return self.count >= ENOUGH and self.mean > 2 * self.error
-
-
-def strict_line(record: Mapping[str, Any]) -> str:
-    """A line of the file: strict JSON, in which a number that is not finite is null."""
-    return json.dumps(strict(record), allow_nan=False) + "\n"
 
 
 def read_history(path: Path) -> History:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from _runs import IDS, history_lines
 
-from aang_core.errors import RunError
-from aang_core.rundir.history import (
+from aang_core.analysis.history import (
     END_TASK,
     alignment_estimates,
     early_and_late,
@@ -17,8 +16,9 @@ from aang_core.rundir.history import (
     pooled,
     read_history,
     smoothed,
-    strict_line,
 )
+from aang_core.errors import RunError
+from aang_core.rundir.report import strict_line
 
 LINES = history_lines(0)
 HISTORY = history_of(LINES)
