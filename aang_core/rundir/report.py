@@ -171,12 +171,6 @@ def _spread(scores: Sequence[Mapping[str, float] | None], metric: str) -> dict[s
     return {**metrics[metric], "metrics": metrics}
 
 
-def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """``mean`` and sample standard deviation ``std`` of one number or more; ``std`` is None for a single one."""
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "std": std}
-
-
 def seed_report(raw: Mapping[str, Any]) -> SeedReport:
     """The inverse of ``attrs.asdict``."""
     return SeedReport(**raw)
