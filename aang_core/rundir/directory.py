@@ -31,9 +31,14 @@ _WORTH = ("history.jsonl", "results.json", "*.safetensors")
 """Files that took work to make."""
 
 
+def seed_folder(seed: int | str) -> str:
+    """What the folder of one seed is called, beside those of others; of ``*`` the pattern of all."""
+    return f"seed-{seed}"
+
+
 def seed_directory(directory: Path, seeds: Sequence[int], seed: int) -> Path:
     """Where one seed's files lie: the run directory itself, or ``seed-N`` in it where there are several."""
-    return directory if len(seeds) == 1 else directory / f"seed-{seed}"
+    return directory if len(seeds) == 1 else directory / seed_folder(seed)
 
 
 def unused_directory(parent: str, parts: Sequence[str]) -> Path:

@@ -14,7 +14,7 @@ from aang_core.config.file import load_config
 from aang_core.config.settings import RunConfig
 from aang_core.errors import RunError, one_message
 from aang_core.files import json_lines
-from aang_core.rundir.directory import seed_directory
+from aang_core.rundir.directory import seed_directory, seed_folder
 from aang_core.rundir.report import mean_weights, read_report, seed_report, summary_of
 
 
@@ -93,7 +93,7 @@ def read_run(path: Path) -> FinishedRun:
             f"{path} is no run directory; expected a folder that `aang run --out` has made"
         )
     if not any((path / name).exists() for name in ("report.json", "config.toml")):
-        parts = sorted(place.parent for place in path.glob("seed-*/config.toml"))
+        parts = sorted(place.parent for place in path.glob(f"{seed_folder('*')}/config.toml"))
         if parts:
             return _joined(path, [_read_one(part) for part in parts])
     return _read_one(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from aang_core.analysis.page.page import write_run_page
+from aang_core.batch.protocols import no_op
 from aang_core.config.file import from_keywords, load_config
 from aang_core.config.settings import RunConfig
 from aang_core.data.audit import audit_draws, audit_task, findings
@@ -19,8 +20,9 @@ from aang_core.rundir.directory import run_directory, seed_directory, unused_dir
 from aang_core.rundir.failures import explained
 from aang_core.rundir.recipe import check_recipe
 from aang_core.rundir.report import RunReport, SeedReport, write_json
-from aang_core.study.seed import run_seed
-from aang_core.study.seed_pool import check_jobs, run_seeds
+from aang_core.study.pool import StudyCallback
+from aang_core.study.seeds import check_jobs, run_seed, run_seeds
+from aang_core.study.trial import Outcome, Trial
 from aang_core.train.callbacks import Watcher
 from aang_core.train.loggers import Logged, chosen_loggers
 from aang_core.train.resolve import ResolvedRun, resolve, seed_task
@@ -45,6 +47,9 @@ def run(
         everything else, so nothing need be given.
     :param jobs: how many seeds run beside each other, each in a process of its own (which loads installed plugins
         itself, so `registry` has to be what they give).
+    :param watcher: is told how the run goes. With `jobs` above 1 its ``on_step`` and ``on_evaluation`` are given a
+        stand-in for the session that knows the seed alone, and one that overrides ``on_seed`` or ``on_trained`` is
+        refused.
     :raises AangError: for everything that the user can mend, before anything is written where that is possible.
     """
     if config is None and resume and out and not settings:
@@ -55,16 +60,17 @@ def run(
     check_recipe(chosen)
     directory = Path(out) if out else _fresh(resolved)
     processes = join_processes()
-    check_jobs(jobs, processes)
-    loggers = chosen_loggers(chosen.log, registry)
     spoken = processes.is_main  # one process speaks for all
-    watcher = Logged((spoken and watcher) or Watcher(), loggers if spoken else (), chosen)
+    heard = (spoken and watcher) or Watcher()
+    check_jobs(jobs, chosen, heard, processes)
+    loggers = chosen_loggers(chosen.log, registry)
+    watcher = Logged(heard, loggers if spoken else (), chosen)
     taken = run_directory(directory, chosen).taken(resume, processes)
     with taken, explained(chosen, directory), closing(watcher):
         watcher.on_begin(directory)
         audit = _audited(resolved, watcher)
-        if jobs > 1 and len(chosen.seeds) > 1:
-            seeds = run_seeds(chosen, directory, resume, watcher, jobs)
+        if jobs > 1 and len(chosen.seeds) > 1:  # where each process logs its own seed
+            seeds = run_seeds(chosen, directory, resume, heard, jobs)
         else:
             seeds = [
                 run_seed(
@@ -93,6 +99,34 @@ def _fresh(resolved: ResolvedRun) -> Path:
 def run_or_resume(config: RunConfig, out: Path, **how: Any) -> RunReport:
     """Begin a run in `out`, or go on with the one that was begun there; `how` as in `run`."""
     return run(config, out=out, resume=(out / "config.toml").is_file(), **how)
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    registry: Registry,
+    callback: Watcher | None = None,
+    study: StudyCallback | None = None,
+    *,
+    jobs: int = 1,
+    before: Callable[[Trial], None] = no_op,
+    after: Callable[[Trial], None] = no_op,
+) -> None:
+    """Carry out whole runs one after another in this process; what is finished is kept, what was broken off goes on.
+
+    :param callback: hears each run. :param study: hears of the trials.
+    :param before, after: called with each trial that is carried out, before it begins and when it is finished.
+    """
+    study = study or StudyCallback()
+    study.on_plan(trials, [trial for trial in trials if trial.is_finished])
+    for trial in trials:
+        if not trial.is_finished:
+            study.on_start(trial, 1)
+            before(trial)
+            run_or_resume(
+                trial.config, trial.directory, jobs=jobs, watcher=callback, registry=registry
+            )
+            after(trial)
+            study.on_end(Outcome(trial=trial))
 
 
 def _report(

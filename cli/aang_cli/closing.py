@@ -9,6 +9,7 @@ import click
 
 from aang_cli import render
 from aang_core.markdown import mean_and_std
+from aang_core.rundir.directory import seed_directory
 
 if TYPE_CHECKING:
     from aang_core.rundir.report import RunReport
@@ -39,9 +40,7 @@ def show(report: RunReport) -> None:
         if seed.guard:
             click.echo(f"seed {seed.seed}: {seed.guard['said']}")
     for seed in report.seeds:
-        where = (
-            report.directory if len(report.seeds) == 1 else report.directory / f"seed-{seed.seed}"
-        )
+        where = seed_directory(report.directory, [each.seed for each in report.seeds], seed.seed)
         click.echo(f"model {where / 'model'}")
     click.echo(f"report {report.directory / 'report.json'}")
 

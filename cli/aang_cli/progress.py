@@ -27,12 +27,13 @@ from rich.text import Text
 
 from aang_cli import render
 from aang_cli.render import visible
-from aang_core.study.sweep.pool import SweepWatcher
+from aang_core.study.pool import StudyCallback
 from aang_core.train.callbacks import Stopped, Watcher
 from aang_core.train.trainer import phases
 
 if TYPE_CHECKING:
-    from aang_core.study.sweep.trial import Outcome, Trial
+    from aang_core.config.settings import RunConfig
+    from aang_core.study.trial import Outcome, Trial
     from aang_core.train.callbacks import Progress as State
     from aang_core.train.session import Session
     from aang_core.train.step import StepRecord
@@ -170,8 +171,8 @@ class Bars:
             print(visible(remark), file=sys.stderr, flush=True)
 
 
-class ProgressBar(Bars, Watcher):
-    """A `Watcher` whose bar is drawn inside its block.
+class PreparationBar(Bars, Watcher):
+    """A `Watcher` with bars for what is prepared, such as the steps of seeds beside each other, drawn inside its block.
 
     :param interruption: what it hears of signals; the bar says when a step is under way that should end first.
     :ivar directory: the run directory, once it is settled.
@@ -181,7 +182,6 @@ class ProgressBar(Bars, Watcher):
         super().__init__("{task.fields[name]}")
         self.interruption = interruption or Interruption()
         self.directory: Path | None = None
-        self._latest = ""
         self._prepared: dict[str, TaskID] = {}
 
     @property
@@ -200,6 +200,12 @@ class ProgressBar(Bars, Watcher):
         self._bars.update(task, completed=done, total=total, visible=done < total)
         if done == total:
             del self._prepared[what]
+
+
+class ProgressBar(PreparationBar):
+    """With a bar for the steps of the present seed."""
+
+    _latest = ""
 
     def on_seed(self, session: Session) -> None:
         total = sum(steps for _, steps in phases(session))
@@ -235,6 +241,12 @@ class ProgressBar(Bars, Watcher):
             raise KeyboardInterrupt
 
 
+def bar_for(jobs: int, config: RunConfig, interruption: Interruption) -> PreparationBar:
+    """The bar of a run, or of runs, of one configuration."""
+    beside = jobs > 1 and len(config.seeds) > 1
+    return PreparationBar(interruption) if beside else ProgressBar(interruption)
+
+
 def _best(progress: State) -> str:
     return "none yet" if progress.best_score is None else f"{progress.best_score:.4f}"
 
@@ -252,8 +264,8 @@ def _losses(record: StepRecord) -> str:
     return "  ".join([*parts, f"λ {record.end_task_weight:.3f}"])
 
 
-class SweepBar(Bars, SweepWatcher):
-    """A `SweepWatcher` whose bars are drawn inside its block. Safe to call from any thread."""
+class SweepBar(Bars, StudyCallback):
+    """A `StudyCallback` whose bars are drawn inside its block. Safe to call from any thread."""
 
     def __init__(self) -> None:
         super().__init__("{task.description}")

@@ -159,14 +159,14 @@ def _plan(config: RunConfig, as_json: bool) -> None:
 
 def _train(config: RunConfig, out: Path | None, resume: bool, jobs: int, as_json: bool) -> None:
     from aang_cli.closing import show
-    from aang_cli.progress import Interruption, ProgressBar
+    from aang_cli.progress import Interruption, bar_for
     from aang_core.processes import leave_processes
     from aang_core.study.run import run
 
     registry = options.registry_of(config.plugins)
     interruption = Interruption()
     interruption.held = os.environ.get("RANK", "0") != "0"  # the first process decides for all
-    bar = ProgressBar(interruption)
+    bar = bar_for(jobs, config, interruption)
     try:
         with interruption.ending(lambda cause: _goodbye(bar.directory, cause)), bar:
             report = run(config, out=out, resume=resume, jobs=jobs, watcher=bar, registry=registry)

@@ -74,18 +74,18 @@ def carry_out(
 
     :raises click.UsageError: where no selection is named.
     """
-    from aang_cli.progress import Interruption, ProgressBar
-    from aang_core.study.selected_runs import run_selected
+    from aang_cli.progress import Interruption, bar_for
+    from aang_core.study.selections import run_selected
 
     if not config.selection or not config.top:
         raise click.UsageError(f"{_asked(controls)} needs --selection DIR and --top N")
     registry = options.registry_of(config.plugins)
     interruption = Interruption()
     goodbye = "interrupted; go on with the same command and --resume"
-    bar = ProgressBar(interruption)
+    bar = bar_for(jobs, config, interruption)
     with interruption.ending(lambda _: goodbye), bar:
         found = run_selected(
-            config, tops, controls, out, registry, resume=resume, jobs=jobs, watcher=bar
+            config, tops, controls, out, registry, resume=resume, jobs=jobs, callback=bar
         )
     if as_json:
         render.document(found.rows)

@@ -12,7 +12,7 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
-    from aang_core.study.sweep.experiments import Experiment
+    from aang_core.study.sweep_file import Experiment
 
 _COLUMNS = ("task", "configuration", "dev", "metric", "seeds", "chosen", "test", "seconds")
 
@@ -93,7 +93,7 @@ def command(
     if out is None and not dry_run:
         raise click.UsageError("--out is missing: the directory of the sweep")
     from aang_core.config.file import parse_settings
-    from aang_core.study.sweep.experiments import load_experiment
+    from aang_core.study.sweep_file import load_experiment
 
     flags: dict[str, tuple[Any, str]] = dict(parse_settings(assignments))
     if seeds:
@@ -106,7 +106,8 @@ def command(
 
 
 def _plan(experiment: Experiment, as_json: bool) -> None:
-    from aang_core.study.sweep.plan import check_configurations, differing_settings, planned
+    from aang_core.study.sweep import check_configurations, planned
+    from aang_core.study.trial import differing_settings
 
     plan = planned(experiment, Path("sweep"))
     check_configurations(plan.configurations)
@@ -138,7 +139,7 @@ def _carry_out(
     as_json: bool,
 ) -> None:
     from aang_cli.progress import Interruption, SweepBar
-    from aang_core.study.sweep.job import sweep
+    from aang_core.study.sweep import sweep
 
     again = shlex.join(["aang", *sys.argv[1:]])
     goodbye = (
@@ -146,7 +147,7 @@ def _carry_out(
     )
     bar = SweepBar()
     with Interruption().ending(lambda _: goodbye), bar:
-        found = sweep(experiment, out, workers=workers, retries=retries, ray=ray, watcher=bar)
+        found = sweep(experiment, out, workers=workers, retries=retries, ray=ray, callback=bar)
     _show(found, out, as_json)
 
 
@@ -156,12 +157,12 @@ def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:
     :raises RunError: where trials failed; names them.
     """
     from aang_core.errors import RunError
-    from aang_core.study.sweep.results import cells, ranked
+    from aang_core.study.results import ranked, sweep_cells
 
     if as_json:
         render.document(found)
     else:
-        rows = [cells(row) for row in ranked(found)]
+        rows = [sweep_cells(row) for row in ranked(found)]
         one_task = len({row["task"] for row in rows}) == 1
         columns = [name for name in _COLUMNS if name != "task" or not one_task]
         render.table(rows, columns=columns, title=found["title"])

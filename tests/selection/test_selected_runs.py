@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import attrs
 import pytest
 from _selections import settings as selecting
 from _selections import write_pools
@@ -16,8 +17,7 @@ from aang_core.config.settings import TARGET_ORIENTED, RunConfig
 from aang_core.data.auxiliary import check_selection, load_selected, same_task
 from aang_core.errors import ConfigError, RunError, TaskError
 from aang_core.registry.registry import load_registry
-from aang_core.study.arms import arms_of
-from aang_core.study.selected_runs import run_selected
+from aang_core.study.selections import arms_of, run_selected
 
 LABELLED = ("near", "pairs", "numbers")
 SHORT = {**TRAINING, "epochs": 1, "eval_every": 50}
@@ -164,6 +164,12 @@ def test_several_n_and_controls_are_trained_and_compared(root, selected, tmp_pat
 
     shutil.rmtree(out / "embedding-top-6")
     before = (out / "none" / "report.json").stat().st_mtime_ns
+    other = attrs.evolve(asked, training=attrs.evolve(asked.training, lr=0.5))
+    with pytest.raises(
+        RunError, match=r"training\.lr is 0\.5 here and 0\.0001 there; resume it with the same"
+    ):
+        run_selected(other, (3, 6), controls, out, REGISTRY, resume=True)
+    assert not (out / "embedding-top-6").exists()
     with pytest.raises(RunError, match="go on with --resume"):
         run_selected(asked, (3, 6), controls, out, REGISTRY)
 
@@ -176,7 +182,7 @@ def test_several_n_and_controls_are_trained_and_compared(root, selected, tmp_pat
             self.refused += 1
 
     second = Second()
-    again = run_selected(asked, (3, 6), controls, out, REGISTRY, resume=True, watcher=second)
+    again = run_selected(asked, (3, 6), controls, out, REGISTRY, resume=True, callback=second)
     assert second.refused == 1  # one run was missing
     assert [row["values"] for row in again.rows] == [row["values"] for row in found.rows]
     assert (out / "none" / "report.json").stat().st_mtime_ns == before

@@ -14,8 +14,10 @@ from click.testing import CliRunner
 from aang_core.data.auxiliary import read_selection
 from aang_core.errors import AangError, ConfigError, RunError, TaskError
 from aang_core.registry.registry import load_registry
-from aang_core.study.experiment.job import Overseer, run_experiment
-from aang_core.study.experiment.spec import dump_spec, read_spec
+from aang_core.study.experiment import run_experiment
+from aang_core.study.experiment_spec import dump_spec, read_spec
+from aang_core.study.pool import StudyCallback
+from aang_core.train.callbacks import Watcher
 
 REGISTRY = load_registry()
 SPEC = """
@@ -41,19 +43,28 @@ class Broken(Exception):
     """What ends an experiment before its time."""
 
 
-class Breaking(Overseer):
+class Breaking(Watcher, StudyCallback):
     """Counts runs, and breaks the experiment off before one of them."""
 
     def __init__(self, at=0):
-        self.at, self.parts, self.trained = at, [], 0
+        self.at, self.planned, self.kept, self.started, self.trained = at, [], [], [], 0
 
-    def on_part(self, number, total, what):
-        self.parts.append((number, total, what))
-        if number == self.at:
+    def on_plan(self, trials, finished):
+        self.planned, self.kept = list(trials), list(finished)
+
+    def on_start(self, trial, attempt):
+        self.started.append(trial)
+        if len(self.kept) + len(self.started) == self.at:
             raise Broken
 
     def on_seed(self, session):
         self.trained += 1
+
+
+def carried_out(path, out, at=0, resume=False):
+    """Carry out an experiment, and give its results and who heard of it."""
+    heard = Breaking(at)
+    return run_experiment(path, out, REGISTRY, resume, heard, heard), heard
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +84,12 @@ def finished(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiment")
     path, out = written(root, folder), folder / "out"
     with pytest.raises(Broken):
-        run_experiment(path, out, REGISTRY, overseer=Breaking(at=6))
+        carried_out(path, out, at=6)
     assert len(list(out.rglob("report.json"))) == 5
     so_far = json.loads((out / "results.json").read_text("utf-8"))
     assert so_far["runs"] == {"planned": 16, "finished": 5}
     assert "11 of 16 runs are not finished" in (out / "results.md").read_text("utf-8")
-    second = Breaking()
-    results = run_experiment(path, out, REGISTRY, resume=True, overseer=second)
+    results, second = carried_out(path, out, resume=True)
     return path, out, results, second
 
 
@@ -88,7 +98,8 @@ def test_what_was_finished_is_kept_and_the_rest_is_made(finished):
     arms = 8  # none, full, and at either N the selection and two random draws
     assert results["runs"] == {"planned": 2 * arms, "finished": 2 * arms}
     assert second.trained == 2 * arms - 5
-    assert [part[:2] for part in second.parts] == [(n, 16) for n in range(1, 17)]
+    assert second.started == second.planned[5:]
+    assert second.kept == second.planned[:5]
     assert not list(out.rglob("model.safetensors"))  # models are kept only where that is asked for
     assert not list(out.rglob("*.partial"))
 
@@ -187,19 +198,18 @@ def test_an_experiment_with_other_settings_is_not_gone_on_with(root, finished, t
 def test_two_do_not_go_on_with_one_experiment(finished):
     path, out, results, _ = finished
 
-    class Second(Overseer):
+    class Second(StudyCallback):
         refused = 0
 
-        def on_part(self, number, total, what):
+        def on_plan(self, trials, finished):
             with pytest.raises(RunError, match="another process is at work on"):
                 run_experiment(path, out, REGISTRY, resume=True)
             self.refused += 1
 
     second = Second()
-    assert (
-        run_experiment(path, out, REGISTRY, resume=True, overseer=second)["rows"] == results["rows"]
-    )
-    assert second.refused == 16
+    again = run_experiment(path, out, REGISTRY, resume=True, study=second)
+    assert again["rows"] == results["rows"]
+    assert second.refused == 1
 
 
 def test_a_specification_comes_back_from_its_own_text(finished, tmp_path):
@@ -224,7 +234,7 @@ def test_a_specification_comes_back_from_its_own_text(finished, tmp_path):
 def test_what_cannot_work_is_said_before_any_training(root, tmp_path, old, new, said):
     path = written(root, tmp_path, SPEC.replace(old, new))
     with pytest.raises(AangError, match=said):
-        run_experiment(path, tmp_path / "out", REGISTRY, overseer=Breaking())
+        carried_out(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -238,9 +248,7 @@ def test_pool_rows_that_stand_in_the_targets_dev_or_test_are_left_out(root, tmp_
     (leaky / "dev.jsonl").write_text(own, "utf-8")
     text = SPEC.replace("{root}/near", str(leaky)).replace("pool = 20", "pool = 0")
     with pytest.raises(Broken):
-        run_experiment(
-            written(root, tmp_path, text), tmp_path / "out", REGISTRY, overseer=Breaking(at=1)
-        )
+        carried_out(written(root, tmp_path, text), tmp_path / "out", at=1)
     [kept] = tmp_path.glob("out/data/target/seed-0/pools/leaky/train.jsonl")
     assert len(kept.read_text("utf-8").splitlines()) == 24
     assert "box" not in kept.read_text("utf-8")
@@ -254,9 +262,7 @@ def test_a_targets_name_leads_nowhere_else(root, tmp_path):
     alone = SPEC.replace('"{root}/target", ', "")
     text = alone.replace('["{root}/target"]', f'["{hostile}"]')
     with pytest.raises(Broken):
-        run_experiment(
-            written(root, tmp_path, text), tmp_path / "a/b/out", REGISTRY, overseer=Breaking(at=1)
-        )
+        carried_out(written(root, tmp_path, text), tmp_path / "a/b/out", at=1)
     assert [p.name for p in (tmp_path / "a/b/out/data").iterdir()] == ["far-off"]
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b"]
     text = alone.replace('["{root}/target"]', f'["{hostile}", "{hostile}/task.toml"]')

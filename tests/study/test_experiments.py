@@ -1,4 +1,4 @@
-"""The experiments of the paper as files: every one is a list of valid configurations over legal spaces."""
+"""The experiments of the paper, and ours, as files: every one is a list of valid configurations over legal spaces."""
 
 from pathlib import Path
 
@@ -8,10 +8,12 @@ from aang_core.errors import ConfigError
 from aang_core.registry.legality import Legal, enumerate_objectives
 from aang_core.registry.registry import load_registry
 from aang_core.registry.spaces import resolve_space
-from aang_core.study.sweep.experiments import load_experiment
+from aang_core.study.sweep_file import load_experiment
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "experiments"
-RUNS = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "table7": 27}
+PAPER = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "table7": 27}
+OURS = {"few-labels": 6, "few-labels-screening": 5, "one-change": 8}
+RUNS = {**PAPER, **OURS}
 """Runs of each file: methods, times the sizes of the grid (2·2·2·2, 3·3, 3 methods · 3·3)."""
 
 
@@ -28,7 +30,19 @@ def test_a_specification_gives_valid_runs_over_legal_spaces(name):
     for config in found.values():
         verdicts = enumerate_objectives(resolve_space(config.space, registry), registry)
         assert any(isinstance(verdict, Legal) for verdict in verdicts)
-        assert config.seeds == (0, 1, 2)
+        assert config.seeds == (0, 1, 2) or name in OURS
+
+
+def test_the_confirmation_has_other_seeds_than_the_screening_and_all_of_its_tasks():
+    chosen, confirmed = (
+        load_experiment(FOLDER / f"{name}.toml").runs
+        for name in ("few-labels-screening", "few-labels")
+    )
+    seeds = [
+        {seed for config in runs.values() for seed in config.seeds} for runs in (chosen, confirmed)
+    ]
+    assert not seeds[0] & seeds[1]
+    assert len(confirmed) == 2 * OURS["few-labels"]
 
 
 def test_runs_lie_over_the_base_and_the_grid_over_both(tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import attrs
 import pytest
 import torch
 from _tasks import flags, settings, untimed, write_task
@@ -12,12 +13,20 @@ from _tasks import flags, settings, untimed, write_task
 import aang_core as aang
 from aang_core.errors import ConfigError
 from aang_core.processes import Processes
-from aang_core.study import seed_pool
+from aang_core.study import pool
+from aang_core.study.seeds import SeedElsewhere, check_jobs
+from aang_core.train.callbacks import Stopped
 
 
 class Listening(aang.Watcher):
     def __init__(self):
-        self.course, self.remarks = [], []
+        self.course, self.remarks, self.steps, self.evaluations = [], [], {}, {}
+
+    def on_step(self, session, record, progress):
+        self.steps.setdefault(session.seed, []).append((record, progress))
+
+    def on_evaluation(self, session, progress):
+        self.evaluations[session.seed] = progress.evaluations
 
     def on_preparation(self, what, done, total):
         self.course.append((what, done, total))
@@ -34,7 +43,7 @@ def task(tmp_path_factory):
 @pytest.fixture
 def one_thread(monkeypatch):
     """What each of the processes has where there are two cores; results depend on it in their last bits."""
-    monkeypatch.setattr(seed_pool, "cores", lambda: 2)
+    monkeypatch.setattr(pool, "cores", lambda: 2)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -44,7 +53,8 @@ def one_thread(monkeypatch):
 @pytest.mark.usefixtures("one_thread")
 def test_beside_each_other_as_one_after_another(task, tmp_path):
     seeds, heard = [4, 1], Listening()
-    one = aang.run(task=str(task), seeds=seeds, out=tmp_path / "one", **settings())
+    alone = Listening()
+    one = aang.run(task=str(task), seeds=seeds, out=tmp_path / "one", watcher=alone, **settings())
     two = aang.run(
         task=str(task), seeds=seeds, out=tmp_path / "two", jobs=2, watcher=heard, **settings()
     )
@@ -54,6 +64,65 @@ def test_beside_each_other_as_one_after_another(task, tmp_path):
     assert (tmp_path / "two" / "seed-4" / "model" / "model.safetensors").is_file()
     assert heard.course[-1] == ("steps of 2 seeds", 8, 8)
     assert all(done < total for _, done, total in heard.course[:-1])
+    assert heard.evaluations == alone.evaluations
+    for seed in seeds:  # every record comes from the other process as it was there
+        assert [(vars_of(r), p) for r, p in heard.steps[seed]] == [
+            (vars_of(r), p) for r, p in alone.steps[seed]
+        ]
+
+
+def vars_of(record):
+    return attrs.asdict(record)
+
+
+class Needing(aang.Watcher):
+    def on_seed(self, session):
+        raise AssertionError("nobody can call this")
+
+
+class Curious(aang.Watcher):
+    def on_step(self, session, record, progress):
+        self.found = session.task
+
+
+def test_a_callback_that_needs_the_session_is_refused_before_anything_starts(task, tmp_path):
+    with pytest.raises(ConfigError, match="Needing overrides on_seed, for which the session"):
+        aang.run(
+            task=str(task),
+            seeds=[0, 1],
+            out=tmp_path / "run",
+            jobs=2,
+            watcher=Needing(),
+            **settings(),
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_step_of_another_process_says_that_the_session_is_there():
+    with pytest.raises(AttributeError, match=r"session\.task is in another process"):
+        Curious().on_step(SeedElsewhere(3), None, None)
+
+
+class Impatient(aang.Watcher):
+    """Stops a run after some steps of any seed."""
+
+    steps = 0
+
+    @property
+    def stopping(self):
+        return self.steps > 2
+
+    def on_step(self, session, record, progress):
+        self.steps += 1
+
+
+def test_a_callback_stops_the_seeds_of_other_processes(task, tmp_path):
+    out = tmp_path / "run"
+    made = settings(training={"max_steps": 100_000})
+    with pytest.raises(Stopped):
+        aang.run(task=str(task), seeds=[0, 1], out=out, jobs=2, watcher=Impatient(), **made)
+    assert list(out.glob("seed-*/checkpoint/step-*"))
+    assert not (out / "report.json").exists()
 
 
 def test_resuming_takes_finished_seeds(task, tmp_path):
@@ -84,6 +153,6 @@ def test_nobody_writes_on_when_the_first_process_is_killed(task, tmp_path):
 
 def test_jobs_and_processes_exclude_each_other():
     with pytest.raises(ConfigError, match="shares each seed among 2 processes"):
-        seed_pool.check_jobs(2, Processes(0, 2))
+        check_jobs(2, aang.RunConfig(), aang.Watcher(), Processes(0, 2))
     with pytest.raises(ConfigError, match="at least 1"):
-        seed_pool.check_jobs(0, Processes())
+        check_jobs(0, aang.RunConfig(), aang.Watcher(), Processes())

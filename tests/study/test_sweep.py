@@ -18,9 +18,9 @@ from click.testing import CliRunner
 import aang_core as aang
 from aang_core.errors import RunError
 from aang_core.rundir.finished import read_run
-from aang_core.study.sweep.experiments import load_experiment
-from aang_core.study.sweep.job import sweep
-from aang_core.study.sweep.pool import SweepWatcher
+from aang_core.study.pool import StudyCallback
+from aang_core.study.sweep import sweep
+from aang_core.study.sweep_file import load_experiment
 
 SPEC = """
 [base]
@@ -59,12 +59,11 @@ def begun_processes():
     return [
         child
         for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE
-        and "aang_core.study.sweep.trial" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and "aang_core.study.trial" in child.cmdline()
     ]
 
 
-class Killer(SweepWatcher):
+class Killer(StudyCallback):
     """Kills a trial once, when its first checkpoint is written: at its third step."""
 
     def __init__(self):
@@ -90,7 +89,7 @@ def swept(task, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweeps")
     watcher = Killer()
     experiment = load_experiment(spec(folder, task), seeds=[0, 1])
-    found = sweep(experiment, folder / "out", workers=1, watcher=watcher)
+    found = sweep(experiment, folder / "out", workers=1, callback=watcher)
     return folder / "out", found, watcher
 
 
@@ -130,7 +129,7 @@ def test_a_failing_trial_stops_no_other_and_finished_ones_are_kept(swept, task, 
     arguments = ["sweep", str(spec(tmp_path, task, ABSENT)), "--out", str(out), "--seed", "0"]
     refused = CliRunner().invoke(main, arguments)
     assert refused.exit_code == 1
-    assert "holds a trial of other settings" in refused.stderr, "one seed lies elsewhere than two"
+    assert "was begun with other settings" in refused.stderr, "one seed lies elsewhere than two"
     arguments += ["--seed", "1", "--retries", "0", "--json"]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1, done.output

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aang_core.errors import ConfigError
-from aang_core.study.sweep.draws import Draw, RandomSearch
-from aang_core.study.sweep.experiments import load_experiment
-from aang_core.study.sweep.plan import check_configurations, planned
-from aang_core.study.sweep.pool import cores, machine_for
+from aang_core.study.pool import cores, machine_for
+from aang_core.study.sweep import check_configurations, planned
+from aang_core.study.sweep_file import Draw, RandomSearch, load_experiment
 
 SPEC = """title = "A | search"
 [base]
@@ -112,6 +111,14 @@ def test_flags_lie_over_the_file_and_tasks_become_an_axis(tmp_path):
     one = load_experiment(path, tasks=["a/"]).runs
     assert list(one) == ["plain, lr=0.001", "plain, lr=0.0001"]
     assert {config.task for config in one.values()} == {"a/"}
+
+
+def test_one_task_replaces_those_of_the_grid(tmp_path):
+    path = spec(tmp_path, SPEC + 'task = ["a/", "b/"]\n')
+    assert len(load_experiment(path).runs) == 4
+    found = load_experiment(path, tasks=["c/"]).runs
+    assert list(found) == ["plain, lr=0.001", "plain, lr=0.0001"]
+    assert {config.task for config in found.values()} == {"c/"}
 
 
 FAULTY = """titel = "x"

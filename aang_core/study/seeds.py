@@ -1,11 +1,17 @@
-"""One seed of a run: trained, guarded against harm, read once on test, and left on disk."""
+"""The seeds of a run, one after another in this process or beside each other in processes of their own.
+
+Each seed is trained, guarded against harm, read once on test, and left on disk. In processes of their own
+(``aang run --jobs N``) each leaves what it would leave here, and an interruption loses no finished seed.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +24,168 @@ from aang_core.batch.protocols import Backbone
 from aang_core.batch.rows import Row
 from aang_core.check.first_batch import check_first_batch
 from aang_core.check.sanity import findings_of, summary
+from aang_core.config.settings import RunConfig
 from aang_core.data.audit import seen_in_training
-from aang_core.errors import RunError
+from aang_core.errors import ConfigError, RunError
 from aang_core.files import json_of
 from aang_core.method.engine import TOLERANCE
 from aang_core.processes import Processes
+from aang_core.registry.registry import load_registry
+from aang_core.rundir.failures import explained
 from aang_core.rundir.report import SeedReport, seed_report, write_json
-from aang_core.train.callbacks import Spent, Watcher
+from aang_core.study.pool import StudyCallback, in_processes
+from aang_core.study.trial import Trial
+from aang_core.train.callbacks import Progress, Spent, Stopped, Watcher
 from aang_core.train.disk import disk_remark
 from aang_core.train.evaluation import scores
 from aang_core.train.export import export_model, write_predictions
 from aang_core.train.guard import PLAIN, guarded, plain_run, verdict
-from aang_core.train.loggers import Logged
-from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, seed_task
+from aang_core.train.loggers import Logged, chosen_loggers
+from aang_core.train.resolve import (
+    ResolvedRun,
+    bind_objectives,
+    load_backbone,
+    resolve,
+    seed_task,
+)
 from aang_core.train.resuming import discard
 from aang_core.train.session import Session, build_session
+from aang_core.train.step import StepRecord
 from aang_core.train.trainer import Trainer, phases
 
 Scores = dict[str, float]
+
+FINISHED = "seed.json"
+"""A seed's report: the last file that it writes."""
+
+
+class SeedElsewhere:
+    """Stands for the session of a seed that trains in another process. :ivar seed: all that is known of it here."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"session.{name} is in another process: with jobs > 1 a callback is given the seed alone "
+            "(session.seed), the record and the progress; train with jobs = 1 to see more"
+        )
+
+
+def check_jobs(jobs: int, config: RunConfig, callback: Watcher, processes: Processes) -> None:
+    """:raises ConfigError: where there is no job, every seed is shared among processes already, or the callback needs
+    what stays in the processes of the seeds.
+    """
+    if jobs < 1:
+        raise ConfigError(f"jobs must be at least 1 (got {jobs})")
+    if jobs > 1 and processes.size > 1:
+        raise ConfigError(
+            f"--jobs {jobs} gives each seed a process, but this run shares each seed among {processes.size} "
+            "processes; leave out one of the two"
+        )
+    needing = [name for name in ("on_seed", "on_trained") if _overrides(callback, name)]
+    if jobs > 1 and len(config.seeds) > 1 and needing:
+        raise ConfigError(
+            f"{type(callback).__name__} overrides {' and '.join(needing)}, for which the session of a seed is needed, "
+            f"but jobs = {jobs} trains the seeds in processes of their own; leave that out, or train with jobs = 1"
+        )
+
+
+def _overrides(callback: Watcher, name: str) -> bool:
+    return getattr(type(callback), name) is not getattr(Watcher, name)
+
+
+def run_seeds(
+    config: RunConfig, directory: Path, resume: bool, callback: Watcher, jobs: int
+) -> list[SeedReport]:
+    """Train the seeds of a run in processes of their own, `jobs` beside each other.
+
+    :param callback: hears remarks, the steps of all seeds together as one preparation, and where it asks for them the
+        record of every step and the progress at every evaluation; its calls never overlap.
+    :returns: the reports of all seeds, in their order.
+    :raises RunError: of the first seed that failed; seeds under way end first, seeds that wait are not begun.
+    """
+    trials = [Trial(config=config, directory=directory, seed=seed) for seed in config.seeds]
+    course = _Course(callback, len(trials))
+    try:
+        outcomes = in_processes(
+            [trial for trial in trials if not (resume and trial.is_finished)],
+            course,
+            workers=jobs,
+            halting=True,
+            records=_overrides(callback, "on_step") or _overrides(callback, "on_evaluation"),
+        )
+    except KeyboardInterrupt:
+        if course.asked:
+            raise Stopped(sum(course.steps.values())) from None
+        raise
+    for outcome in outcomes:
+        if outcome.error:
+            raise RunError(outcome.error)
+    course.end()
+    return [_taken(trial.place, Processes()) for trial in trials]
+
+
+def run_part(trial: Trial, callback: Watcher) -> None:
+    """One seed of a run, in a process of its own; another one holds the run's directory."""
+    config = trial.config
+    registry = load_registry(frozenset(config.plugins) or None)
+    logged = Logged(callback, chosen_loggers(config.log, registry), config)
+    logged.directory = trial.directory
+    with explained(config, trial.directory), closing(logged):
+        resolved = resolve(config, registry)
+        seed = int(trial.seed or 0)
+        run_seed(resolved, seed, trial.place, True, logged, Processes())
+
+
+class _Course(StudyCallback):
+    """How far all seeds are together; passes on what they tell, one call at a time: a run's callback has no threads."""
+
+    def __init__(self, callback: Watcher, seeds: int) -> None:
+        self.callback, self.seeds = callback, seeds
+        self.asked = False
+        self.steps: dict[int | None, int] = {}
+        self.totals: dict[int | None, int] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def stopping(self) -> bool:
+        self.asked = self.callback.stopping
+        return self.asked
+
+    def on_progress(
+        self,
+        trial: Trial,
+        done: int | None,
+        total: int | None,
+        best: float | None,  # noqa: ARG002
+    ) -> None:
+        with self._lock:
+            self.totals[trial.seed] = total or 1
+            self.steps[trial.seed] = self.steps.get(trial.seed, 0) if done is None else done
+            steps = max(self.totals.values()) * self.seeds
+            self._tell(min(sum(self.steps.values()), steps - 1), steps)
+
+    def on_record(self, trial: Trial, record: StepRecord | None, progress: Progress) -> None:
+        session: Any = SeedElsewhere(int(trial.seed or 0))
+        with self._lock:
+            if record is None:
+                self.callback.on_evaluation(session, progress)
+            else:
+                self.callback.on_step(session, record, progress)
+
+    def on_remark(self, remark: str) -> None:
+        with self._lock:
+            self.callback.on_remark(remark)
+
+    def end(self) -> None:
+        """All seeds have ended."""
+        if self.totals:
+            steps = max(self.totals.values()) * self.seeds
+            self._tell(steps, steps)
+
+    def _tell(self, done: int, total: int) -> None:
+        self.callback.on_preparation(f"steps of {self.seeds} seeds", done, total)
 
 
 def run_seed(
@@ -50,13 +200,8 @@ def run_seed(
 
     :param resume: take what is finished as it is, and go on with what is not.
     """
-    finished = directory / "seed.json"
-    if resume and finished.exists():
-        report = _read(finished)
-        if processes.is_main:  # the run may have been killed before it came to this
-            discard(directory)
-            discard(directory / PLAIN)
-        return report
+    if resume and (directory / FINISHED).exists():
+        return _taken(directory, processes)
     search, objectives = _trained(resolved, seed, directory, resume, watcher, processes)
     trainings, kept, judged = [search], search, None
     if guarded(resolved.config):
@@ -73,9 +218,22 @@ def run_seed(
     report = _seed_report(search, kept, trainings, test, judged)
     if processes.is_main:
         _leave(kept.session, objectives, directory, answers)
-        write_json(finished, attrs.asdict(report))
+        write_json(directory / FINISHED, attrs.asdict(report))
         for training in trainings:
             training.discard()
+    return report
+
+
+def _taken(directory: Path, processes: Processes) -> SeedReport:
+    """A seed that is finished, as it is."""
+    path = directory / FINISHED
+    try:
+        report = seed_report(json_of(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as cause:
+        raise RunError(f"{path} is damaged ({cause}); delete it and resume again") from cause
+    if processes.is_main:  # the run may have been killed before it came to this
+        discard(directory)
+        discard(directory / PLAIN)
     return report
 
 
@@ -195,13 +353,6 @@ def _test_scores(
 def _truncated(backbone: Backbone) -> int:
     """How many examples the encoder has cut so far, where it counts them."""
     return int(getattr(backbone, "truncated", 0))
-
-
-def _read(path: Path) -> SeedReport:
-    try:
-        return seed_report(json_of(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as cause:
-        raise RunError(f"{path} is damaged ({cause}); delete it and resume again") from cause
 
 
 def _scored(

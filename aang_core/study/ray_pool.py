@@ -1,9 +1,9 @@
-"""A sweep's trials under Ray Tune, on this machine or on a cluster (the extra ``aang[sweep]``).
+"""Trials under Ray Tune, on this machine or on a cluster (the extra ``aang[sweep]``).
 
 Tune deals out the trials, tries failed ones again, and shows dev over time where a dashboard runs. A trial itself is
 what it is without Ray: a process of its own that writes into its run directory. That directory has to be on a file
 system that all nodes share, as have the task and the encoder where they are folders; relative names are looked up in
-the folder that the sweep was started in.
+the folder that the study was started in.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ import os
 import shutil
 import socket
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from aang_core.config.file import dump_config
-from aang_core.config.settings import RunConfig
+from aang_core.batch.protocols import no_op
 from aang_core.errors import RunError
-from aang_core.study.sweep.pool import (
+from aang_core.study.pool import (
+    Ended,
     Running,
-    SweepWatcher,
+    StudyCallback,
     carried_out,
     environment_for,
     machine_for,
 )
-from aang_core.study.sweep.trial import Outcome, Trial
+from aang_core.study.trial import Outcome, Trial
 
 LOCAL = "local"
 
@@ -41,7 +40,7 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # trials write their own history
     "RAY_AIR_NEW_OUTPUT": "0",  # no tables of its own on the terminal
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the sweep, which ends Ray
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches the study, which ends Ray
 }
 
 
@@ -51,12 +50,14 @@ def on_ray(
     directory: Path,
     workers: int | None,
     retries: int,
-    watcher: SweepWatcher,
+    callback: StudyCallback,
+    ended: Ended = no_op,
 ) -> int:
     """Carry out trials; returns the threads of each.
 
     :param address: a cluster's, or `LOCAL` for one that is started here and ended again.
     :param workers: most trials beside each other; None for one a GPU, or a core where there is none.
+    :param ended: told before the callback how a trial has ended.
     :raises RunError: where Ray is not installed or the cluster does not answer.
     """
     if find_spec("ray") is None:
@@ -70,13 +71,13 @@ def on_ray(
         _connect(ray, address)
         try:
             count, threads, gpus = _shares(ray, address, len(trials), workers)
-            watcher.on_remark(
+            callback.on_remark(
                 f"Ray: {count} trials beside each other, {threads} CPUs each"
                 + (", a GPU each" if gpus else "")
             )
             shutil.rmtree(scaffold, ignore_errors=True)
             resources = {"cpu": threads, "gpu": gpus}
-            _tune(trials, scaffold, count, resources, retries, watcher)
+            _tune(trials, scaffold, count, resources, retries, callback, ended)
         finally:
             ray.shutdown()
             shutil.rmtree(scaffold, ignore_errors=True)
@@ -128,11 +129,12 @@ def _tune(
     count: int,
     resources: Mapping[str, int],
     retries: int,
-    watcher: SweepWatcher,
+    callback: StudyCallback,
+    ended: Ended,
 ) -> None:
     from ray import tune
 
-    by_order = {_order(trial, resources["cpu"]): trial for trial in trials}
+    by_order = {trial.order(threads=resources["cpu"]): trial for trial in trials}
     tuner = tune.Tuner(
         tune.with_resources(run_trial, dict(resources)),
         param_space={"order": tune.grid_search(list(by_order))},
@@ -146,25 +148,11 @@ def _tune(
             name="tune",
             storage_path=str(scaffold),
             failure_config=tune.FailureConfig(max_failures=retries),
-            callbacks=[_callback(tune.Callback, by_order, watcher)],
+            callbacks=[_callback(tune.Callback, by_order, callback, ended)],
             verbose=0,
         ),
     )
     tuner.fit()
-
-
-def _order(trial: Trial, threads: int) -> str:
-    """A trial as Tune passes it on."""
-    return json.dumps(
-        {
-            "configuration": trial.configuration,
-            "config": dump_config(trial.config),
-            "directory": str(trial.directory),
-            "log": str(trial.log),
-            "folder": os.getcwd(),
-            "threads": threads,
-        }
-    )
 
 
 def run_trial(parameters: Mapping[str, Any]) -> None:
@@ -173,19 +161,14 @@ def run_trial(parameters: Mapping[str, Any]) -> None:
     :raises RunError: with the trial's own error.
     """
     order = json.loads(parameters["order"])
-    trial = Trial(
-        configuration=order["configuration"],
-        config=RunConfig.from_mapping(tomllib.loads(order["config"])),
-        directory=Path(order["directory"]),
-        log=Path(order["log"]),
-    )
     environment = environment_for(order["threads"])
-    error = carried_out(trial, environment, _Reporting(), Running(), order["folder"])
+    trial = Trial.ordered(order)
+    error = carried_out(trial, parameters["order"], environment, _Reporting(), Running())
     if error:
         raise RunError(error)
 
 
-class _Reporting(SweepWatcher):
+class _Reporting(StudyCallback):
     """Reports dev to Tune."""
 
     def __init__(self) -> None:
@@ -205,39 +188,46 @@ class _Reporting(SweepWatcher):
             tune.report({"dev": best, "step": self.done, "steps": self.total})
 
 
-def _callback(base: type, by_order: Mapping[str, Trial], watcher: SweepWatcher) -> Any:
-    """Tune's callback that tells a watcher; made here since its base class is Ray's."""
+def _callback(
+    base: type, by_order: Mapping[str, Trial], callback: StudyCallback, ended: Ended
+) -> Any:
+    """Tune's callback that tells ours; made here since its base class is Ray's."""
 
     class Telling(base):  # type: ignore[misc]
-        def __init__(self, by_order: Mapping[str, Trial], watcher: SweepWatcher) -> None:
-            self.by_order, self.watcher = by_order, watcher
+        def __init__(
+            self, by_order: Mapping[str, Trial], callback: StudyCallback, ended: Ended
+        ) -> None:
+            self.by_order, self.callback, self.ended = by_order, callback, ended
 
         def __getstate__(self) -> dict[str, Any]:
-            return {}  # Tune keeps its callbacks on disk, and a watcher holds locks and a terminal
+            return {}  # Tune keeps its callbacks on disk, and ours holds locks and a terminal
 
         def named(self, trial: Any) -> Trial:
             return self.by_order[trial.config["order"]]
 
         def on_trial_start(self, trial: Any, **_: Any) -> None:
-            self.watcher.on_start(self.named(trial), trial.num_failures + 1)
+            self.callback.on_start(self.named(trial), trial.num_failures + 1)
 
         def on_trial_result(self, trial: Any, result: Any, **_: Any) -> None:
             if "dev" in result:
                 told = result["step"], result["steps"], result["dev"]
-                self.watcher.on_progress(self.named(trial), *told)
+                self.callback.on_progress(self.named(trial), *told)
 
         def on_trial_recover(self, trial: Any, **_: Any) -> None:
-            self.watcher.on_retry(self.named(trial), _reason(trial))
+            self.callback.on_retry(self.named(trial), _reason(trial))
 
         def on_trial_complete(self, trial: Any, **_: Any) -> None:
-            attempts = trial.num_failures + 1
-            self.watcher.on_end(Outcome(trial=self.named(trial), attempts=attempts))
+            self.end(Outcome(trial=self.named(trial), attempts=trial.num_failures + 1))
 
         def on_trial_error(self, trial: Any, **_: Any) -> None:
             attempts, error = trial.num_failures, _reason(trial)
-            self.watcher.on_end(Outcome(trial=self.named(trial), attempts=attempts, error=error))
+            self.end(Outcome(trial=self.named(trial), attempts=attempts, error=error))
 
-    return Telling(by_order, watcher)
+        def end(self, outcome: Outcome) -> None:
+            self.ended(outcome)
+            self.callback.on_end(outcome)
+
+    return Telling(by_order, callback, ended)
 
 
 def _reason(trial: Any) -> str:

@@ -1,4 +1,4 @@
-"""A sweep's trials in processes of this machine, a fresh one for each: what one leaves behind or breaks is its own."""
+"""Trials in processes of this machine, a fresh one for each: what one leaves behind or breaks is its own."""
 
 from __future__ import annotations
 
@@ -9,24 +9,38 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from queue import SimpleQueue
-from typing import IO
+from typing import IO, Any
 
 import attrs
+import torch
 
+from aang_core.batch.protocols import no_op
+from aang_core.config.settings import RunConfig
 from aang_core.cores import cores
-from aang_core.study.sweep.trial import Outcome, Trial, order_for
+from aang_core.study.trial import Outcome, Trial
+from aang_core.train.callbacks import Progress
+from aang_core.train.step import StepRecord
 
 PATIENCE = 60.0
 """Seconds that trials have to end their step and stop, before they are killed."""
 
+_LOOK = 0.2  # seconds between looks at what a callback wants
 _MOST_WORKERS = 8  # each holds an encoder, its optimiser and the libraries: 1 GB and more
 
+Ended = Callable[[Outcome], None]
 
-class SweepWatcher:
-    """What a sweep tells while it goes on; override what you want to hear. Several threads call."""
+
+class StudyCallback:
+    """What a study of many trials tells while it goes on; override what you want to hear. Several threads call."""
+
+    @property
+    def stopping(self) -> bool:
+        """Asked again and again: where it is true, trials under way end their step and the study stops."""
+        return False
 
     def on_plan(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
         """Before the first trial; `finished` are those of an earlier call, which are kept."""
@@ -38,6 +52,9 @@ class SweepWatcher:
         self, trial: Trial, done: int | None, total: int | None, best: float | None
     ) -> None:
         """After a step (`done` of `total`) or an evaluation (`best` on dev); None for what is not new."""
+
+    def on_record(self, trial: Trial, record: StepRecord | None, progress: Progress) -> None:
+        """After every step, and without a record after every evaluation; only of trials that are told to tell them."""
 
     def on_retry(self, trial: Trial, error: str) -> None:
         """When a trial failed and will be tried again."""
@@ -51,7 +68,7 @@ class SweepWatcher:
 
 @attrs.frozen(kw_only=True)
 class Machine:
-    """How a sweep uses this machine.
+    """How a study uses this machine.
 
     :param workers: trials beside each other; :param threads: of each one, so that all together fit the cores.
     :param devices: CUDA devices by number or name, dealt out to the workers in turn; none for the CPU.
@@ -76,82 +93,130 @@ def machine_for(trials: int, workers: int | None, devices: Sequence[str]) -> Mac
     return Machine(workers=count, threads=threads, devices=tuple(devices))
 
 
+def devices_for(configurations: Iterable[RunConfig]) -> list[str]:
+    """The CUDA devices that trials may use, as ``CUDA_VISIBLE_DEVICES`` would name them."""
+    if all(config.device == "cpu" for config in configurations) or not torch.cuda.is_available():
+        return []
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named or [str(number) for number in range(torch.cuda.device_count())]
+
+
 def in_processes(
-    trials: Sequence[Trial], machine: Machine, retries: int, watcher: SweepWatcher
-) -> None:
+    trials: Sequence[Trial],
+    callback: StudyCallback,
+    *,
+    workers: int | None = None,
+    retries: int = 0,
+    halting: bool = False,
+    records: bool = False,
+    begun: Callable[[Machine], None] = no_op,
+    ended: Ended = no_op,
+) -> list[Outcome]:
     """Carry out trials, each in a process of its own; a failed one is tried again `retries` times.
 
+    :param workers: trials beside each other; None for what the machine can hold.
+    :param halting: whether nothing more is begun once a trial has failed; those under way end first.
+    :param records: whether trials tell the record of every step.
+    :param begun: told how the machine is used. :param ended: told before the callback how a trial has ended.
+    :returns: how those ended that were begun, in their order.
     :raises KeyboardInterrupt: after the trials under way have stopped behind a step.
     """
+    if not trials:
+        return []
+    machine = machine_for(len(trials), workers, devices_for(trial.config for trial in trials))
+    if workers and min(workers, len(trials)) > machine.workers:
+        callback.on_remark(f"{machine.workers} workers instead of {workers}, a core each")
+    begun(machine)
     lanes: SimpleQueue[int] = SimpleQueue()
     for lane in range(machine.workers):
         lanes.put(lane)
     running = Running()
 
-    def one(trial: Trial) -> None:
+    def one(trial: Trial) -> Outcome | None:
         lane = lanes.get()
         try:
-            _attempts(trial, _environment(machine, lane), retries, watcher, running)
+            order = trial.order(records=records)
+            return _attempts(trial, order, _environment(machine, lane), retries, callback, running)
         finally:
             lanes.put(lane)
 
+    outcomes: list[Outcome] = []
     with ThreadPoolExecutor(machine.workers, thread_name_prefix="aang-trials") as threads:
         futures = [threads.submit(one, trial) for trial in trials]
+        pending = set(futures)
         try:
-            for future in futures:
-                future.result()
+            while pending:
+                done, pending = wait(pending, _LOOK, FIRST_COMPLETED)
+                for future in done:
+                    outcome = None if future.cancelled() else future.result()
+                    if outcome is not None:
+                        outcomes.append(outcome)
+                        ended(outcome)
+                        callback.on_end(outcome)
+                    if outcome is not None and outcome.error and halting:
+                        for each in pending:
+                            each.cancel()
+                if callback.stopping:
+                    raise KeyboardInterrupt
         except BaseException:
             for future in futures:
                 future.cancel()
             running.stop()
             raise
+    turn = {trial.name: number for number, trial in enumerate(trials)}
+    return sorted(outcomes, key=lambda outcome: turn[outcome.trial.name])
 
 
 def _attempts(
     trial: Trial,
+    order: str,
     environment: Mapping[str, str],
     retries: int,
-    watcher: SweepWatcher,
+    callback: StudyCallback,
     running: Running,
-) -> None:
-    """Start a trial until it is finished, has failed too often, or the sweep is stopped."""
+) -> Outcome | None:
+    """Start a trial until it is finished or has failed too often; None where the study is stopped."""
     for attempt in range(1, retries + 2):
-        watcher.on_start(trial, attempt)
-        error = carried_out(trial, environment, watcher, running)
+        callback.on_start(trial, attempt)
+        error = carried_out(trial, order, environment, callback, running)
         if running.stopped:
-            return
+            return None
         if not error or attempt > retries:
-            watcher.on_end(Outcome(trial=trial, attempts=attempt, error=error))
-            return
-        watcher.on_retry(trial, error)
+            return Outcome(trial=trial, attempts=attempt, error=error)
+        callback.on_retry(trial, error)
+    raise ValueError(f"retries must be at least 0 (got {retries})")
 
 
 def carried_out(
     trial: Trial,
+    order: str,
     environment: Mapping[str, str],
-    watcher: SweepWatcher,
+    callback: StudyCallback,
     running: Running,
-    folder: str = "",
 ) -> str:
     """One process, from its start to its end; why it failed, or nothing.
 
-    :param folder: where relative names of tasks and models are looked up; by default here.
+    :param order: what it is told (`Trial.order`).
     """
-    trial.log.parent.mkdir(parents=True, exist_ok=True)
-    with trial.log.open("ab") as log:
+    with ExitStack() as stack:
+        log: IO[bytes] | None = None
+        if trial.log is not None:
+            trial.log.parent.mkdir(parents=True, exist_ok=True)
+            log = stack.enter_context(trial.log.open("ab"))
         process = running.start(log, environment)
         if process is None:
             return "interrupted"
         with process:
-            said = _followed(process, order_for(trial, folder), trial, watcher)
+            said = _followed(process, order, trial, callback)
     running.forget(process)
     if said is None:
-        return f"{_ending(process.returncode)}; see {trial.log}"
+        where = f"see {trial.log}" if trial.log else "what it wrote last stands above"
+        return f"{_ending(process.returncode)}; {where}"
     return said
 
 
 def _followed(
-    process: subprocess.Popen[str], order: str, trial: Trial, watcher: SweepWatcher
+    process: subprocess.Popen[str], order: str, trial: Trial, callback: StudyCallback
 ) -> str | None:
     """Give the order, pass on what the trial tells, and wait for its end.
 
@@ -169,10 +234,22 @@ def _followed(
         told = json.loads(line)
         error = told.get("error", error)
         total = told.get("steps", total)
-        if "error" not in told:
-            watcher.on_progress(trial, told.get("done"), total, told.get("best"))
+        if "remark" in told:
+            callback.on_remark(f"{trial.name}: {told['remark']}")
+        elif "error" not in told:
+            callback.on_progress(trial, told.get("done"), total, told.get("best"))
+        if "progress" in told:
+            callback.on_record(trial, *_record(told))
     process.wait()
     return error
+
+
+def _record(told: Mapping[str, Any]) -> tuple[StepRecord | None, Progress]:
+    """A step's record, or None, and the progress behind it, as the trial has them."""
+    evaluations = tuple(told["progress"]["evaluations"])
+    progress = Progress(**{**told["progress"], "evaluations": evaluations})
+    record = told.get("record")
+    return record and StepRecord(**{**record, "skipped": tuple(record["skipped"])}), progress
 
 
 def _ending(code: int) -> str:
@@ -203,16 +280,18 @@ class Running:
         self._lock = threading.Lock()
         self._processes: set[subprocess.Popen[str]] = set()
 
-    def start(self, log: IO[bytes], environment: Mapping[str, str]) -> subprocess.Popen[str] | None:
+    def start(
+        self, log: IO[bytes] | None, environment: Mapping[str, str]
+    ) -> subprocess.Popen[str] | None:
         """A trial's process; None once everything is stopped.
 
-        In a session of its own, so that Ctrl-C in the terminal reaches the sweep alone, which then stops its trials.
+        In a session of its own, so that Ctrl-C in the terminal reaches the study alone, which then stops its trials.
         """
         with self._lock:
             if self.stopped:
                 return None
             process = subprocess.Popen(
-                [sys.executable, "-m", "aang_core.study.sweep.trial"],
+                [sys.executable, "-m", "aang_core.study.trial"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

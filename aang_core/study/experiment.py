@@ -13,40 +13,41 @@ Seeds come outermost, so that an early stop leaves whole pairs. What is finished
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
+import tomli_w
 
 from aang_core.batch.protocols import no_op
 from aang_core.config.settings import RunConfig
-from aang_core.data.auxiliary import load_auxiliary, short_name
+from aang_core.data.auxiliary import load_auxiliary, read_selection, short_name
+from aang_core.data.spec import LABEL
+from aang_core.data.splits import draw_labels
 from aang_core.data.task import Task, load_task, registered_tasks
 from aang_core.errors import ConfigError, one_message
 from aang_core.registry.registry import Registry
-from aang_core.rundir.directory import JobDirectory
+from aang_core.rundir.directory import JobDirectory, seed_folder
 from aang_core.selection.checks import checked
 from aang_core.selection.pools import Pool, judged_texts, load_pools, scan
 from aang_core.selection.settings import SelectionConfig
-from aang_core.study.arms import Arm, arm_settings, made_selection
-from aang_core.study.experiment.results import run_directory, write_results
-from aang_core.study.experiment.spec import ExperimentSpec, dump_spec, read_spec, run_settings
-from aang_core.study.experiment.subsets import drawn_rows, write_task
-from aang_core.study.run import run_or_resume
+from aang_core.study.experiment_spec import ExperimentSpec, dump_spec, read_spec, run_settings
+from aang_core.study.pool import StudyCallback
+from aang_core.study.results import CLOCKS, Finished, finished, write_experiment_results
+from aang_core.study.run import run_trials
+from aang_core.study.selections import Arm, arm_settings, made_selection
+from aang_core.study.trial import Trial
 from aang_core.train.callbacks import Watcher
+from aang_core.train.export import gold
 from aang_core.train.resolve import usual_model
 
 _SPEC = "experiment.toml"
 _POOL_DEV = 20  # a further task's own dev is never read, but a folder without one would be split
-
-
-class Overseer(Watcher):
-    """What an experiment tells while it goes on, beside what each of its runs tells."""
-
-    def on_part(self, number: int, total: int, what: str) -> None:
-        """Before each run, with its number from 1."""
+_CHUNK = 2048
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -84,33 +85,68 @@ def run_experiment(
     out: Path,
     registry: Registry,
     resume: bool = False,
-    overseer: Overseer | None = None,
+    callback: Watcher | None = None,
+    study: StudyCallback | None = None,
 ) -> dict[str, Any]:
     """Carry out what a file specifies.
 
     :param out: the experiment's directory. :param resume: go on with the one that is there.
+    :param callback: hears each run. :param study: hears of the runs.
     :returns: the contents of ``results.json``.
     :raises AangError: for everything that the user can mend, as far as possible before the first training.
     """
-    watcher = overseer or Overseer()
-    study = _settled(read_spec(path), out, registry)
+    told = callback or Watcher()
+    asked = _settled(read_spec(path), out, registry)
     place = JobDirectory(
         path=out,
         what="experiment",
         mark=_SPEC,
-        text=dump_spec(study.spec),
+        text=dump_spec(asked.spec),
         read=lambda mark: dump_spec(read_spec(mark)),
     )
     with place.taken(resume):
-        cells = _prepared(study)
-        parts = [(cell, arm) for cell in cells for arm in study.spec.arms]
+        cells = _prepared(asked)
+        parts = {
+            run.directory: (cell, arm, run)
+            for cell in cells
+            for arm in asked.spec.arms
+            for run in [_trial(asked, cell, arm)]
+        }
+
+        def selected(trial: Trial) -> None:
+            cell, arm, _ = parts[trial.directory]
+            _select(asked, cell, arm, told)
+
+        def pruned(trial: Trial) -> None:
+            _prune(trial.directory, asked.spec)
+
+        trials = [trial for _, _, trial in parts.values()]
+        for trial in trials:  # of those whose experiment was killed before it came to this
+            if trial.is_finished:
+                pruned(trial)
         try:
-            for number, (cell, arm) in enumerate(parts, 1):
-                watcher.on_part(number, len(parts), f"{cell.name}, {arm.name}, seed {cell.seed}")
-                _carry_out(study, cell, arm, watcher)
+            run_trials(trials, registry, callback, study, before=selected, after=pruned)
         finally:  # also of an experiment that is interrupted: what it has so far
-            results = write_results(study.spec, list(study.targets), out)
+            results = _results(asked, list(parts.values()))
     return results
+
+
+def _results(study: Study, parts: Sequence[tuple[Cell, Arm, Trial]]) -> dict[str, Any]:
+    """Write down what finished runs scored, and what they and their selections cost."""
+    outcomes: dict[str, dict[Arm, list[Finished]]] = {
+        name: {arm: [] for arm in study.spec.arms} for name in study.targets
+    }
+    for cell, arm, trial in parts:
+        if not trial.is_finished:
+            continue
+        run = finished(trial)
+        if arm.selector:
+            selection = read_selection(cell.selections / arm.source)
+            cost = {clock: selection.summary["cost"][clock] for clock in CLOCKS}
+            counts = {task: len(rows) for task, rows in selection.top(arm.top).items()}
+            run = attrs.evolve(run, selecting=cost, counts=counts)
+        outcomes[cell.name][arm].append(run)
+    return write_experiment_results(study.spec, outcomes, study.out)
 
 
 def _prepared(study: Study) -> list[Cell]:
@@ -159,7 +195,7 @@ def _drawn(study: Study, target: str, seed: int) -> Cell:
     """The rows of one target and seed, as folders."""
     task, further = study.targets[target]
     sizes = study.spec.rows
-    place = study.out / "data" / target / f"seed-{seed}"
+    place = study.out / "data" / target / seed_folder(seed)
     wanted = {"train": sizes.train, "dev": sizes.dev, "test": sizes.test}
     rows = {split: drawn_rows(task, split, wanted[split], seed) for split in task.splits}
     write_task(task, rows, place / "target")
@@ -179,7 +215,7 @@ def _drawn(study: Study, target: str, seed: int) -> Cell:
         name=target,
         target=str(place / "target"),
         pools=tuple(pools),
-        selections=study.out / "selections" / target / f"seed-{seed}",
+        selections=study.out / "selections" / target / seed_folder(seed),
     )
 
 
@@ -200,31 +236,30 @@ def _check(study: Study, cell: Cell) -> None:
     checked(config, target, load_pools(cell.pools, study.reads, study.registry), no_op)
 
 
-def _carry_out(study: Study, cell: Cell, arm: Arm, watcher: Watcher) -> None:
-    """One arm's selection and run, as far as they are not finished."""
-    directory = run_directory(study.out, cell.name, arm, cell.seed)
-    if (directory / "report.json").is_file():
-        _prune(directory, study.spec)
-        return
-    selection = cell.selections / arm.source
+def _trial(study: Study, cell: Cell, arm: Arm) -> Trial:
+    """One arm's run."""
+    selection = str(cell.selections / arm.source) if arm.selector else ""
+    own = {"task": cell.target, "seeds": (cell.seed,), **arm_settings(arm, selection, cell.pools)}
+    return Trial(
+        configuration=f"{cell.name}, {arm.name}",
+        seed=cell.seed,
+        config=RunConfig.from_mapping(run_settings(study.spec.run, own)),
+        directory=study.out / "runs" / cell.name / arm.name / seed_folder(cell.seed),
+    )
+
+
+def _select(study: Study, cell: Cell, arm: Arm, callback: Watcher) -> None:
+    """Make the selection that an arm trains on, as far as it is not finished."""
     if arm.selector:
-        by_selector: dict[str, Any] = study.spec.select.get("options", {})
         made_selection(
             arm,
             _selection_config(study, cell),
-            by_selector.get(arm.selector, {}),
-            selection,
+            study.spec.select.get("options", {}).get(arm.selector, {}),
+            cell.selections / arm.source,
             cell.selections / arm.like,
             study.registry,
-            watcher.on_preparation,
+            callback.on_preparation,
         )
-    own = {"task": cell.target, "seeds": (cell.seed,)}
-    settings = run_settings(
-        study.spec.run, {**own, **arm_settings(arm, str(selection), cell.pools)}
-    )
-    config = RunConfig.from_mapping(settings)
-    run_or_resume(config, directory, watcher=watcher, registry=study.registry)
-    _prune(directory, study.spec)
 
 
 def _prune(directory: Path, spec: ExperimentSpec) -> None:
@@ -232,3 +267,42 @@ def _prune(directory: Path, spec: ExperimentSpec) -> None:
     for name in () if spec.keep_models else ("model", "checkpoint"):
         if (directory / name).is_dir():
             shutil.rmtree(directory / name)
+
+
+def drawn_rows(
+    task: Task, split: str, count: int, seed: int, excluded: frozenset[int] = frozenset()
+) -> list[int]:
+    """At most `count` row numbers of a split, ascending, by class as `draw_labels` draws them.
+
+    :param count: 0 for all. :param excluded: rows that are left out in any case.
+    """
+    data = task.splits[split]
+    usable = [row for row in range(len(data)) if row not in excluded]
+    if count == 0 or count >= len(usable):
+        return usable
+    generator = np.random.default_rng([seed, len(usable), count])
+    if LABEL not in data.column_names:
+        return sorted(generator.permutation(usable)[:count].tolist())
+    labels = data[LABEL][:]
+    picked = draw_labels(task.kind, [labels[row] for row in usable], count, generator)
+    return [usable[i] for i in picked]
+
+
+def write_task(task: Task, rows: Mapping[str, Sequence[int]], folder: Path) -> None:
+    """Write these rows of each split, whole or not at all; a folder that is there already is kept."""
+    if folder.exists():
+        return
+    partial = folder.with_name(folder.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    for split, numbers in rows.items():
+        with (partial / f"{split}.jsonl").open("w", encoding="utf-8") as file:
+            for start in range(0, len(numbers), _CHUNK):
+                for example in task.splits[split].select(list(numbers[start : start + _CHUNK])):
+                    if LABEL in example:
+                        example = {**example, LABEL: gold(task, example[LABEL])}
+                    file.write(json.dumps(example, ensure_ascii=False) + "\n")
+    settings = {"name": task.name, "metric": task.metric, "kind": task.kind}
+    (partial / "task.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
+    partial.replace(folder)

@@ -1,0 +1,223 @@
+"""Sweeps: every configuration of an experiment with every one of its seeds, beside each other, resumable.
+
+A sweep's directory holds, for each configuration, a run directory under ``runs/`` (with several seeds ``seed-N/`` in
+it, as ``aang run`` would leave them), ``logs/``, ``results.json`` and ``results.md``. The same call goes on where it
+stopped: finished trials are kept, broken ones go on from their checkpoints, failed ones are tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from aang_core.config.file import dump_config
+from aang_core.config.settings import Heads, Meta, RunConfig, Training
+from aang_core.errors import AangError, ConfigError, RunError, faults_in, one_message
+from aang_core.files import write_text
+from aang_core.registry.registry import load_registry
+from aang_core.rundir.directory import JobDirectory, seed_directory, seed_folder
+from aang_core.rundir.recipe import check_recipe
+from aang_core.study.pool import Machine, StudyCallback, in_processes
+from aang_core.study.results import sweep_results, write_sweep_results
+from aang_core.study.run import run
+from aang_core.study.seeds import FINISHED
+from aang_core.study.sweep_file import Experiment
+from aang_core.study.trial import Outcome, Trial, check_kept
+from aang_core.train.resolve import resolve
+
+_LONGEST = 100  # characters of a folder's name
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """A sweep before its first trial.
+
+    :param configurations: by name, in the order of the specification.
+    :param places: name → the configuration's run directory.
+    :param trials: seeds outermost, so that a sweep that is stopped early has compared all configurations on some.
+    """
+
+    title: str
+    directory: Path
+    configurations: Mapping[str, RunConfig]
+    places: Mapping[str, Path]
+    trials: tuple[Trial, ...]
+
+
+def planned(experiment: Experiment, out: Path) -> Plan:
+    """The trials of an experiment, and where each lies; nothing is read or written.
+
+    :raises ConfigError: where two configurations are the same under two names.
+    """
+    names: dict[str, str] = {}
+    faults = []
+    for name, config in experiment.runs.items():
+        text = dump_config(config)
+        if text in names:
+            faults.append(f"{name!r} and {names[text]!r} are the same configuration; drop one")
+        names.setdefault(text, name)
+    if faults:
+        raise ConfigError(one_message(faults, experiment.title))
+    out = out.absolute()
+    places = _places(out / "runs", list(experiment.runs))
+    trials = [
+        Trial(
+            configuration=name,
+            seed=seed,
+            config=attrs.evolve(config, seeds=(seed,)),
+            directory=seed_directory(places[name], config.seeds, seed),
+            log=out / "logs" / f"{places[name].name}-{seed_folder(seed)}.log",
+        )
+        for turn in range(max(len(config.seeds) for config in experiment.runs.values()))
+        for name, config in experiment.runs.items()
+        for seed in config.seeds[turn : turn + 1]
+    ]
+    return Plan(
+        title=experiment.title,
+        directory=out,
+        configurations=experiment.runs,
+        places=places,
+        trials=tuple(trials),
+    )
+
+
+def _places(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """A folder for each name: the name itself, as far as any file system takes it."""
+    plain = {name: re.sub(r"[^\w.+=-]+", "_", name).strip("._-") for name in names}
+    known = Counter(text.lower() for text in plain.values())
+    found = {}
+    for name, text in plain.items():
+        if not text or known[text.lower()] > 1 or len(text) > _LONGEST or not text.isascii():
+            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+            text = "-".join(
+                filter(None, (text.encode("ascii", "ignore").decode()[:_LONGEST], digest))
+            )
+        found[name] = folder / text
+    return found
+
+
+def check_configurations(configurations: Mapping[str, RunConfig]) -> None:
+    """Read every task and resolve every space once, so that what cannot run is known before anything does.
+
+    :raises ConfigError: every fault, with the first configuration that has it.
+    """
+    seen: set[str] = set()
+    faults: dict[str, list[str]] = {}
+    for name, config in configurations.items():
+        # what is named and read, without the numbers of training
+        resolved = attrs.evolve(config, training=Training(), meta=Meta(), heads=Heads())
+        if dump_config(resolved) in seen:
+            continue
+        seen.add(dump_config(resolved))
+        try:
+            resolve(config, load_registry(frozenset(config.plugins) or None))
+            check_recipe(config)
+        except AangError as error:
+            for fault in faults_in(str(error)):
+                faults.setdefault(fault, []).append(name)
+    said = [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {fault}"
+        for fault, names in faults.items()
+    ]
+    if said:
+        raise ConfigError(one_message(said, "configurations that cannot run"))
+
+
+def sweep(
+    experiment: Experiment,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    retries: int = 1,
+    ray: str | None = None,
+    callback: StudyCallback | None = None,
+) -> dict[str, Any]:
+    """Carry out an experiment, or go on with it; the same as ``aang sweep``.
+
+    :param out: the sweep's directory.
+    :param workers: trials beside each other; None for what the machine, or the Ray cluster, can hold.
+    :param retries: how often a failed trial is tried again, from its last checkpoint. The others go on meanwhile.
+    :param ray: a Ray cluster's address, or ``local``; None for processes of this machine.
+    :param callback: is told how the sweep goes on.
+    :returns: what ``results.json`` holds. Failed trials are in it, and raise nothing.
+    :raises ConfigError: where a configuration names what does not exist; all such faults at once, before any trial.
+    :raises RunError: where `out` holds something else, trials of other settings, or another sweep that is under way.
+    :raises KeyboardInterrupt: after the trials under way have stopped.
+    """
+    told = callback or StudyCallback()
+    plan = planned(experiment, Path(out))
+    check_configurations(plan.configurations)
+    errors: dict[str, str] = {}
+    threads: int | None = None
+
+    def write() -> dict[str, Any]:
+        found = sweep_results(plan, errors, threads)
+        write_sweep_results(plan.directory, found)
+        return found
+
+    def begun(machine: Machine) -> None:
+        nonlocal threads
+        threads = machine.threads
+        write()
+
+    def ended(outcome: Outcome) -> None:  # the results are kept up to date while the sweep goes on
+        if outcome.error:
+            errors[outcome.trial.name] = outcome.error
+        write()
+
+    place = JobDirectory(path=plan.directory, what="sweep", mark=".lock", known=("results.json",))
+    with place.taken(resume=place.is_begun):
+        _check_places(plan)
+        waiting = [trial for trial in plan.trials if not trial.is_finished]
+        told.on_plan(plan.trials, [trial for trial in plan.trials if trial.is_finished])
+        if ray is None:
+            in_processes(waiting, told, workers=workers, retries=retries, begun=begun, ended=ended)
+        elif waiting:
+            from aang_core.study.ray_pool import on_ray
+
+            write()
+            threads = on_ray(waiting, str(ray), plan.directory, workers, retries, told, ended)
+        _join_seeds(plan, told)
+        return write()
+
+
+def _check_places(plan: Plan) -> None:
+    """Refuse to mix trials of different settings, or one seed of a configuration with several.
+
+    :raises RunError: names every configuration whose folder holds another one.
+    """
+    singles = [
+        f"{trial.name}: {place} holds one seed alone; delete that folder, or choose another --out"
+        for trial in plan.trials
+        if trial.directory != (place := plan.places[trial.configuration])
+        and (place / FINISHED).exists()
+    ]
+    if singles:
+        raise RunError(one_message(singles, f"the trials in {plan.directory}"))
+    check_kept(plan.trials, f"the trials in {plan.directory}")
+
+
+def _join_seeds(plan: Plan, callback: StudyCallback) -> None:
+    """Make a whole run of every configuration whose seeds are finished.
+
+    Nothing is trained: a resumed run takes finished seeds as they are.
+    """
+    for name, config in plan.configurations.items():
+        trials = [trial for trial in plan.trials if trial.configuration == name]
+        place = plan.places[name]
+        text, path = dump_config(config), place / "config.toml"
+        if len(trials) == 1 or not all(trial.is_finished for trial in trials):
+            continue
+        if (place / "report.json").exists() and path.read_text("utf-8") == text:
+            continue
+        write_text(path, text)
+        try:
+            run(config, out=place, resume=True)
+        except AangError as error:
+            callback.on_remark(f"{name}: the seeds are finished, but their summary failed: {error}")

@@ -1,0 +1,254 @@
+"""One trial: a whole run in its own directory, or one seed of a run; and the process that carries it out.
+
+``python -m aang_core.study.trial`` is that process: a line of JSON on stdin, the order, says what to run, lines of JSON
+on stdout tell how it goes, everything else is written to stderr. When stdin closes, whoever gave the order is gone, and
+the trial stops as if it were interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import attrs
+
+from aang_core.config.file import dump_config
+from aang_core.config.settings import SECTIONS, RunConfig
+from aang_core.errors import AangError, RunError, one_message
+from aang_core.rundir.directory import run_directory, seed_directory
+from aang_core.train.callbacks import Stopped, Watcher
+
+if TYPE_CHECKING:
+    from aang_core.train.callbacks import Progress
+    from aang_core.train.session import Session
+    from aang_core.train.step import StepRecord
+
+
+@attrs.frozen(kw_only=True)
+class Trial:
+    """A configuration in its own directory: with one seed, or whole.
+
+    Where the configuration has several seeds and the trial one, it is a part of the run in `directory`, and the process
+    that deals the seeds out holds that directory and writes the report over all of them.
+
+    :param config: of the run. :param directory: the run directory.
+    :param configuration: what people call the configuration; empty for the seeds of one run.
+    :param seed: its one seed; None for all of the configuration.
+    :param log: where its process writes warnings, remarks and tracebacks; None for the stderr of this one.
+    """
+
+    config: RunConfig
+    directory: Path
+    configuration: str = ""
+    seed: int | None = None
+    log: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        seed = [] if self.seed is None else [f"seed {self.seed}"]
+        return ", ".join([*filter(None, [self.configuration]), *seed])
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is one of the seeds of a run."""
+        return self.seed is not None and len(self.config.seeds) > 1
+
+    @property
+    def place(self) -> Path:
+        """Where its files lie."""
+        if self.seed is None:
+            return self.directory
+        return seed_directory(self.directory, self.config.seeds, self.seed)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its report is there."""
+        return (self.place / ("seed.json" if self.is_part else "report.json")).is_file()
+
+    def order(self, *, folder: str = "", threads: int = 0, records: bool = False) -> str:
+        """A line of JSON that says everything about the trial.
+
+        :param folder: where relative names of tasks and models are looked up; by default here.
+        :param threads: of its process; 0 where somebody else has set them.
+        :param records: whether it tells the record of every step.
+        """
+        facts = {
+            "config": dump_config(self.config),
+            "directory": str(self.directory),
+            "configuration": self.configuration,
+            "seed": self.seed,
+            "log": str(self.log) if self.log else "",
+        }
+        how = {"folder": folder or os.getcwd(), "threads": threads, "records": records}
+        return json.dumps({**facts, **how})
+
+    @classmethod
+    def ordered(cls, order: Mapping[str, Any]) -> Trial:
+        """The trial of an order."""
+        return cls(
+            config=RunConfig.from_mapping(tomllib.loads(order["config"])),
+            directory=Path(order["directory"]),
+            configuration=order["configuration"],
+            seed=order["seed"],
+            log=Path(order["log"]) if order["log"] else None,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """How a trial ended.
+
+    :param attempts: how often it was started this time.
+    :param error: why it failed; empty where it did not.
+    """
+
+    trial: Trial
+    attempts: int = 1
+    error: str = ""
+
+
+def check_kept(trials: Sequence[Trial], summary: str) -> None:
+    """Refuse to mix runs of different settings: what lies there already has those that are asked for now.
+
+    :param summary: stands before several faults.
+    :raises RunError: names every trial whose directory holds another run, and the settings in which they differ.
+    """
+    faults = []
+    for trial in trials:
+        place = run_directory(trial.directory, trial.config)
+        try:
+            place.check(resume=place.is_begun)
+        except RunError as fault:
+            faults.append(f"{trial.name}: {fault}")
+    if faults:
+        raise RunError(one_message(faults, summary))
+
+
+def differing_settings(configurations: Mapping[str, RunConfig]) -> dict[str, dict[str, Any]]:
+    """Name → the settings in which the configurations are not all alike."""
+    dotted = {name: _dotted(config) for name, config in configurations.items()}
+    keys = dict.fromkeys(key for table in dotted.values() for key in table)
+    varied = [key for key in keys if len({repr(table.get(key)) for table in dotted.values()}) > 1]
+    return {name: {key: table.get(key) for key in varied} for name, table in dotted.items()}
+
+
+def _dotted(config: RunConfig) -> dict[str, Any]:
+    """Every setting by dotted key, without the seeds."""
+    found: dict[str, Any] = {}
+    for name, value in attrs.asdict(config).items():
+        key = name.rstrip("_")
+        if key in SECTIONS:
+            found |= {f"{key}.{inner}": part for inner, part in value.items()}
+        elif key == "primitives":
+            found |= {f"{key}.{p}.{k}": v for p, table in value.items() for k, v in table.items()}
+        elif key != "seeds":
+            found[key] = value
+    return found
+
+
+class Told(Watcher):
+    """Tells a stream what whoever waits for the trial shows: steps, dev, and where that is asked for whole records.
+
+    :ivar records: whether records are told. :ivar remarks: whether remarks are; or else they go to stderr, the log.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.training = self.stopped = self.records = self.remarks = False
+
+    @property
+    def stopping(self) -> bool:
+        return self.stopped
+
+    def interrupt(self, number: int, _: object) -> None:  # noqa: ARG002
+        """A signal's handler: the step under way ends first, where one is; the second signal stops at once."""
+        again, self.stopped = self.stopped, True
+        if again or not self.training:
+            raise KeyboardInterrupt
+
+    def tell(self, **facts: Any) -> None:
+        """One line; where nobody reads it any more, the trial stops behind its step."""
+        try:
+            print(json.dumps(facts), file=self.stream, flush=True)
+        except BrokenPipeError:
+            self.stopped = True
+
+    def on_seed(self, session: Session) -> None:
+        from aang_core.train.trainer import phases
+
+        self.tell(steps=sum(steps for _, steps in phases(session)))
+
+    def on_step(self, session: Session, record: StepRecord, progress: Progress) -> None:  # noqa: ARG002
+        self.training = True
+        whole = {"record": attrs.asdict(record), "progress": attrs.asdict(progress)}
+        self.tell(done=progress.done, **(whole if self.records else {}))
+
+    def on_evaluation(self, session: Session, progress: Progress) -> None:  # noqa: ARG002
+        whole = {"progress": attrs.asdict(progress)} if self.records else {}
+        if whole or progress.best_score is not None:
+            self.tell(best=progress.best_score, **whole)
+
+    def on_trained(self, session: Session, progress: Progress) -> None:  # noqa: ARG002
+        self.training = False
+        if self.stopped:
+            raise KeyboardInterrupt
+
+    def on_remark(self, remark: str) -> None:
+        if self.remarks:
+            self.tell(remark=remark)
+        else:
+            print(remark, file=sys.stderr, flush=True)
+
+
+def _first_line() -> bytes:
+    """The order. Read byte by byte: a buffered reader would take what `_stop_when_alone` waits for."""
+    line = b""
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        line += byte
+    return line
+
+
+def _stop_when_alone() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def main() -> int:
+    """The process: 0 where the trial is finished, 1 for an error that the user can mend, 130 when interrupted."""
+    from aang_core.study.run import run_or_resume
+    from aang_core.study.seeds import run_part
+
+    told = Told(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)  # what libraries print is for the log
+    order = json.loads(_first_line())
+    told.records, told.remarks = order["records"], not order["log"]
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, told.interrupt)
+    threading.Thread(target=_stop_when_alone, daemon=True).start()
+    try:
+        os.chdir(order["folder"])  # where the study was started: tasks are named from there
+        trial = Trial.ordered(order)
+        if trial.is_part:
+            run_part(trial, told)
+        else:
+            run_or_resume(trial.config, trial.directory, watcher=told)
+        told.tell(error="")
+    except AangError as error:
+        told.tell(error=str(error))
+        return 1
+    except (KeyboardInterrupt, Stopped):
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
