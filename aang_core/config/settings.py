@@ -50,8 +50,8 @@ class Training:
     :param final_epochs: epochs of end-task fine-tuning of the best checkpoint at `final_lr`.
     :param final_lr, final_patience: their learning rate, and epochs without improvement before they stop.
     :param micro_batch_tokens: most positions in one forward pass; 0 for no bound.
-    :param precision: ``fp32`` or ``bf16`` (autocast in training and in evaluations on dev; alignments and weights stay
-        in fp32, and so do test scores and the exported model).
+    :param precision: ``fp32``, ``bf16`` (autocast in training and in evaluations on dev; alignments and weights stay
+        in fp32, and so do test scores and the exported model), or ``auto``: bf16 where the device has units for it.
     :param pretrain_steps: steps on the auxiliary objectives alone that ``pretrain-finetune`` begins with.
     :param activation_checkpointing: recompute activations in the backward pass: less memory, a third more time.
     :param frozen_layers: embeddings and this many of the encoder's lowest layers do not train; 0 freezes nothing.
@@ -86,7 +86,7 @@ class Training:
     final_lr: float = setting(Number(0, without_least=True), 1e-6)
     final_patience: int = setting(Integer(1), 3)
     micro_batch_tokens: int = setting(Integer(0), 0)
-    precision: str = setting(Choice(("fp32", "bf16")), "fp32")
+    precision: str = setting(Choice(("fp32", "bf16", "auto")), "fp32")
     pretrain_steps: int = setting(Integer(1), 100)
     activation_checkpointing: bool = setting(Flag(), False)
     frozen_layers: int = setting(Integer(0), 0)

@@ -5,8 +5,8 @@ Cuts the step into micro-batches, and compares ``fused`` with ``looped`` once be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from aang_core.method.metagrad import (
     one_objective,
     plain,
 )
+from aang_core.method.precision import autocast
 from aang_core.method.tracked_layers import FusedUnsupportedError
 from aang_core.randomness import evaluating
 
@@ -139,29 +140,6 @@ class Engine:
 
     def _too_large(self, batch: FusedBatch) -> bool:
         return 0 < self.budget < batch.tokens
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The block that passes in a precision run in: ``fp32``, or ``bf16``."""
-    return nullcontext() if precision == "fp32" else _bf16(device)
-
-
-@contextmanager
-def _bf16(device: torch.device) -> Iterator[None]:
-    """Autocast; on GPUs also TF32 for the products that stay in fp32 (segment gradients).
-
-    Casts of weights are not cached: weights change inside (the dev head is fitted), and a cast made without gradients
-    would be used with them. On CPUs fp32 products stay with the usual kernels: the fast ones of near precision took
-    three times as long for segments of 40 positions.
-    """
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-    try:
-        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _in_pieces(

@@ -20,7 +20,7 @@ from aang_core.batch.protocols import Backbone, no_op
 from aang_core.batch.rows import Hidden, Row
 from aang_core.data.task import Task
 from aang_core.errors import ConfigError
-from aang_core.method.engine import autocast
+from aang_core.method.precision import autocast
 from aang_core.randomness import evaluating
 from aang_core.registry.registry import Registry
 from aang_core.selection.pools import Pool

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aang_core.config.settings import RunConfig
 from aang_core.errors import RunError
+from aang_core.method.precision import precision_remark
 from aang_core.method.step_plan import StepPlan
 from aang_core.processes import Processes
 from aang_core.registry.registry import Registry
@@ -96,6 +97,8 @@ def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
     said: list[str] = []
     objectives = bind_objectives(resolved, task, backbone, seed, remark=said.append)
     session = build_session(config, seed, task, backbone, objectives, Processes())
+    if precision := precision_remark(session.device, config.training.precision):
+        said.append(precision)
     timed = [_step(session, phase, steps) for phase, steps in phases(session)]
     final = _final(session)
     memory = _memory(session)  # before evaluation, whose batches a run makes after freeing its own

@@ -22,6 +22,7 @@ from aang_core.method.end_task import EndTask, LabelledRows
 from aang_core.method.engine import Engine
 from aang_core.method.heads import Heads
 from aang_core.method.metagrad import Gradient, Model
+from aang_core.method.precision import precision_on
 from aang_core.method.proportions import sized_state
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.method.step_plan import Planner, StepPlan
@@ -172,7 +173,7 @@ def build_session(
             model,
             config.meta.engine if backbone.packed else "looped",
             config.training.micro_batch_tokens,
-            config.training.precision,
+            precision_on(device, config.training.precision),
         ),
         end_task=end_task,
         planner=Planner(config, seed, objectives, factors, end_task, LabelledRows(train, seed)),

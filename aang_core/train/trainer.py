@@ -16,6 +16,7 @@ import torch
 
 from aang_core.errors import RunError
 from aang_core.files import save_tensors, write_text
+from aang_core.method.precision import precision_remark
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.processes import Processes
 from aang_core.rundir.report import strict_line
@@ -136,6 +137,8 @@ class Trainer:
         if session.processes.is_main:
             write_text(self.history, "")
         fit_heads(session, session.config.training.fit_heads_steps)
+        if said := precision_remark(session.device, session.config.training.precision):
+            self.remark(said)
         if reason := self._engine_fault():
             self.remark(f"the fused engine is not used: {reason}")
 

@@ -111,6 +111,7 @@ def _devices() -> Iterator[Finding]:
     given = os.environ.get("OMP_NUM_THREADS")
     said = f"; OMP_NUM_THREADS={given}" if given else ""
     yield Finding("threads", OK, f"{threads} on {cores()} cores{said}")
+    yield _precision()
     if not torch.cuda.is_available():
         yield _without_cuda(torch.version.cuda or torch.version.hip)
         return
@@ -118,6 +119,19 @@ def _devices() -> Iterator[Finding]:
         card = torch.cuda.get_device_properties(number)
         memory = f"{card.total_memory / 2**30:.0f} GiB"
         yield Finding("device", OK, f"cuda:{number}, {card.name}, {memory}")
+
+
+def _precision() -> Finding:
+    """Which precision suits the device that a run would take."""
+    import torch
+
+    from aang_core.method.precision import bf16_units
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if bf16_units(device):
+        return Finding("bf16", OK, f"{device} has units for training.precision=bf16")
+    do = "leave training.precision at fp32, or set it to auto"
+    return Finding("bf16", NOTE, f"{device} has no such units and would be slow with bf16", do)
 
 
 def _without_cuda(built: str | None) -> Finding:
