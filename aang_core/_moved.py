@@ -120,20 +120,19 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a module under its old name; what is loaded is the module at its new place."""
 
     def __init__(self) -> None:
+        self.moved: dict[str, str] = {}
         self._own: dict[str, importlib.machinery.ModuleSpec | None] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         del path, target
-        package, _, name = fullname.partition(".")
-        if package != "aang_core" or name not in MOVED:
+        if fullname not in self.moved:
             return None
         return importlib.machinery.ModuleSpec(fullname, self)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        old = spec.name.partition(".")[2]
-        new = f"aang_core.{MOVED[old]}"
+        new = self.moved[spec.name]
         warnings.warn(
             f"{spec.name} is now {new}; the old name goes with 0.2",
             DeprecationWarning,
@@ -161,7 +160,15 @@ def forwarded(package: str, names: Mapping[str, str], name: str) -> Any:
     return getattr(importlib.import_module(f"{package}.{names[name]}"), name)
 
 
-def install() -> None:
-    """Let old names be found, after everything else."""
-    if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
-        sys.meta_path.append(_MovedModules())
+def install(package: str = "aang_core", moved: Mapping[str, str] = MOVED) -> None:
+    """Let the old names of a package be found, after everything else.
+
+    :param moved: old name under `package` → new name, under it too or beginning with ``aang_core.``.
+    """
+    finders = [finder for finder in sys.meta_path if isinstance(finder, _MovedModules)]
+    if not finders:
+        finders = [_MovedModules()]
+        sys.meta_path.append(finders[0])
+    for old, new in moved.items():
+        inside = not new.startswith("aang_core.")
+        finders[0].moved[f"{package}.{old}"] = f"{package}.{new}" if inside else new

@@ -19,7 +19,7 @@ import _tasks
 
 CONTEXT = mp.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["aang_core.study.run", "aang_cli.run", "aang_text.backbone", "transformers", "_warm"]
+    ["aang_core.study.run", "aang_cli.run", "aang_text.encoder.backbone", "transformers", "_warm"]
 )
 
 

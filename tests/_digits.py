@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-from aang_text.sources import TaskTexts
+from aang_text.data.sources import TaskTexts
 from aang_vision import digits
 from aang_vision.backbone import PatchBackbone, load
 

@@ -34,7 +34,7 @@ _OWN = {
 def save_family(folder: Path, kind: str, auto: str = "AutoModel", **changes) -> Path:
     """A random model whose matrices are large enough for attention to matter."""
     import transformers
-    from aang_text.scratch import tiny_tokenizer
+    from aang_text.encoder.checkpoint import tiny_tokenizer
 
     tokenizer = tiny_tokenizer()
     ids = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}

@@ -15,6 +15,15 @@ from torch import Tensor
 from aang_core.batch.rows import Targets
 
 
+def directed(tag: str, length: int) -> Tensor:
+    """[T, T] bool, a new tensor, of the tags that depend on the length alone: ``full``, ``causal``, ``anticausal``.
+
+    Row i is what position i may attend to.
+    """
+    everything = torch.ones(length, length, dtype=torch.bool)
+    return {"full": everything, "causal": everything.tril(), "anticausal": everything.triu()}[tag]
+
+
 @attrs.frozen(eq=False)
 class RowRule:
     """One row's attention rule.
@@ -30,10 +39,7 @@ class RowRule:
         """[T, T] bool, a new tensor: row i is what position i may attend to."""
         if self.allowed is not None:
             return self.allowed.clone()
-        everything = torch.ones(length, length, dtype=torch.bool)
-        return {"full": everything, "causal": everything.tril(), "anticausal": everything.triu()}[
-            self.tag
-        ]
+        return directed(self.tag, length)
 
 
 FULL = RowRule()

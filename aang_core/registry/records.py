@@ -37,6 +37,24 @@ def _check_address(instance: Any, attribute: attrs.Attribute[str], value: str) -
         )
 
 
+OK, NOTE, MEND = "ok", "note", "mend"
+
+
+@attrs.frozen
+class Finding:
+    """One line of ``aang doctor``.
+
+    :param check: what was looked at.
+    :param state: `OK`, `NOTE` (worth knowing, nothing is broken) or `MEND`.
+    :param do: what to do; empty where there is nothing to.
+    """
+
+    check: str
+    state: str
+    found: str
+    do: str = ""
+
+
 def _names(names: Iterable[str]) -> tuple[str, ...]:
     """Names in their order. One bare text would silently become its letters, so it is refused."""
     if isinstance(names, str):
@@ -200,6 +218,8 @@ class BackboneKind(Record):
     :param predictor: ``predictor(directory, settings)`` loads an exported model as a `prediction.Predictor`; empty
         where the kind exports none that can be asked.
     :param readers: further kinds of files with examples: suffix → ``reader(path)``, which returns the input columns.
+    :param check: ``check()`` yields a `Finding` for each thing that an installation needs for this kind, for
+        ``aang doctor``; empty where there is nothing to say.
     """
 
     prefixes: tuple[str, ...] = ()
@@ -208,6 +228,7 @@ class BackboneKind(Record):
     reads: tuple[str, ...] = ("text",)
     training_only: tuple[str, ...] = ()
     predictor: str = ""
+    check: str = ""
     readers: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
 

@@ -31,7 +31,8 @@ def command(out: Path, as_json: bool) -> None:
     """
     import attrs
 
-    from aang_cli.health import MEND, findings
+    from aang_cli.health import findings
+    from aang_core.registry.records import MEND
 
     found = findings(out)
     broken = [finding for finding in found if finding.state == MEND]

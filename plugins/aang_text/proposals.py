@@ -16,17 +16,18 @@ import torch
 from torch import Generator, Tensor, nn
 
 from aang_core.batch.packing import BoundObjective, fuse, pack_rows, prepare
+from aang_core.batch.parts import distinct
 from aang_core.batch.protocols import BackboneSettings, Binding, BoundSource
 from aang_core.batch.rows import Layout, Row
 from aang_core.batch.stream import FULL, FusedBatch
 from aang_core.errors import ConfigError, ModelError, TaskError
 from aang_core.randomness import evaluating
 from aang_core.train.evaluation import by_length
+from aang_text.data.sources import CorpusTexts, TaskTexts
+from aang_text.data.stored import digest, place_of, read, tokenizer_digest, weights_digest, write
+from aang_text.encoder.tokens import IDS
 from aang_text.outputs.vocabulary import Denoise
 from aang_text.representations import bidirectional
-from aang_text.sources import CorpusTexts, TaskTexts, distinct
-from aang_text.stored import digest, place_of, read, tokenizer_digest, weights_digest, write
-from aang_text.tokens import IDS
 from aang_text.transforms import Mask
 
 RATE = 0.15
@@ -115,7 +116,7 @@ def _teacher(binding: Binding) -> Any:
     name = str(binding.options["model"])
     if not name:
         return own
-    from aang_text.backbone import load
+    from aang_text.encoder.backbone import load
 
     settings = BackboneSettings(
         max_length=own.max_length, device=str(next(own.body.parameters()).device)
@@ -156,7 +157,7 @@ def _settings(binding: Binding, teacher: Any, rows: Sequence[Row]) -> dict[str, 
 
 def has_own_head(backbone: Any) -> bool:
     """Whether the checkpoint comes with a masked-LM head."""
-    from aang_text.vocabulary import own_parts
+    from aang_text.encoder.heads import own_parts
 
     checkpoint = getattr(backbone, "checkpoint", None)
     return checkpoint is not None and own_parts(checkpoint) is not None

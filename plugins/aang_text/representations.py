@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from aang_core.batch.protocols import Binding
+from aang_core.batch.stream import directed
 from aang_core.errors import ConfigError
 
 
@@ -17,10 +18,7 @@ class Directed:
 
     def allowed(self, length: int, generator: Generator) -> Tensor:  # noqa: ARG002
         """[T, T] bool."""
-        everything = torch.ones(length, length, dtype=torch.bool)
-        return {"full": everything, "causal": everything.tril(), "anticausal": everything.triu()}[
-            self.tag
-        ]
+        return directed(self.tag, length)
 
     def order(self, length: int, generator: Generator) -> Tensor:  # noqa: ARG002
         """[T]: ranks from left to right, or from right to left."""

@@ -6,7 +6,7 @@ A space is a union of products; what is illegal in a product follows from what t
 from __future__ import annotations
 
 from aang_core.registry.records import Block, NamedObjective, Space
-from aang_text.papers import AANG, BERT, ELECTRA, ELMO, GPT, SPANBERT, STILTS, TAPT, XLNET
+from aang_text.records import AANG, BERT, ELECTRA, ELMO, GPT, SPANBERT, STILTS, TAPT, XLNET
 
 _TRANSFORMS = ("bert-op", "mask", "replace", "no-op")
 _REPRESENTATIONS = ("bidirectional", "left-to-right", "right-to-left", "random-factorized")

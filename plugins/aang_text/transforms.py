@@ -11,12 +11,12 @@ import attrs
 import torch
 from torch import Generator, Tensor
 
+from aang_core.batch.parts import backbone_of
+from aang_core.batch.positions import budgets, checked_rate, choose, select, select_spans, units
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Packed
 from aang_core.errors import ConfigError
-from aang_text.offers import backbone_of
-from aang_text.selection import budgets, checked_rate, choose, select, select_spans, units
-from aang_text.tokens import IDS
+from aang_text.encoder.tokens import IDS
 
 NOISES = ("gaussian", "uniform")
 

@@ -4,7 +4,7 @@ import attrs
 import pytest
 import torch
 from _causal import save_causal
-from aang_text.sources import TaskTexts
+from aang_text.data.sources import TaskTexts
 
 from aang_core.batch.packing import pack
 from aang_core.batch.protocols import Binding

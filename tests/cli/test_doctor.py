@@ -133,11 +133,11 @@ def test_the_bundled_encoder_with_a_changed_byte(tmp_path, monkeypatch):
     (package.parent / "__init__.py").write_text("", "utf-8")
     (package / "model.safetensors").write_bytes(b"not the weights")
     monkeypatch.syspath_prepend(str(tmp_path))
-    from aang_text import checkpoint
+    from aang_text.encoder import checkpoint
 
     monkeypatch.setitem(checkpoint.BUNDLED, "bundled:damaged", ("damaged_encoder", "0" * 64, "x"))
     monkeypatch.setitem(checkpoint.BUNDLED, "bundled:absent", ("absent_encoder", "0" * 64, "x"))
-    found = {finding.check: finding for finding in health._bundled()}
+    found = {finding.check: finding for finding in health._backbones()}
     assert found["bundled:damaged"].state == "mend"
     assert "sha256" in found["bundled:damaged"].found
     assert found["bundled:absent"].state == "note"

@@ -75,6 +75,31 @@ def test_the_core_knows_no_text_no_command_line_and_no_primitive(path):
     assert not FORBIDDEN & set(_imported(path))
 
 
+PACKAGES = {"aang_cli", "aang_loggers", "aang_selectors", "aang_text", "aang_vision"}
+PLUGINS = [
+    (name, path)
+    for name in sorted(PACKAGES - {"aang_cli"})
+    for path in sorted((CORE[0].parents[1] / "plugins").rglob(f"{name}/**/*.py"))
+]
+
+
+@pytest.mark.parametrize(("name", "path"), PLUGINS, ids=lambda value: getattr(value, "stem", value))
+def test_a_plugin_imports_the_core_and_itself(name, path):
+    assert not (PACKAGES - {name}) & set(_imported(path))
+
+
+def test_the_plugins_are_found():
+    assert {name for name, _ in PLUGINS} == PACKAGES - {"aang_cli"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CORE[0].parents[1] / "cli").rglob("*.py")), ids=lambda path: path.stem
+)
+def test_the_command_line_names_no_plugin(path):
+    assert not (PACKAGES - {"aang_cli"}) & set(_imported(path))
+    assert not [name for name in PACKAGES - {"aang_cli"} if name in path.read_text("utf-8")]
+
+
 def test_the_import_search_sees_lazy_imports(tmp_path):
     source = (
         "def f():\n    import click.core\n    from transformers import x\n"

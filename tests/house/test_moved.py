@@ -4,6 +4,7 @@ import importlib
 import sys
 
 import pytest
+from aang_text import MOVED as TEXT_MOVED
 
 from aang_core import __version__
 from aang_core._moved import MOVED
@@ -20,6 +21,15 @@ def test_an_old_name_gives_the_module_at_its_new_place(old):
     new = importlib.import_module(f"aang_core.{MOVED[old]}")
     assert found is new
     assert new.__spec__.name == new.__name__ == f"aang_core.{MOVED[old]}"
+
+
+@pytest.mark.parametrize("old", sorted(TEXT_MOVED))
+def test_an_old_name_of_the_text_plugin_gives_its_new_place(old):
+    sys.modules.pop(f"aang_text.{old}", None)
+    with pytest.warns(DeprecationWarning, match=rf"aang_text\.{old} is now"):
+        found = importlib.import_module(f"aang_text.{old}")
+    new = TEXT_MOVED[old]
+    assert found.__name__ == (new if new.startswith("aang_core.") else f"aang_text.{new}")
 
 
 def test_a_record_may_name_the_old_place():

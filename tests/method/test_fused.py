@@ -104,7 +104,7 @@ def test_frozen_layers_take_no_part():
     [(f, False) for f in PACKED] + [(f, True) for f in PACKED if f != "albert"],
 )
 def test_engines_agree_on_encoders_of_transformers(family, checkpointing, tmp_path):
-    from aang_text.backbone import load
+    from aang_text.encoder.backbone import load
 
     backbone = load(
         str(save_family(tmp_path / family, family)),

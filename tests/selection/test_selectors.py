@@ -8,7 +8,7 @@ from _selections import POOLS, write_pools
 from aang_selectors.discriminator import epoch_batches, positive_weights, sigmoids, softmax
 from aang_selectors.embedding import Embedding
 from aang_selectors.gradient import Gradients
-from aang_text.backbone import load
+from aang_text.encoder.backbone import load
 
 from aang_core.batch.packing import plain_batch
 from aang_core.batch.protocols import BackboneSettings

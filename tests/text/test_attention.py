@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from aang_text.attention import make_plan, packed_attention
+from aang_text.encoder.attention import make_plan, packed_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

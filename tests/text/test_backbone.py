@@ -9,8 +9,8 @@ import attrs
 import pytest
 import torch
 from _families import PACKED, PADDED, save_family
-from aang_text import probes
-from aang_text.backbone import load
+from aang_text.encoder import probes
+from aang_text.encoder.backbone import load
 
 from aang_core.batch.packing import pack_rows, plain_batch
 from aang_core.batch.protocols import Backbone, BackboneSettings

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 from _families import save_family
-from aang_text.backbone import load
-from aang_text.checkpoint import open_checkpoint
+from aang_text.encoder.backbone import load
+from aang_text.encoder.checkpoint import open_checkpoint
 
 from aang_core.batch.protocols import BackboneSettings
 from aang_core.batch.rows import Origin

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from aang_text.corpora import Corpus, load_corpus, split_sentences
-from aang_text.documents import ORDER, Sentences
+from aang_text.data.corpora import Corpus, load_corpus, split_sentences
+from aang_text.data.documents import ORDER, Sentences
 
 from aang_core.errors import TaskError
 

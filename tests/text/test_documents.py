@@ -5,9 +5,9 @@ from collections import Counter
 import attrs
 import pytest
 import torch
-from aang_text.documents import Sentences
+from aang_text.data.documents import Sentences
+from aang_text.data.sources import in_domain
 from aang_text.outputs.structure import NextSentence, SentenceOrder
-from aang_text.sources import in_domain
 
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Layout
@@ -164,7 +164,7 @@ def test_a_corpus_without_pairs_is_refused_before_training(tmp_path):
 
 
 def test_pairs_longer_than_the_encoder_are_cut_at_the_longer_text_and_counted(tmp_path):
-    from aang_text.backbone import load
+    from aang_text.encoder.backbone import load
 
     from aang_core.batch.protocols import BackboneSettings
 

@@ -8,9 +8,9 @@ from copy import deepcopy
 import pytest
 import torch
 from _families import save_family
-from aang_text.backbone import load
-from aang_text.classifier import ClassifierHead
-from aang_text.exported import load_predictor
+from aang_text.encoder.backbone import load
+from aang_text.encoder.exported import load_predictor
+from aang_text.encoder.heads import ClassifierHead
 
 from aang_core.batch.packing import plain_batch
 from aang_core.batch.protocols import BackboneSettings

@@ -5,8 +5,13 @@ import math
 import attrs
 import pytest
 import torch
-from aang_text.outputs.statistics import TermFrequency, TfIdf
-from aang_text.outputs.tokens import Capitalization, RealSynthetic, TokenLabels
+from aang_text.outputs.tokens import (
+    Capitalization,
+    RealSynthetic,
+    TermFrequency,
+    TfIdf,
+    TokenLabels,
+)
 from aang_text.outputs.vocabulary import Denoise, NextToken, SpanBoundary
 from torch.nn import functional as F
 

@@ -26,7 +26,7 @@ def session_of(backbone, *ids, **training):
 
 
 def loaded(model):
-    from aang_text.backbone import load
+    from aang_text.encoder.backbone import load
 
     return load(str(model), BackboneSettings(dtype="float32", device="cpu"))
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from _causal import save_causal
 from _families import save_family
-from aang_text.backbone import load
-from aang_text.generated import Generated
+from aang_text.data.generated import Generated
+from aang_text.data.sources import TaskTexts
+from aang_text.data.stored import place_of, read, tokenizer_digest, write
+from aang_text.encoder.backbone import load
 from aang_text.proposals import PASSES, NeuralLm, fitted_head, has_own_head
-from aang_text.sources import TaskTexts
-from aang_text.stored import place_of, read, tokenizer_digest, write
 from aang_text.transforms import Replace
 from datasets import Dataset
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from aang_text import sample
-from aang_text.corpora import load_corpus
+from aang_text.data import sample
+from aang_text.data.corpora import load_corpus
 
 from aang_core.data.duplicates import normalised
 from aang_core.errors import TaskError

@@ -3,9 +3,10 @@
 import attrs
 import pytest
 import torch
-from aang_text.sources import TaskTexts, distinct, in_domain, out_of_domain
+from aang_text.data.sources import TaskTexts, in_domain, out_of_domain
 from datasets import Dataset
 
+from aang_core.batch.parts import distinct
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import SINGLE, Layout, lay_on_words
 from aang_core.errors import PluginError, TaskError

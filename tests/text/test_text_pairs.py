@@ -5,7 +5,7 @@ import math
 import attrs
 import pytest
 import torch
-from aang_text.aux_tasks import AuxTexts
+from aang_text.data.sources import AuxTexts
 from aang_text.outputs.contrast import Contrastive, FirstSentence, QuickThoughts
 from aang_text.outputs.structure import AdjacentSentence, NextSentence, SentenceOrder
 from aang_text.outputs.supervised import Supervised

@@ -3,12 +3,12 @@
 import attrs
 import pytest
 import torch
-from aang_text.selection import _geometric, select, select_spans, units
 from aang_text.transforms import BertOp, Delete, Mask, NoiseEmbeddings, Replace, Selecting, SpanMask
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aang_core.batch.packing import pack
+from aang_core.batch.positions import _geometric, select, select_spans, units
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Origin, Row
 from aang_core.errors import ConfigError, ModelError

@@ -18,7 +18,7 @@ FAMILIES = [
 
 
 def loaded(folder, family, **settings):
-    from aang_text.backbone import load
+    from aang_text.encoder.backbone import load
 
     place = folder / family
     if not place.exists():

@@ -56,7 +56,7 @@ class Until(aang.Watcher):
 def encoder(tmp_path_factory):
     """``scratch:tiny`` as a folder, without dropout: processes draw their own masks, and two draw others than one."""
     import torch
-    from aang_text.scratch import tiny_config, tiny_tokenizer
+    from aang_text.encoder.checkpoint import tiny_config, tiny_tokenizer
     from transformers import BertModel
 
     folder = tmp_path_factory.mktemp("encoders") / "tiny"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from aang_text.checkpoint import device_named, dtype_named
 from torch import Tensor, nn
 
+from aang_core.batch.parts import device_named, dtype_named
 from aang_core.batch.protocols import BackboneSettings
 from aang_core.batch.rows import Hidden, Origin, Row
 from aang_core.batch.stream import FusedBatch

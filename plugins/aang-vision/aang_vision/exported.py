@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
-from aang_text.checkpoint import device_named
 from cattrs import structure
 from cattrs.errors import BaseValidationError
 from safetensors import SafetensorError
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aang_core.batch.packing import plain_batch
+from aang_core.batch.parts import device_named
 from aang_core.batch.rows import Origin
 from aang_core.errors import ModelError
 from aang_vision.encoder import ImageHead, PatchEncoder, Shape, encode

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from aang_text.offers import backbone_of
-from aang_text.outputs.heads import PositionHead, new_head
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aang_core.batch.parts import PositionHead, backbone_of, new_head
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import SINGLE, Hidden, Packed, Targets
 from aang_vision.images import PATCHES

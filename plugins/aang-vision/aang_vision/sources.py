@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aang_text.sources import Examples, Texts
-
+from aang_core.batch.parts import Examples, ExampleSource
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Origin
 from aang_core.errors import TaskError
@@ -14,7 +13,7 @@ from aang_vision.files import read_images
 NAME = "images"
 
 
-class Images(Texts):
+class Images(ExampleSource):
     """The images of the file that the run gives as ``--external images=FILE``.
 
     :raises TaskError: where there is none, or it is empty.

@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 import torch
-from aang_text.selection import checked_rate, select
 from torch import Generator, Tensor
 
+from aang_core.batch.positions import checked_rate, select
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Packed
 from aang_core.errors import ConfigError, ModelError

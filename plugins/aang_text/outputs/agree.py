@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aang_core.batch.parts import backbone_of
 from aang_core.batch.protocols import Binding, Teaching
 from aang_core.batch.rows import SINGLE, Hidden, Packed, Targets
 from aang_core.data.task import Task
-from aang_text.offers import backbone_of
 
 GATES = ("none", "fixed", "relative", "soft")
 _NARROW = 2.0  # SoftMatch's n_sigma: how many standard deviations below the mean still count

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aang_core.batch.parts import backbone_of, new_head
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Hidden, Layout, Packed, Targets
 from aang_core.errors import ConfigError
-from aang_text.documents import say_what_is_cut
-from aang_text.offers import backbone_of
-from aang_text.outputs.heads import new_head
+from aang_text.data.documents import say_what_is_cut
 
 
 class TwoEncoders(nn.Module):

@@ -1,6 +1,6 @@
 """Stage 4, questions about two texts: ``nsp``, ``adjacent-sentence``, ``sentence-order``, ``sentence-continuation``.
 
-The data source draws the rows and knows the answers (`aang_text.documents`); a small head reads the state at
+The data source draws the rows and knows the answers (`aang_text.data.documents`); a small head reads the state at
 each row's first position, as BERT does.
 """
 
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aang_core.batch.parts import PositionHead, backbone_of, new_head
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Hidden, Layout, Packed, Targets
 from aang_core.errors import PluginError
-from aang_text.documents import say_what_is_cut
-from aang_text.offers import backbone_of
-from aang_text.outputs.heads import PositionHead, new_head
+from aang_text.data.documents import say_what_is_cut
 
 
 class StructureOutput:

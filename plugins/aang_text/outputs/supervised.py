@@ -11,13 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from aang_core.batch.parts import PositionHead, backbone_of, new_head
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Hidden, Layout, Packed, Targets
 from aang_core.data.task import Task
 from aang_core.errors import PluginError
 from aang_core.method.end_task import end_task_losses, label_targets
-from aang_text.offers import backbone_of
-from aang_text.outputs.heads import PositionHead, new_head
 
 
 class Supervised:

@@ -6,6 +6,7 @@ objectives which share a decoder can have one product.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aang_core.batch.parts import backbone_of, new_head
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import SINGLE, Hidden, Packed, Targets
 from aang_core.errors import ConfigError, PluginError
-from aang_text.offers import backbone_of
-from aang_text.outputs.heads import BoundaryHead, OffsetHead, new_head
-from aang_text.tokens import IDS
+from aang_text.encoder.tokens import IDS
 
+_WAVES = 16
+_LONGEST_WAVE = 10_000.0
 DECODERS = ("tied", "untied")
 LONGEST_SPAN = 32
 
@@ -167,3 +169,62 @@ class SpanBoundary(VocabularyOutput):
         states = hidden.states[targets.index.to(device)]
         projected: Tensor = head.project(states, targets.extra["place"].to(device))
         return projected
+
+
+class OverVocabulary(nn.Module):
+    """Base of heads that prepare a state in their own way and then use a vocabulary head."""
+
+    def __init__(self, vocabulary: Any) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+
+    @property
+    def decoder_weight(self) -> Tensor:
+        """[V, E]."""
+        weight: Tensor = self.vocabulary.decoder_weight
+        return weight
+
+    @property
+    def bias(self) -> Tensor:
+        """[V]."""
+        bias: Tensor = self.vocabulary.bias
+        return bias
+
+
+class OffsetHead(OverVocabulary):
+    """Adds where the wanted position lies, seen from the reading one, to the reading state."""
+
+    def __init__(self, vocabulary: Any, hidden: int) -> None:
+        super().__init__(vocabulary)
+        self.place = nn.Linear(2 * _WAVES, hidden, bias=False)
+        # Zero, so that a pretrained vocabulary head begins with the states that it knows.
+        nn.init.zeros_(self.place.weight)
+
+    def project(self, states: Tensor, offset: Tensor) -> Tensor:
+        """[M, H] and [M] → [M, E]."""
+        projected: Tensor = self.vocabulary.project(states + self.place(waves(offset, states)))
+        return projected
+
+
+class BoundaryHead(OverVocabulary):
+    """SpanBERT's: the states on both sides of a span, and which of its positions is meant."""
+
+    def __init__(self, vocabulary: Any, hidden: int, longest: int) -> None:
+        super().__init__(vocabulary)
+        self.place = nn.Embedding(longest, hidden)
+        self.dense, self.norm = nn.Linear(3 * hidden, hidden), nn.LayerNorm(hidden)
+
+    def project(self, states: Tensor, place: Tensor) -> Tensor:
+        """[M, 2, H] and [M] → [M, E]; places over the longest known one count as that."""
+        known = self.place(place.clamp(max=self.place.num_embeddings - 1))
+        joined = torch.cat([states.flatten(1), known], -1)
+        mixed = self.norm(nn.functional.gelu(self.dense(joined)))
+        projected: Tensor = self.vocabulary.project(mixed)
+        return projected
+
+
+def waves(offset: Tensor, like: Tensor) -> Tensor:
+    """[M] integers → [M, 2 · 16] sines and cosines, wave lengths from 2π to 10,000 · 2π."""
+    steps = torch.arange(_WAVES, device=like.device, dtype=like.dtype) / _WAVES
+    angles = offset.to(like)[:, None] * torch.exp(-math.log(_LONGEST_WAVE) * steps)
+    return torch.cat([angles.sin(), angles.cos()], -1)

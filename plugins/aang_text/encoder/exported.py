@@ -14,16 +14,17 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from aang_core.batch.parts import device_named
 from aang_core.errors import ModelError
-from aang_text.checkpoint import device_named, quiet
-from aang_text.classifier import PROBLEMS, ClassifierHead, auto_class
-from aang_text.tokens import Tokens
-from aang_text.tuning import plain_state
+from aang_text.encoder.checkpoint import quiet
+from aang_text.encoder.heads import PROBLEMS, ClassifierHead, auto_class
+from aang_text.encoder.tokens import Tokens
+from aang_text.encoder.tuning import plain_state
 
 if TYPE_CHECKING:
     from aang_core.batch.protocols import BackboneSettings
     from aang_core.data.task import Task
-    from aang_text.checkpoint import Checkpoint
+    from aang_text.encoder.checkpoint import Checkpoint
 
 _EVAL_ROWS = 32
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aang_core.batch.stream import RowRule
+from aang_core.batch.stream import RowRule, directed
 from aang_core.errors import ModelError
 
 NAME = "aang_packed"
@@ -68,8 +68,10 @@ class Group:
         if not near and all(rule.tag == "full" for rule in self.rules):
             return None if self.lengths[0] == length else key[:, None, None, :]
         ahead = place[None, :] - place[:, None]
-        whole = torch.ones_like(ahead, dtype=torch.bool)
-        kinds = torch.stack([whole, ahead <= 0, ahead >= 0, whole])
+        # A matrix covers its own row; what it leaves open behind the row's end, `key` closes.
+        kinds = torch.stack(
+            [directed("full" if tag == "matrix" else tag, length) for tag in _CODES]
+        )
         rule = kinds[torch.tensor([_CODES[rule.tag] for rule in self.rules])]
         for row, given in enumerate(self.rules):
             if given.allowed is not None:

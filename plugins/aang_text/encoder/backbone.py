@@ -1,8 +1,8 @@
 """Step 6 of 9. In: FusedBatch. Out: Hidden. Any encoder of transformers, with every row under its own rule.
 
 Two ways lead through an encoder. *Packed*: the whole batch as one stream [1, N], attention from
-`aang_text.attention`. *Padded*: groups of rows [R, T] with the family's own padding mask, every row unmasked, for
-families whose layers never call a registered attention function. The probes decide which, never a list of names.
+`aang_text.encoder.attention`. *Padded*: groups of rows [R, T] with the family's own padding mask, every row unmasked,
+for families whose layers never call a registered attention function. The probes decide which, never a list of names.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from aang_core.batch.parts import device_named
 from aang_core.batch.protocols import BackboneSettings
 from aang_core.batch.rows import Hidden, Origin, Row
 from aang_core.batch.stream import FusedBatch, RowRule
 from aang_core.errors import ModelError
-from aang_text import attention, probes
-from aang_text.checkpoint import Checkpoint, device_named, open_checkpoint, quiet
-from aang_text.classifier import ClassifierHead, make_head
-from aang_text.exported import export_model, exported_logits
-from aang_text.tokens import Tokens
-from aang_text.tuning import add_adapters, freeze_lower_layers
-from aang_text.vocabulary import VocabularyHead, make_vocabulary_parts
+from aang_text.encoder import attention, probes
+from aang_text.encoder.checkpoint import Checkpoint, open_checkpoint, quiet
+from aang_text.encoder.exported import export_model, exported_logits
+from aang_text.encoder.heads import ClassifierHead, VocabularyHead, make_head, make_vocabulary_parts
+from aang_text.encoder.tokens import Tokens
+from aang_text.encoder.tuning import add_adapters, freeze_lower_layers
 
 if TYPE_CHECKING:
     from aang_core.data.task import Task

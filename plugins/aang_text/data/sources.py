@@ -6,90 +6,25 @@ nothing but reading it.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
 from torch import Generator, Tensor
 
-from aang_core.batch.protocols import Backbone, Binding
+from aang_core.batch.parts import Examples, ExampleSource
+from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import IGNORED, Layout, Origin, Row, lay_on_words
-from aang_core.errors import ModelError, PluginError, TaskError
-from aang_text.documents import Sentences, neighbour_examples, pair_examples
-from aang_text.labelled_pairs import LabelledPairs
+from aang_core.errors import TaskError
+from aang_text.data.documents import Sentences, neighbour_examples, pair_examples
+from aang_text.data.labelled_pairs import LabelledPairs
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Examples = Sequence[Mapping[str, Any]]
-_CHUNK = 512
-_KEPT = 50_000  # rows kept after their first use; a bound on memory for very large corpora
 
-
-class Texts(ABC):
-    """What both kinds of source share: drawing, and keeping the rows made so far."""
-
-    def __init__(self, name: str, backbone: Backbone | None, provides: frozenset[str]) -> None:
-        self.name, self.backbone, self.provides = name, backbone, provides
-        self._made: dict[int, Row] = {}
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """How many texts there are."""
-
-    @abstractmethod
-    def _examples(self, numbers: Sequence[int]) -> tuple[Examples, list[Origin]]:
-        """The texts with these numbers, as columns, and where they stand."""
-
-    def _pool(self, layout: Layout) -> int:
-        """Rows with numbers below this one may be drawn in this layout."""
-        if layout.relation:
-            raise PluginError(
-                f"{self.name}: expected a layout without a question, or one of its own, found the "
-                f"relation {layout.relation!r}; declare what the output requires"
-            )
-        return len(self)
-
-    def rows(self) -> Iterator[Row]:
-        """Every row once, in order."""
-        for start in range(0, len(self), _CHUNK):
-            yield from self._rows(range(start, min(start + _CHUNK, len(self))))
-
-    def draw(self, layout: Layout, count: int, generator: Generator) -> list[Row]:
-        """Rows drawn uniformly; distinct within one call while there are enough of them.
-
-        :raises PluginError: for layouts other than ``single`` and ``two-views``.
-        """
-        if layout.kind not in ("single", "two-views"):
-            raise PluginError(
-                f"{self.name}: expected the layout single or two-views, found {layout.kind!r}; "
-                "declare what the output requires"
-            )
-        views = 2 if layout.kind == "two-views" else 1
-        numbers = distinct(self._pool(layout), -(-count // views), generator)
-        rows = self._rows(numbers)
-        return [row for row in rows for _ in range(views)][:count]
-
-    def _rows(self, numbers: Sequence[int]) -> list[Row]:
-        new = [n for n in dict.fromkeys(numbers) if n not in self._made]
-        made = dict(zip(new, self._make(new), strict=True)) if new else {}
-        rows = [made[n] if n in made else self._made[n] for n in numbers]
-        if len(self._made) + len(made) <= _KEPT:
-            self._made.update(made)
-        return rows
-
-    def _make(self, numbers: Sequence[int]) -> list[Row]:
-        return self._encoder().rows(*self._examples(numbers))
-
-    def _encoder(self) -> Backbone:
-        if self.backbone is None:
-            raise ModelError(f"{self.name}: expected an encoder to make rows for, found none")
-        return self.backbone
-
-
-class TaskTexts(Texts):
+class TaskTexts(ExampleSource):
     """The training split, then the training texts whose labels the run may not see.
 
     Rows in a layout with the relation ``label`` come from the labelled ones, with ``tags`` from those
@@ -118,7 +53,7 @@ class TaskTexts(Texts):
         return len(self.train) if known else super()._pool(layout)
 
     def draw(self, layout: Layout, count: int, generator: Generator) -> list[Row]:
-        """As `Texts.draw`, and pairs of labelled rows by their classes (relation ``same-label``).
+        """As `ExampleSource.draw`, and pairs of labelled rows by their classes (relation ``same-label``).
 
         :raises PluginError: for other layouts.
         :raises TaskError: where the labelled rows have no such pairs.
@@ -159,11 +94,11 @@ class TaskTexts(Texts):
         ]
 
 
-class CorpusTexts(Texts):
+class CorpusTexts(ExampleSource):
     """An external corpus: one row a text, in the order of its documents; in pairs, one or two sentences a row."""
 
     def __init__(self, name: str, binding: Binding) -> None:
-        from aang_text.corpora import load_corpus
+        from aang_text.data.corpora import load_corpus
 
         where = binding.task.external.get(name)
         if where is None:
@@ -193,7 +128,7 @@ class CorpusTexts(Texts):
         return [{"text": text} for _, _, text in chosen], origins
 
     def draw(self, layout: Layout, count: int, generator: Generator) -> list[Row]:
-        """As `Texts.draw`, and in the layouts that `aang_text.documents` lists.
+        """As `ExampleSource.draw`, and in the layouts that `aang_text.data.documents` lists.
 
         :raises TaskError: where the corpus has no such pairs.
         """
@@ -221,7 +156,7 @@ def drawn_pairs(
     return [attrs.evolve(r, structure=a) for r, a in zip(rows, answers, strict=True)][:count]
 
 
-class UnlabelledTexts(Texts):
+class UnlabelledTexts(ExampleSource):
     """The training texts whose labels the run may not see, and no others: ``unlabelled``.
 
     :raises TaskError: where the task has none.
@@ -244,6 +179,28 @@ class UnlabelledTexts(Texts):
         return _records(self.examples, numbers), [Origin(self.name, n, 0) for n in numbers]
 
 
+class AuxTexts(TaskTexts):
+    """Another task's training texts with their labels.
+
+    :ivar task: that task.
+    """
+
+    def __init__(self, binding: Binding) -> None:
+        tasks = binding.task.auxiliary
+        name = binding.options["task"]
+        if name not in tasks:
+            known = ", ".join(sorted(tasks)) or "none"
+            raise TaskError(
+                f"aux: expected a further task {name!r}, found {known}; give --aux-task with a folder, "
+                "a file or a registered task"
+                if name
+                else "aux: expected a further task, found none; give --aux-task TASK"
+            )
+        self.task = tasks[name]
+        super().__init__(attrs.evolve(binding, task=self.task))
+        self.name = f"aux:{name}"
+
+
 def in_domain(binding: Binding) -> CorpusTexts:
     """The corpus that the task names ``in-domain``.
 
@@ -258,17 +215,6 @@ def out_of_domain(binding: Binding) -> CorpusTexts:
     :raises TaskError: where there is none, or it is empty.
     """
     return CorpusTexts("out-of-domain", binding)
-
-
-def distinct(size: int, count: int, generator: Generator) -> list[int]:
-    """`count` numbers below `size`, uniform; each at most once while `size` allows, then again."""
-    if 4 * count >= size:
-        rounds = [torch.randperm(size, generator=generator) for _ in range(-(-count // size))]
-        return torch.cat(rounds)[:count].tolist() if rounds else []
-    found: dict[int, None] = {}
-    while len(found) < count:  # a permutation of a large corpus would cost more than the draw
-        found |= dict.fromkeys(torch.randint(size, (count,), generator=generator).tolist())
-    return list(found)[:count]
 
 
 def _records(split: Dataset, numbers: Sequence[int]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from aang_core.data.duplicates import normalised
 from aang_core.data.splits import SPLIT_SEED, draw_by_class
 from aang_core.data.task import Task
 from aang_core.errors import TaskError
-from aang_text.stored import user_cache
+from aang_text.data.stored import user_cache
 
 PARTS = {
     "text": "string re difflib textwrap stringprep rlcompleter codecs encodings gettext locale html xml "

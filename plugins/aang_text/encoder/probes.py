@@ -94,14 +94,7 @@ def leaks(
 
 def _column(rule: RowRule, length: int, place: int) -> Tensor:
     """[T] bool: which positions see `place` under a rule."""
-    position = torch.arange(length)
-    if rule.allowed is not None:
-        return rule.allowed[:, place]
-    return {
-        "full": torch.ones(length, dtype=torch.bool),
-        "causal": position >= place,
-        "anticausal": position <= place,
-    }[rule.tag]
+    return rule.matrix(length)[:, place]
 
 
 def used_parameters(output: Tensor) -> set[int]:

