@@ -85,6 +85,7 @@ MOVED: Mapping[str, str] = {
     "rows": "batch.rows",
     "run_directory": "rundir.directory",
     "schedule": "train.schedule",
+    "selection.checks": "selection.pools",
     "selection.files": "data.auxiliary",
     "seed_pool": "study.seeds",
     "seed_run": "study.seeds",

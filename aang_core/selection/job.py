@@ -26,7 +26,6 @@ from aang_core.registry.records import Selector, load_factory
 from aang_core.registry.registry import Registered, Registry, load_registry
 from aang_core.rundir.directory import unused_directory
 from aang_core.rundir.report import versions, write_json
-from aang_core.selection.checks import Checked, checked
 from aang_core.selection.directory import (
     WORK,
     Clock,
@@ -35,7 +34,7 @@ from aang_core.selection.directory import (
     selection_directory,
 )
 from aang_core.selection.picture import write_picture
-from aang_core.selection.pools import Pool, load_pools, scan
+from aang_core.selection.pools import Checked, checked, load_pools, scan
 from aang_core.selection.protocols import BoundSelector, SelectionContext
 from aang_core.selection.scoring import Shards
 from aang_core.selection.settings import SelectionConfig, settled_options
@@ -74,7 +73,9 @@ def select(
         given["from"] = [given["from"]]
     chosen = config or SelectionConfig.from_mapping(given)
     registry = registry or load_registry(frozenset(chosen.plugins) or None)
-    entry = _entry(chosen, registry)
+    if chosen.selector not in registry.selectors:
+        raise ConfigError(registry.unknown("selector", chosen.selector, registry.selectors))
+    entry = registry.selectors[chosen.selector]
     options = settled_options(entry.record, chosen.options)
     base = resolve(_as_run(chosen), registry)
     name = [base.task.name, entry.record.name]
@@ -109,8 +110,11 @@ def _prepared_job(
 
     target = seed_task(base, config.seed)
     pools = load_pools(config.from_, base.kind.reads, base.registry, config.drop_empty)
-    for text in _remarks(target.remarks, pools):
+    for text in target.remarks:
         noted(text)
+    for pool in pools:
+        for text in pool.task.remarks if pool.task is not None else ():
+            noted(f"{pool.name}: {text}")
     found = checked(config, target, pools, progress)
     resolved = SelectionContext(
         target=target,
@@ -237,12 +241,6 @@ def _prepare(selector: BoundSelector, path: Path) -> None:
     selector.restore(state)
 
 
-def _entry(config: SelectionConfig, registry: Registry) -> Registered[Selector]:
-    if config.selector not in registry.selectors:
-        raise ConfigError(registry.unknown("selector", config.selector, registry.selectors))
-    return registry.selectors[config.selector]
-
-
 def _as_run(config: SelectionConfig) -> RunConfig:
     """The run whose task and encoder are the selection's."""
     return RunConfig.from_mapping(
@@ -257,11 +255,6 @@ def _as_run(config: SelectionConfig) -> RunConfig:
             "training": {"max_length": config.max_length, "precision": config.precision},
         }
     )
-
-
-def _remarks(own: Sequence[str], pools: Sequence[Pool]) -> list[str]:
-    theirs = [f"{p.name}: {text}" for p in pools if p.task is not None for text in p.task.remarks]
-    return [*own, *theirs]
 
 
 def ranked(

@@ -32,8 +32,7 @@ from aang_core.data.task import Task, load_task, registered_tasks
 from aang_core.errors import ConfigError, one_message
 from aang_core.registry.registry import Registry
 from aang_core.rundir.directory import JobDirectory, seed_folder
-from aang_core.selection.checks import checked
-from aang_core.selection.pools import Pool, judged_texts, load_pools, scan
+from aang_core.selection.pools import Pool, checked, judged_texts, load_pools, scan
 from aang_core.selection.settings import SelectionConfig
 from aang_core.study.experiment_spec import ExperimentSpec, dump_spec, read_spec, run_settings
 from aang_core.study.pool import StudyCallback

@@ -125,14 +125,26 @@ class Session:
 def task_rows(backbone: Backbone, task: Task, split: str) -> list[Row]:
     """A split's rows, cut at the encoder's length; the labels of words lie on the words' first positions."""
     examples = list(task.splits[split])
-    rows = backbone.rows(examples, [Origin(split, i, 0) for i in range(len(examples))])
-    if task.kind != "token":
+    origins = [Origin(split, i, 0) for i in range(len(examples))]
+    return laid_rows(backbone, task.kind, examples, origins)
+
+
+def laid_rows(
+    backbone: Backbone,
+    kind: str,
+    examples: Sequence[Mapping[str, Any]],
+    origins: Sequence[Origin],
+) -> list[Row]:
+    """Examples of a task of this kind as the encoder reads them, as `task_rows` of a split."""
+    rows = backbone.rows(examples, origins)
+    if kind != "token":
         return rows
-    return [row if row.label is None else attrs.evolve(row, label=_laid(row)) for row in rows]
-
-
-def _laid(row: Row) -> Tensor:
-    return lay_on_words(row.marks["word"], row.label)
+    return [
+        row
+        if row.label is None
+        else attrs.evolve(row, label=lay_on_words(row.marks["word"], row.label))
+        for row in rows
+    ]
 
 
 def build_session(
