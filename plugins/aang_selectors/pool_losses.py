@@ -48,6 +48,7 @@ class PoolHeads(Heads):
         nn.Module.__init__(self)
         self.outputs, self.makers = list(outputs), list(makers)
         self.names = [str(k) for k in range(len(outputs))]
+        self.kinds = list(range(len(outputs)))  # no two share a head
         self.heads = nn.ModuleDict(
             {name: output.head() for name, output in zip(self.names, outputs, strict=True)}
         )
