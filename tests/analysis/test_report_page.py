@@ -1,5 +1,6 @@
 """The page of hand-made runs: complete, self-contained, escaped; its figures and tables against the data."""
 
+import io
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ from _runs import GOLD, IDS, NAMES, answers, write_run
 from aang_cli.main import main
 from click.testing import CliRunner
 
+from aang_core.analysis.page import plots
 from aang_core.analysis.page.changed_predictions import changed, mistakes
 from aang_core.analysis.page.figures import figures
 from aang_core.analysis.page.page import build_story, page, write_run_page
@@ -178,10 +180,42 @@ def test_examples_of_which_only_one_run_has_judged_the_text_are_left_out(runs):
     assert {text_of(row) for row in changed(aang, fewer)} <= set(range(20, 25))
 
 
+@pytest.mark.parametrize("compared", [True, False])
+@pytest.mark.parametrize("title", [True, False])
+def test_all_text_of_every_figure_lies_inside_the_drawing(runs, compared, title):
+    """The figure of losses cut the first digits of its tick labels: 15.0 read 5.0."""
+    from matplotlib.text import Text
+
+    for plot in figures(build_story(runs[1], [runs[0]] if compared else [])):
+        with plots.drawn(plot, title) as figure:
+            figure.savefig(io.StringIO(), format="svg")
+            box, texts = figure.bbox.padded(0.5), figure.findobj(Text)
+            shown = [t.get_window_extent() for t in texts if t.get_visible() and t.get_text()]
+            assert shown
+            outside = [
+                t.extents.round().tolist()
+                for t in shown
+                if not (box.x0 <= t.x0 and t.x1 <= box.x1 and box.y0 <= t.y0 and t.y1 <= box.y1)
+            ]
+            assert not outside, (plot.name, outside)
+
+
+def test_the_first_screen_answers_in_a_sentence(made, runs):
+    text = " ".join(" ".join(Reader(made[0]).text).split())
+    gain = 100 * (sum(BETTER.values()) - sum(PLAIN.values())) / 3 / 40
+    assert f"aang has {gain:+.1f} points of test accuracy over plain <b>." in text
+    alone = " ".join(" ".join(Reader(page(build_story(runs[1]))[0]).text).split())
+    values = np.array(list(BETTER.values())) / 40
+    over_texts = np.mean(np.sqrt(values * (1 - values) / 40))
+    error = np.hypot(values.std(ddof=1) / np.sqrt(3), over_texts)
+    assert f"standard error of {error:.3f} by chance over seeds and test examples." in alone
+    assert "--method finetune" in alone
+
+
 def test_plots_are_files_too(runs, tmp_path):
-    plots = figures(read_story(runs[0]))
-    files = write_plots(plots, tmp_path / "plots")
-    assert len(files) == 2 * len(plots)
+    made = figures(read_story(runs[0]))
+    files = write_plots(made, tmp_path / "plots")
+    assert len(files) == 2 * len(made)
     for file in files:
         if file.suffix == ".svg":
             assert ET.parse(file).getroot().tag.endswith("svg")

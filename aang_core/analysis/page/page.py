@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from aang_core.analysis.compare import compare_runs
 from aang_core.analysis.history import Estimate
+from aang_core.analysis.page.answer import answer_of
 from aang_core.analysis.page.changed_predictions import changed, mistakes
 from aang_core.analysis.page.figures import figures
 from aang_core.analysis.page.plots import Plot, available, inline_svg
@@ -18,10 +19,14 @@ from aang_core.analysis.page.story import Story, read_story
 from aang_core.config.file import dump_config
 from aang_core.data.audit import findings
 from aang_core.errors import RunError
+from aang_core.markdown import interval_of, mean_and_std, p_value_of
 from aang_core.rundir.finished import FinishedRun, read_run
 from aang_core.rundir.report import engine_said, seed_report
 
 PAGE = "report.html"
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Head and rows."""
+
 _NAMED = 4  # objectives that an alarm names
 _LONGEST = 400  # characters of a text that the table of predictions shows
 
@@ -46,25 +51,24 @@ def page(
     """
     report = story.run.report
     plots = figures(story)
-    parts = [
-        _cards(story),
-        _notes(story),
-        "<h2>What happened</h2>",
-        f'<div class="figures">{"".join(map(_figure, plots))}</div>',
-        _seeds(report),
-        _comparison(story),
-        _predictions(story, others),
-        _theory(theory),
-        _provenance(story.run),
-    ]
+    lead = next(plot for plot in plots if plot.name in ("gains", "dev-curve"))
     space = f" over {report['space']}" if report["space"] else ""
-    template = Template(files("aang_core.analysis.page").joinpath("page.html").read_text("utf-8"))
-    html = template.substitute(
-        title=escape(f"{report['task']}: {report['method']}{space}"),
-        under=escape(
-            f"{report['model']} · {len(story.run.seeds)} seed(s) · aang {report['versions'].get('aang', '')}"
-        ),
-        body="\n".join(part for part in parts if part),
+    template = Environment(
+        loader=PackageLoader("aang_core.analysis.page", "."), autoescape=True, trim_blocks=True
+    ).get_template("page.html")
+    html = template.render(
+        title=f"{report['task']}: {report['method']}{space}",
+        under=f"{report['model']} · {len(story.run.seeds)} seed(s) · aang {report['versions'].get('aang', '')}",
+        answer=answer_of(story),
+        facts=_facts(story),
+        notes=_notes(story),
+        drawn=[(plot, Markup(inline_svg(plot)), plot is lead) for plot in plots],
+        seeds=_seeds(report),
+        gains=_gains(story),
+        predictions=_predictions(story, others),
+        theory=theory,
+        provenance=_provenance(story.run),
+        config=dump_config(story.run.config),
     )
     return html, plots
 
@@ -86,41 +90,30 @@ def write_run_page(directory: Path) -> Path | None:
     return directory / PAGE
 
 
-def _mean(found: Mapping[str, Any] | None) -> str:
-    if not found:
-        return "–"
-    return f"{found['mean']:.3f}" + (f" ± {found['std']:.3f}" if found["std"] is not None else "")
-
-
-def _cards(story: Story) -> str:
-    report = story.run.report
-    metric, summary, run = report["metric"], report["summary"], story.run
-    cards = [(f"dev {metric}", _mean(summary["dev"]))]
-    if summary.get("test"):
-        cards.insert(0, (f"test {metric}", _mean(summary["test"])))
-    if summary.get("test_deduplicated"):
-        cards.insert(
-            1, (f"test {metric}, unseen examples only", _mean(summary["test_deduplicated"]))
-        )
-    cards += [(f"{row['metric']} over {name}", f"{row['delta']:+.4f}") for name, row in story.gains]
+def _facts(story: Story) -> list[tuple[str, str]]:
+    """(value, name) of what stands small beside the answer."""
+    report, run = story.run.report, story.run
+    metric, summary = report["metric"], report["summary"]
+    names = {
+        "test": f"test {metric}",
+        "test_deduplicated": f"test {metric}, unseen examples only",
+        "dev": f"dev {metric}",
+    }
+    facts = [(mean_and_std(summary[s], 3), name) for s, name in names.items() if summary.get(s)]
     if story.searched:
-        cards.append(("objectives", str(report["objectives"])))
+        facts.append((str(report["objectives"]), "objectives"))
     if report["weights"]["objectives"]:
-        cards.append(("end-task share λ", f"{report['weights']['end_task']:.3f}"))
-    cards += [
-        ("tokens a seed", f"{run.cost('tokens'):,.0f}"),
-        ("seconds a seed", f"{run.cost('seconds'):,.0f}"),
-        ("memory", f"{max(s['peak_memory_mib'] for s in report['seeds']):,.0f} MiB"),
+        facts.append((f"{report['weights']['end_task']:.3f}", "end-task share λ"))
+    return [
+        *facts,
+        (f"{run.cost('tokens'):,.0f}", "tokens a seed"),
+        (f"{run.cost('seconds'):,.0f}", "seconds a seed"),
+        (f"{max(s['peak_memory_mib'] for s in report['seeds']):,.0f} MiB", "memory"),
     ]
-    boxes = (
-        f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span></div>'
-        for name, value in cards
-    )
-    return f'<div class="cards">{"".join(boxes)}</div>'
 
 
-def _notes(story: Story) -> str:
-    """Negative transfer, data findings, and what the run remarked."""
+def _notes(story: Story) -> list[tuple[str, str]]:
+    """(kind, text): negative transfer, data findings, and what the run remarked."""
     report, notes = story.run.report, []
     if story.searched and (harmful := [e for e in story.estimates if e.harmful]):
         notes.append(("bad", _alarm(harmful)))
@@ -133,8 +126,7 @@ def _notes(story: Story) -> str:
     notes += [("", str(remark)) for remark in report["remarks"]]
     said = dict.fromkeys(remark for seed in report["seeds"] for remark in seed["remarks"])
     notes += [("", remark) for remark in said]
-    items = "".join(f'<li class="{kind}">{escape(text)}</li>' for kind, text in notes)
-    return f'<ul class="notes">{items}</ul>' if items else ""
+    return notes
 
 
 def _alarm(harmful: Sequence[Estimate]) -> str:
@@ -160,31 +152,7 @@ def _gain(name: str, row: Mapping[str, Any]) -> str:
     return text
 
 
-def _figure(plot: Plot) -> str:
-    return (
-        f'<figure id="{escape(plot.name)}"><h3>{escape(plot.title)}</h3>{inline_svg(plot)}'
-        f"<figcaption>{escape(plot.note)}</figcaption></figure>"
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[int] = ()) -> str:
-    """:param texts: columns that hold long texts."""
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td class="{"text" if at in texts else "number"}">{escape(cell)}</td>'
-            for at, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
-
-
-def _seeds(report: Mapping[str, Any]) -> str:
+def _seeds(report: Mapping[str, Any]) -> Table:
     splits = [s for s in ("dev", "test", "test_deduplicated") if report["seeds"][0].get(s)]
     names = [(split, metric) for split in splits for metric in report["seeds"][0][split]]
     head = ["seed", "steps", "best step", *(f"{s} {m}".replace("_", " ") for s, m in names)]
@@ -193,54 +161,41 @@ def _seeds(report: Mapping[str, Any]) -> str:
         + [f"{(seed[s] or {}).get(m, float('nan')):.4f}" for s, m in names]
         for seed in report["seeds"]
     ]
-    return "<h2>Every seed</h2>" + _table(head, rows)
+    return head, rows
 
 
-def _comparison(story: Story) -> str:
-    if not story.gains:
-        return ""
+def _gains(story: Story) -> Table:
     rows = [
         [
             name,
             metric,
             f"{f['delta']:+.4f}",
-            "–" if f["p_value"] is None else f"{f['p_value']:.3f}",
-            "–" if f["interval"] is None else "{:+.4f} to {:+.4f}".format(*f["interval"]),
+            p_value_of(f["p_value"]) or "–",
+            interval_of(f["interval"]) or "–",
         ]
         for name, row in story.gains
         for metric, f in row["metrics"].items()
     ]
-    return "<h2>Gains over other runs</h2>" + _table(["over", "metric", "gain", "p", "95 %"], rows)
+    return ["over", "metric", "gain", "p", "95 %"], rows
 
 
-def _predictions(story: Story, others: Sequence[Story]) -> str:
+def _predictions(story: Story, others: Sequence[Story]) -> tuple[str, Table]:
+    """A title and its table, without a row where there is nothing to show."""
     rows = changed(story, others[0]) if others else mistakes(story)
-    if not rows:
-        return ""
-    cells = [
-        [
-            _shown(row["inputs"]),
-            row["gold"],
-            *([row["before"]] if others else []),
-            row["after"],
-            f"{row['change']:+.3f}" if others else f"{row['change']:.3f}",
-        ]
-        for row in rows
-    ]
+    what = str(next(iter(rows[0]["inputs"]), "input")) if rows else "input"
     if others:
         title = f"Most changed predictions, against {others[0].run.name}"
-        head = [_input(rows), "true", "before", "now", "change of its probability"]
+        head = [what, "true", "before", "now", "change of its probability"]
     else:
-        title, head = (
-            "Most certain mistakes",
-            [_input(rows), "true", "predicted", "probability of the true one"],
-        )
-    return f"<h2>{escape(title)}</h2>" + _table(head, cells, texts=[0])
-
-
-def _input(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The name of what was judged: ``text``, ``image``, …"""
-    return str(next(iter(rows[0]["inputs"]), "input"))
+        title = "Most certain mistakes"
+        head = [what, "true", "predicted", "probability of the true one"]
+    cells = [
+        [_shown(row["inputs"]), row["gold"], row["before"], row["after"], f"{row['change']:+.3f}"]
+        if others
+        else [_shown(row["inputs"]), row["gold"], row["after"], f"{row['change']:.3f}"]
+        for row in rows
+    ]
+    return title, (head, cells)
 
 
 def _shown(inputs: Mapping[str, Any]) -> str:
@@ -248,26 +203,15 @@ def _shown(inputs: Mapping[str, Any]) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _theory(rows: Sequence[tuple[str, str]]) -> str:
-    if not rows:
-        return ""
-    return "<h2>Stability bound (paper, Theorem E.5)</h2>" + _table(
-        ["quantity", "value and how it was estimated"], rows, texts=[1]
-    )
-
-
-def _provenance(run: FinishedRun) -> str:
+def _provenance(run: FinishedRun) -> list[tuple[str, str]]:
     report = run.report
-    versions = [f"{name} {version}" for name, version in report["versions"].items()]
     plugins = [f"{name} ({origin})" for name, origin in report["plugins"].items()]
-    rows = [
-        ["model", report["model"]],
-        ["engine", engine_said([seed_report(seed) for seed in report["seeds"]])],
-        ["versions", ", ".join(versions)],
-        ["plugins", ", ".join(plugins)],
+    return [
+        ("model", report["model"]),
+        ("engine", engine_said([seed_report(seed) for seed in report["seeds"]])),
+        (
+            "versions",
+            ", ".join(f"{name} {version}" for name, version in report["versions"].items()),
+        ),
+        ("plugins", ", ".join(plugins)),
     ]
-    return (
-        "<h2>Where this comes from</h2>"
-        + _table(["what", "value"], rows, texts=[1])
-        + f"<details><summary>config.toml</summary><pre>{escape(dump_config(run.config))}</pre></details>"
-    )

@@ -78,7 +78,7 @@ def available() -> bool:
 
 
 @contextmanager
-def _figure(plot: Plot, title: bool) -> Iterator[Figure]:
+def drawn(plot: Plot, title: bool) -> Iterator[Figure]:
     if not available():
         raise RunError("plots need matplotlib, which is not installed: pip install 'aang[plots]'")
     from matplotlib import rc_context
@@ -91,7 +91,24 @@ def _figure(plot: Plot, title: bool) -> Iterator[Figure]:
         if title:
             text = "\n".join(textwrap.wrap(plot.title, 50))
             figure.suptitle(text, x=0.02, ha="left", fontsize=10, fontweight="bold")
+        _settle(figure)
         yield figure
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out and keep its tick labels.
+
+    Axes that the layout makes smaller or larger choose other ticks; their longer labels would find no room.
+    """
+    from matplotlib.ticker import FixedLocator
+
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            shown = [at for at in axis.get_majorticklocs() if low <= at <= high]
+            axis.set_major_locator(FixedLocator(shown))
+    figure.draw_without_rendering()
 
 
 def inline_svg(plot: Plot) -> str:
@@ -100,7 +117,7 @@ def inline_svg(plot: Plot) -> str:
     :raises RunError: where matplotlib is missing.
     """
     text = io.StringIO()
-    with _figure(plot, title=False) as figure:
+    with drawn(plot, title=False) as figure:
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
@@ -123,7 +140,7 @@ def write_plots(plots: Sequence[Plot], directory: Path) -> list[Path]:
             for kind in ("svg", "png"):
                 path = directory / f"{plot.name}.{kind}"
                 metadata = {"Date": None} if kind == "svg" else None
-                with _figure(plot, title=True) as figure:
+                with drawn(plot, title=True) as figure:
                     figure.savefig(path, dpi=200, facecolor="white", metadata=metadata)
                 written.append(path)
     except OSError as cause:
