@@ -67,6 +67,8 @@ class RunReport:
 
     :param reads: the task's input columns, by the names that the encoder has for them.
     :param directory: where its files lie (the model in ``model/``, or ``seed-N/model/``); not part of ``report.json``.
+    :param against: how it compares with the baseline trained beside it (`answer.helped`), and that one's ``directory``;
+        empty where there is none. Not part of ``report.json`` either: a baseline may come later.
     :param audit: what `audit.audit_task` found in the task's data.
     """
 
@@ -81,6 +83,7 @@ class RunReport:
     plugins: Mapping[str, str]
     directory: Path
     audit: Mapping[str, Any] = attrs.field(factory=dict)
+    against: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def summary(self) -> dict[str, Any]:

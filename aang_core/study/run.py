@@ -9,21 +9,25 @@ from typing import Any
 
 import attrs
 
+from aang_core.analysis.answer import helped
 from aang_core.analysis.page.page import write_run_page
 from aang_core.batch.protocols import no_op
 from aang_core.config.file import from_keywords, load_config
 from aang_core.config.settings import RunConfig
 from aang_core.data.audit import audit_draws, audit_task, findings
+from aang_core.errors import ConfigError
 from aang_core.processes import join_processes
 from aang_core.registry.registry import Registry, load_registry
 from aang_core.rundir.directory import run_directory, seed_directory, unused_directory
 from aang_core.rundir.failures import explained
+from aang_core.rundir.finished import read_runs
 from aang_core.rundir.recipe import check_recipe
 from aang_core.rundir.report import RunReport, SeedReport, write_json
 from aang_core.study.pool import StudyCallback
 from aang_core.study.seeds import check_jobs, run_seed, run_seeds
 from aang_core.study.trial import Outcome, Trial
 from aang_core.train.callbacks import Watcher
+from aang_core.train.guard import PLAIN, plain_run
 from aang_core.train.loggers import Logged, chosen_loggers
 from aang_core.train.resolve import ResolvedRun, resolve, seed_task
 
@@ -36,6 +40,7 @@ def run(
     jobs: int = 1,
     watcher: Watcher | None = None,
     registry: Registry | None = None,
+    against: str = "",
     **settings: Any,
 ) -> RunReport:
     """Train, evaluate and export; the same as ``aang run``.
@@ -50,6 +55,8 @@ def run(
     :param watcher: is told how the run goes. With `jobs` above 1 its ``on_step`` and ``on_evaluation`` are given a
         stand-in for the session that knows the seed alone, and one that overrides ``on_seed`` or ``on_trained`` is
         refused.
+    :param against: ``finetune``: also train this baseline, plain fine-tuning at equal tokens on the same seeds, into
+        ``OUT-finetune``; what the two say of each other is `RunReport.against`. With `resume` what is finished is kept.
     :raises AangError: for everything that the user can mend, before anything is written where that is possible.
     """
     if config is None and resume and out and not settings:
@@ -59,6 +66,9 @@ def run(
     resolved = resolve(chosen, registry)
     check_recipe(chosen)
     directory = Path(out) if out else _fresh(resolved)
+    if against:
+        how: dict[str, Any] = {"jobs": jobs, "watcher": watcher, "registry": registry}
+        return _run_against(resolved, chosen, against, directory, resume, how)
     processes = join_processes()
     spoken = processes.is_main  # one process speaks for all
     heard = (spoken and watcher) or Watcher()
@@ -88,6 +98,40 @@ def run(
             write_json(directory / "report.json", report.as_mapping())
             write_run_page(directory)
     return report
+
+
+def beside(directory: Path, baseline: str = PLAIN) -> Path:
+    """Where the baseline of a run lies."""
+    return directory.with_name(f"{directory.name}-{baseline}")
+
+
+def _run_against(
+    resolved: ResolvedRun,
+    config: RunConfig,
+    baseline: str,
+    directory: Path,
+    resume: bool,
+    how: Mapping[str, Any],
+) -> RunReport:
+    """Both runs, one after the other; what is wrong with the second is said before the first is trained."""
+    if baseline != PLAIN:
+        raise ConfigError(f"against must be {PLAIN!r} (got {baseline!r})")
+    if config.method == baseline:
+        raise ConfigError(
+            f"a run with the method {baseline!r} cannot be set against itself; choose another method"
+        )
+    plain = plain_run(resolved).config
+    place = beside(directory, baseline)
+    taken = run_directory(place, plain)
+    goes_on = resume and taken.is_begun
+    taken.check(goes_on)
+    report = run(config, out=directory, resume=resume, **how)
+    (how["watcher"] or Watcher()).on_remark(
+        f"baseline: plain fine-tuning at equal tokens, in {place}"
+    )
+    run(plain, out=place, resume=goes_on, **how)
+    second, first = read_runs([directory, place])
+    return attrs.evolve(report, against={"directory": str(place), **helped(first, second)})
 
 
 def _fresh(resolved: ResolvedRun) -> Path:

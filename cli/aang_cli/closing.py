@@ -1,7 +1,8 @@
-"""What ``aang run`` prints at its end: scores, weights, and where the model lies."""
+"""What ``aang run`` prints at its end: the score, weights, where the model lies, and whether the objectives helped."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,30 +12,27 @@ from aang_cli import render
 from aang_core.markdown import mean_and_std
 from aang_core.rundir.directory import seed_directory
 
+PLAIN = "finetune"
+
 if TYPE_CHECKING:
     from aang_core.rundir.report import RunReport
 
-HEAVIEST = 10
+HEAVIEST = 5
+"""Objectives, and primitives of a stage, that are named; ``--verbose`` names all."""
 
 
 def show(report: RunReport) -> None:
-    """Print the tables of a finished run."""
+    """Print what a finished run found: its score first, then weights, at the end whether the objectives helped."""
+    from aang_core.analysis.answer import score_of
+    from aang_core.rundir.finished import read_run
     from aang_core.rundir.report import engine_said
 
+    click.echo(score_of(read_run(report.directory))["said"])
+    click.echo()
     scores = list(_scores(report))
     title = " ".join(part for part in (report.method, report.space, "on", report.task) if part)
     render.table(scores, columns=list(scores[0]), title=title)
-    weights = report.weights
-    if weights["objectives"]:
-        heavy = sorted(weights["objectives"].items(), key=lambda item: (-item[1], item[0]))
-        rows = [{"objective": name, "weight": f"{w:.4f}"} for name, w in heavy[:HEAVIEST]]
-        render.table(rows, columns=("objective", "weight"), title="Heaviest objectives")
-        stages = [
-            {"stage": stage, "weights": _shares(table)}
-            for stage, table in weights["stages"].items()
-        ]
-        render.table(stages, columns=("stage", "weights"), title="Weights of each stage")
-        click.echo(f"end-task weight λ {weights['end_task']:.4f}")
+    _weights(report.weights)
     click.echo(f"engine {engine_said(report.seeds)}")
     for seed in report.seeds:
         if seed.guard:
@@ -43,6 +41,35 @@ def show(report: RunReport) -> None:
         where = seed_directory(report.directory, [each.seed for each in report.seeds], seed.seed)
         click.echo(f"model {where / 'model'}")
     click.echo(f"report {report.directory / 'report.json'}")
+    click.echo()
+    for line in _answer(report):
+        click.echo(line)
+
+
+def _answer(report: RunReport) -> Iterator[str]:
+    """Whether the objectives helped, and what to do next; or how to get to know it."""
+    out = shlex.quote(str(report.directory))
+    if report.against:
+        yield f"next: {report.against['next']}"
+        yield report.against["said"]
+    elif report.method == PLAIN:
+        yield f"label texts with it: aang predict {out} FILE --out labels.csv"
+    else:
+        yield "did the objectives help here? Plain fine-tuning on the same seeds will tell:"
+        yield f"  aang run --resume --out {out} --against {PLAIN}"
+
+
+def _weights(weights: Mapping[str, Any]) -> None:
+    """The heaviest objectives and primitives, a line each."""
+    if not weights["objectives"]:
+        return
+    most = len(weights["objectives"]) if render.loudness() == "verbose" else HEAVIEST
+    heavy = sorted(weights["objectives"].items(), key=lambda item: (-item[1], item[0]))
+    rows = [{"objective": name, "weight": f"{w:.4f}"} for name, w in heavy[:most]]
+    render.table(rows, columns=("objective", "weight"), title="Heaviest objectives")
+    for stage, table in weights["stages"].items():
+        click.echo(f"{stage} {_shares(table, most)}")
+    click.echo(f"end-task weight λ {weights['end_task']:.4f}")
 
 
 def _scores(report: RunReport) -> Iterator[dict[str, Any]]:
@@ -66,7 +93,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _shares(table: Mapping[str, float]) -> str:
-    """``mask 0.31, no-op 0.24``, the heaviest first."""
+def _shares(table: Mapping[str, float], most: int) -> str:
+    """``mask 0.310, no-op 0.240, and 3 more``, the heaviest first."""
     ordered = sorted(table.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{name} {weight:.3f}" for name, weight in ordered)
+    more = [f"and {len(ordered) - most} more"] if len(ordered) > most else []
+    return ", ".join([*(f"{name} {weight:.3f}" for name, weight in ordered[:most]), *more])

@@ -175,13 +175,14 @@ class PreparationBar(Bars, Watcher):
     """A `Watcher` with bars for what is prepared, such as the steps of seeds beside each other, drawn inside its block.
 
     :param interruption: what it hears of signals; the bar says when a step is under way that should end first.
-    :ivar directory: the run directory, once it is settled.
+    :ivar first, directory: the run directory, once it is settled; of several the first's and the latest's.
     """
 
     def __init__(self, interruption: Interruption | None = None) -> None:
         super().__init__("{task.fields[name]}")
         self.interruption = interruption or Interruption()
         self.directory: Path | None = None
+        self.first: Path | None = None
         self._prepared: dict[str, TaskID] = {}
 
     @property
@@ -190,6 +191,7 @@ class PreparationBar(Bars, Watcher):
 
     def on_begin(self, directory: Path) -> None:
         self.directory = directory
+        self.first = self.first or directory
 
     def on_preparation(self, what: str, done: int, total: int) -> None:
         if what not in self._prepared:

@@ -45,6 +45,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Run this many seeds beside each other, each in a process of its own.",
 )
+@click.option(
+    "--against",
+    type=click.Choice(("finetune",)),
+    help="Also fine-tune plainly at equal tokens on the same seeds, into OUT-finetune, and say whether the objectives "
+    "helped.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and train nothing.")
 @options.loudness
@@ -56,6 +62,7 @@ def command(
     out: Path | None,
     processes: int,
     jobs: int,
+    against: str | None,
     resume: bool,
     dry_run: bool,
     as_json: bool,
@@ -70,6 +77,7 @@ def command(
       aang run --task my_task/ --model roberta-base --space td+ed --seed 0 --seed 1
       aang run --method finetune --max-steps 100 --out runs/plain
       aang run --resume --out runs/plain
+      aang run --task tickets.csv --external in-domain=more.csv:message --against finetune --out runs/tickets
       aang run --task my_task/ --selection chosen --top 100 --top 500 --control none --out runs/chosen
       aang run --set meta.alignment=dot --set training.lr=3e-5 --dry-run
     """
@@ -79,9 +87,13 @@ def command(
         raise click.UsageError("--resume and --dry-run exclude each other")
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the directory of the interrupted run")
+    if against and (dry_run or processes > 1):
+        raise click.UsageError("--against and --dry-run or --processes exclude each other")
     tops, controls = given.pop("tops"), given.pop("controls")
     flags = _flags(given, tops[0] if tops else None)
     if len(tops) > 1 or controls:
+        if against:
+            raise click.UsageError("--against goes with one run; for several use --control none")
         where = selected_runs.folder(controls, out, dry_run or processes > 1)
         one = build_config(config, flags, assignments)
         selected_runs.carry_out(one, tops, controls, where, resume, jobs, as_json)
@@ -95,7 +107,7 @@ def command(
         chosen = _resumed(out, config, flags, assignments)
     else:
         chosen = build_config(config, flags, assignments)
-    _train(chosen, out, resume, jobs, as_json)
+    _train(chosen, out, resume, jobs, against or "", as_json)
 
 
 def _flags(given: Mapping[str, Any], top: int | None) -> dict[str, tuple[Any, str]]:
@@ -157,7 +169,9 @@ def _plan(config: RunConfig, as_json: bool) -> None:
     render.remark("minutes are an estimate from timed steps, and assume no early stop")
 
 
-def _train(config: RunConfig, out: Path | None, resume: bool, jobs: int, as_json: bool) -> None:
+def _train(
+    config: RunConfig, out: Path | None, resume: bool, jobs: int, against: str, as_json: bool
+) -> None:
     from aang_cli.closing import show
     from aang_cli.progress import Interruption, bar_for
     from aang_core.processes import leave_processes
@@ -168,25 +182,36 @@ def _train(config: RunConfig, out: Path | None, resume: bool, jobs: int, as_json
     interruption.held = os.environ.get("RANK", "0") != "0"  # the first process decides for all
     bar = bar_for(jobs, config, interruption)
     try:
-        with interruption.ending(lambda cause: _goodbye(bar.directory, cause)), bar:
-            report = run(config, out=out, resume=resume, jobs=jobs, watcher=bar, registry=registry)
+        with interruption.ending(lambda cause: _goodbye(bar.first, against, cause)), bar:
+            report = run(
+                config,
+                out=out,
+                resume=resume,
+                jobs=jobs,
+                watcher=bar,
+                registry=registry,
+                against=against,
+            )
     finally:
         leave_processes()
     if os.environ.get("RANK", "0") != "0":
         return  # one process speaks for all
     if as_json:
-        render.document(report.as_mapping())
+        beside = {"against": dict(report.against)} if against else {}
+        render.document({**report.as_mapping(), **beside})
     else:
         show(report)
 
 
-def _goodbye(directory: Path | None, cause: BaseException) -> str:
+def _goodbye(directory: Path | None, against: str, cause: BaseException) -> str:
     """What an interrupted run says last: what is kept, and how to go on."""
     if directory is None:
         return "interrupted; nothing had begun"
     step = getattr(cause, "step", None)
     kept = f" after step {step}, which is kept" if step is not None else ""
-    return f"interrupted{kept}; go on with\n  aang run --resume --out {shlex.quote(str(directory))}"
+    words = ["aang", "run", "--resume", "--out", str(directory)]
+    words += ["--against", against] if against else []
+    return f"interrupted{kept}; go on with\n  {shlex.join(words)}"
 
 
 def _launch(processes: int) -> None:

@@ -1,0 +1,249 @@
+"""What a person asks after a run: how good is it, and did the objectives help *here*? In: finished runs.
+
+Two sources of chance stand between a difference and its meaning: the seeds, and which examples test happens to hold.
+An interval over several seeds adds both variances, Student's t with the degrees of freedom of Welch and Satterthwaite;
+for one seed it is a bootstrap over test rows, paired: both models answer the same ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aang_core.analysis.compare import compare_runs
+from aang_core.analysis.statistics import macro_f1_standard_error
+from aang_core.data.metrics import confusion_of, score
+from aang_core.rundir.finished import FinishedRun
+from aang_core.rundir.report import spread
+
+DRAWS = 2000
+"""Resamples of the test rows."""
+
+_LEVEL = 0.95
+_PERCENT = ("accuracy", "f1")
+"""Metrics whose differences people name in points, hundredths of the whole."""
+
+
+def score_of(run: FinishedRun) -> dict[str, Any]:
+    """A run's score on test (dev where test has no labels), for people and programs.
+
+    :return: ``metric``, ``split``, ``mean`` and ``std`` over ``seeds``, ``rows`` of the split, ``standard_error`` of a
+        seed's score by chance over these rows (classes only, else None), ``majority``: the ``label`` that train holds
+        most often and the ``score`` of always answering it (classes only, else None), and ``said``.
+    """
+    metric, split = run.report["metric"], run.split
+    values = list(run.scores(split, metric).values())
+    answers = [_classes(run, seed) for seed in run.seeds] if split == "test" else []
+    known = bool(answers) and all(answers) and metric in _PERCENT
+    audit = run.report.get("audit", {})
+    found = {
+        "metric": metric,
+        "split": split,
+        "seeds": len(values),
+        **spread(values),
+        "rows": len(answers[0]) if known else audit.get("splits", {}).get(split),
+        "standard_error": _mean([_standard_error(a, metric) for a in answers]) if known else None,
+        "majority": _majority(answers, metric, audit) if known else None,
+    }
+    return {**found, "said": _score_said(found)}
+
+
+def _classes(run: FinishedRun, seed: int) -> list[tuple[str, str]]:
+    """(true, answered) class of each test row; empty for other kinds of tasks."""
+    rows = run.predictions(seed)
+    if any(not isinstance(row.get("gold"), str) or "label" not in row for row in rows):
+        return []
+    return [(row["gold"], row["label"]) for row in rows]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _names(*answers: Sequence[tuple[str, str]]) -> list[str]:
+    return sorted({name for rows in answers for pair in rows for name in pair})
+
+
+def _standard_error(answers: Sequence[tuple[str, str]], metric: str) -> float:
+    if metric == "accuracy":
+        share = _mean([gold == label for gold, label in answers])
+        return math.sqrt(share * (1 - share) / len(answers))
+    rows = [{"gold": gold, "label": label} for gold, label in answers]
+    return macro_f1_standard_error(confusion_of(rows, _names(answers)).tolist())
+
+
+def _majority(
+    answers: Sequence[Sequence[tuple[str, str]]], metric: str, audit: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    counts = audit.get("labels", {}).get("train")
+    if not counts:
+        return None
+    label, names = max(counts, key=counts.__getitem__), list(counts)
+    place = {name: number for number, name in enumerate(names)}
+    scores = []
+    for rows in answers:
+        gold = [place[true] for true, _ in rows]
+        scores.append(score("class", [place[label]] * len(gold), gold, len(names))[metric])
+    return {"label": label, "score": _mean(scores)}
+
+
+def _score_said(found: Mapping[str, Any]) -> str:
+    error, rows, majority = found["standard_error"], found["rows"], found["majority"]
+    said = f"{found['metric']} on {found['split']}: {found['mean']:.4f}"
+    if found["std"] is not None:
+        said += f" ± {found['std']:.4f} (mean ± std of {found['seeds']} seeds"
+        said += f"; standard error of one by its {rows} rows: {error:.4f})" if error else ")"
+    elif error is not None:
+        said += f" ± {error:.4f} (standard error, {rows} rows)"
+    elif rows:
+        said += f" ({rows} rows)"
+    if majority:
+        said += f"; always answering {majority['label']!r} gives {majority['score']:.4f}"
+    return said
+
+
+def helped(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
+    """Whether a run is better than its baseline, plain fine-tuning on the same seeds.
+
+    :return: ``verdict`` (``helped``, ``hurt`` or ``unclear``), ``metric``, ``split``, ``delta`` (run − baseline, mean
+        over ``seeds``), ``interval`` (95 %; None where it cannot be known), ``detectable``: the true difference that
+        the study would have seen in four of five cases (None likewise), ``p_value`` (paired t-test over seeds, or for
+        one seed of classes McNemar's exact test over test rows), both ``scores``, ``said`` and ``next``, what to do.
+    :raises RunError: where the two cannot be compared (`compare.compare_runs`).
+    """
+    compared = compare_runs([baseline, run])
+    first, second = compared.rows
+    rows = _row_differences(baseline, run, compared.metric) if compared.split == "test" else None
+    deltas = [second["values"][seed] - first["values"][seed] for seed in second["values"]]
+    interval = _interval(deltas, rows, drawn_anew=bool(run.config.split_anew))
+    p_value = second["p_value"]
+    if len(deltas) == 1 and rows is not None:
+        p_value = _mcnemar(_classes(baseline, run.seeds[0]), _classes(run, run.seeds[0]))
+    verdict = "unclear"
+    if interval is not None and (interval[0] > 0 or interval[1] < 0):
+        verdict = "helped" if interval[0] > 0 else "hurt"
+    could = second["detectable"] or {}
+    found = {
+        "verdict": verdict,
+        "metric": compared.metric,
+        "split": compared.split,
+        "seeds": len(deltas),
+        "delta": second["delta"],
+        "interval": interval,
+        "detectable": could.get("both") or could.get("seeds") or could.get("texts"),
+        "p_value": p_value,
+        "scores": {run.name: second["mean"], baseline.name: first["mean"]},
+    }
+    return {**found, "said": _helped_said(found), "next": _next(verdict, baseline)}
+
+
+def _row_differences(
+    baseline: FinishedRun, run: FinishedRun, metric: str
+) -> NDArray[np.float64] | None:
+    """[S, DRAWS] differences of the score, each draw on other test rows, the same for both models and all seeds."""
+    if metric not in _PERCENT:
+        return None
+    generator = np.random.default_rng(0)
+    found, picks = [], None
+    for seed in run.seeds:
+        pair = _classes(baseline, seed), _classes(run, seed)
+        if not pair[0] or len(pair[0]) != len(pair[1]):
+            return None
+        size = len(pair[0])
+        if picks is None or picks.shape[1] != size:
+            picks = generator.integers(0, size, size=(DRAWS, size))
+        names = _names(*pair)
+        scores = [_resampled(rows, names, picks, metric) for rows in pair]
+        found.append(scores[1] - scores[0])
+    return np.stack(found)
+
+
+def _resampled(
+    rows: Sequence[tuple[str, str]], names: Sequence[str], picks: NDArray[np.int64], metric: str
+) -> NDArray[np.float64]:
+    """[DRAWS] scores on the rows that each draw has picked."""
+    if metric == "accuracy":
+        right = np.asarray([gold == label for gold, label in rows], dtype=np.float64)
+        return np.asarray(right[picks].mean(1))
+    classes = len(names)
+    place = {name: number for number, name in enumerate(names)}
+    cells = np.asarray([place[gold] * classes + place[label] for gold, label in rows])
+    scores = np.empty(len(picks))
+    for draw, picked in enumerate(picks):
+        counts = np.bincount(cells[picked], minlength=classes**2).reshape(classes, classes)
+        total = counts.sum(0) + counts.sum(1)
+        scores[draw] = np.mean(2 * np.diag(counts) / np.maximum(total, 1))
+    return scores
+
+
+def _interval(
+    deltas: Sequence[float], rows: NDArray[np.float64] | None, drawn_anew: bool
+) -> list[float] | None:
+    """95 % interval of the mean difference over seeds and test rows.
+
+    :param rows: as `_row_differences` gives them.
+    :param drawn_anew: whether each seed has test rows of its own; the variation over seeds then holds theirs.
+    """
+    from scipy.stats import t
+
+    tail = (1 - _LEVEL) / 2
+    if len(deltas) == 1:
+        if rows is None:
+            return None
+        low, high = np.quantile(rows[0], [tail, 1 - tail])
+        return [float(low), float(high)]
+    seeds = float(np.var(deltas, ddof=1)) / len(deltas)
+    texts = 0.0 if rows is None or drawn_anew else float(rows.mean(0).var(ddof=1))
+    if seeds + texts <= 0:
+        return None  # seeds that agree to the last digit would claim to be certain
+    freedom = (seeds + texts) ** 2 / (seeds**2 / (len(deltas) - 1) + texts**2 / (DRAWS - 1))
+    half = float(t.ppf(1 - tail, freedom)) * math.sqrt(seeds + texts)
+    mean = _mean(deltas)
+    return [mean - half, mean + half]
+
+
+def _mcnemar(first: Sequence[tuple[str, str]], second: Sequence[tuple[str, str]]) -> float | None:
+    """Exact two-sided p of McNemar's test: of the rows that one model alone has right, how many are whose."""
+    from scipy.stats import binomtest
+
+    pairs = list(zip(first, second, strict=True))
+    won = sum(a[0] != a[1] and b[0] == b[1] for a, b in pairs)
+    lost = sum(a[0] == a[1] and b[0] != b[1] for a, b in pairs)
+    return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else None
+
+
+def _amount(value: float, metric: str, signed: bool = False) -> str:
+    number = 100 * value if metric in _PERCENT else value
+    digits = 1 if metric in _PERCENT else 3
+    return f"{number:{'+' if signed else ''}.{digits}f}"
+
+
+def _helped_said(found: Mapping[str, Any]) -> str:
+    metric, interval, could = found["metric"], found["interval"], found["detectable"]
+    unit = f"points of {metric}" if metric in _PERCENT else f"of {metric}"
+    seeds = f"{found['seeds']} seed{'s' if found['seeds'] > 1 else ''}"
+    sure = seeds
+    if interval is not None:
+        low, high = (_amount(end, metric) for end in interval)
+        sure = f"95 % interval {low} to {high}, {seeds}"
+    numbers = f"{_amount(found['delta'], metric, signed=True)} {unit} on {found['split']} ({sure})"
+    if found["verdict"] != "unclear":
+        return f"The objectives {found['verdict']}: {numbers}"
+    seen = f"; this study could have seen {_amount(could, metric)}" if could else ""
+    points = " points" if could and metric in _PERCENT else ""
+    return f"No difference can be seen: {numbers}{seen}{points}"
+
+
+def _next(verdict: str, baseline: FinishedRun) -> str:
+    if verdict == "helped":
+        return "keep the objectives; more seeds make the interval narrower"
+    if verdict == "hurt":
+        return f"use plain fine-tuning ({baseline.path}), or try another space (`aang list-spaces`)"
+    return (
+        "more seeds or a larger test split to see smaller differences; more labels or another space "
+        f"(`aang list-spaces`) to make a larger one; or plain fine-tuning, which costs less ({baseline.path})"
+    )
