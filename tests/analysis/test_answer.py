@@ -42,7 +42,8 @@ def test_objectives_that_help_clearly(tmp_path):
     found = judged(tmp_path, {0: 12, 1: 13, 2: 12}, {0: 34, 1: 36, 2: 35})
     assert found["verdict"] == "helped"
     low, high = found["interval"]
-    assert 0 < low < found["delta"] == pytest.approx(68 / 120) < high
+    assert found["delta"] == pytest.approx(68 / 120)
+    assert 0 < low < found["delta"] < high
     sure = f"95 % interval {100 * low:.1f} to {100 * high:.1f}, 3 seeds"
     assert found["said"] == f"The objectives helped: +56.7 points of accuracy on test ({sure})"
 
