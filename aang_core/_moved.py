@@ -128,12 +128,17 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         del path, target
-        if fullname not in self.moved:
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self)
+        if fullname in self.moved:
+            return importlib.machinery.ModuleSpec(fullname, self)
+        if any(old.startswith(f"{fullname}.") for old in self.moved):
+            # The folder that moved modules stood in is gone; it is imported before them.
+            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+        return None
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        new = self.moved[spec.name]
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        new = self.moved.get(spec.name)
+        if new is None:
+            return None
         warnings.warn(
             f"{spec.name} is now {new}; the old name goes with 0.2",
             DeprecationWarning,

@@ -118,6 +118,13 @@ TRANSFORMS = (
         source=AANG,
     ),
     Transform(
+        name="swap",
+        summary="Replace 15 % of the tokens by tokens of other texts of the batch",
+        factory="aang_text.transforms:Swap",
+        options=_SELECTS,
+        source=UDA,
+    ),
+    Transform(
         name="bert-op",
         summary="Of 15 % of the tokens mask 80 %, replace 10 % at random and keep 10 %",
         factory="aang_text.transforms:BertOp",

@@ -69,6 +69,32 @@ class Replace(Selecting):
         return _with_ids(packed, torch.where(packed.selected, new, packed.inputs[IDS]))
 
 
+class Swap(Selecting):
+    """Every selected position becomes a token of another text of the batch: a strong view of words that do occur.
+
+    The token is uniform over the other rows' non-special positions, as they were before the transform (Xie et al.,
+    UDA, NeurIPS 2020, replace words by words of the corpus; here the batch stands for it). A batch of one text keeps
+    its tokens.
+    """
+
+    name = "swap"
+
+    def changed(self, packed: Packed, generator: Generator) -> Packed:
+        rows = len(packed.lengths)
+        pool = packed.inputs[IDS][~packed.special]
+        own = torch.bincount(packed.row_of[~packed.special], minlength=rows)
+        begin, size = (own.cumsum(0) - own)[packed.row_of], own[packed.row_of]
+        others = len(pool) - size
+        draw = torch.rand(len(packed.special), generator=generator, dtype=torch.float64)
+        place = (draw * others).long()
+        # The other rows' tokens are those before the own ones, and those behind them.
+        place = torch.where(place >= begin, place + size, place)
+        able = packed.selected & (others > 0)
+        ids = packed.inputs[IDS].clone()
+        ids[able] = pool[place[able]]
+        return _with_ids(packed, ids)
+
+
 class BertOp(Selecting):
     """Mask, replace by a uniform id, or keep: 80, 10 and 10 % of the selected positions."""
 

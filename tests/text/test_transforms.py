@@ -3,7 +3,16 @@
 import attrs
 import pytest
 import torch
-from aang_text.transforms import BertOp, Delete, Mask, NoiseEmbeddings, Replace, Selecting, SpanMask
+from aang_text.transforms import (
+    BertOp,
+    Delete,
+    Mask,
+    NoiseEmbeddings,
+    Replace,
+    Selecting,
+    SpanMask,
+    Swap,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +48,35 @@ def packed_of(*lengths, word_length=1):
 
 def by_row(packed, value):
     return torch.tensor_split(value, packed.offsets[1:-1])
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=5), st.integers(0, 99))
+def test_swap_takes_tokens_of_other_rows(lengths, seed):
+    """Each row has ids of its own, so that a token says where it comes from."""
+    packed = packed_of(*lengths)
+    ids = torch.where(packed.special, packed.inputs["input_ids"], 10 + packed.row_of)
+    packed = attrs.evolve(packed, inputs={"input_ids": ids})
+    after = Swap(binding(rate=0.5)).apply(packed, gen(seed))
+    for i, new in enumerate(after.inputs["input_ids"].tolist()):
+        row = int(packed.row_of[i])
+        others = {10 + r for r, n in enumerate(lengths) if n and r != row}
+        expected = others if after.selected[i] and others else {int(ids[i])}
+        assert new in expected, (i, new, expected)
+
+
+def test_swap_is_uniform_over_the_other_rows_tokens():
+    packed = packed_of(4, 2, 6)
+    ids = torch.where(packed.special, 1, 10 + torch.arange(len(packed.special)))
+    packed = attrs.evolve(packed, inputs={"input_ids": ids})
+    middle = (packed.row_of == 1) & ~packed.special
+    generator, swap = gen(), Swap(binding(rate=1.0))
+    new = torch.cat(
+        [swap.apply(packed, generator).inputs["input_ids"][middle] for _ in range(2000)]
+    )
+    others = ids[(packed.row_of != 1) & ~packed.special]
+    shares = (new[:, None] == others).double().mean(0)
+    assert (shares - 0.1).abs().max() < 0.02  # 4 standard errors
+    assert float(shares.sum()) == pytest.approx(1.0)
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6), st.floats(0.01, 1), st.integers(0, 99))
