@@ -149,10 +149,15 @@ class Meta:
 class Heads:
     """:param policy: ``per-objective`` or ``per-output`` (objectives with the same output share a head).
     :param decoder: ``tied`` to the encoder's embeddings, or ``untied`` copies (paper).
+    :param start: what the end-task's last layer begins with: ``fresh`` values, or a linear ``probe`` on the encoder's
+        features.
+    :param finish: whether a ``probe`` on the trained features replaces it where dev prefers it, or ``none`` is fitted.
     """
 
     policy: str = setting(Choice(("per-objective", "per-output")), "per-output")
     decoder: str = setting(Choice(("tied", "untied")), "tied")
+    start: str = setting(Choice(("fresh", "probe")), "fresh")
+    finish: str = setting(Choice(("none", "probe")), "none")
 
 
 _OPTIONS = TableOf(TableOf(Anything()))  # `registry.options` checks what is inside

@@ -22,6 +22,7 @@ class Progress:
     :param best_step: steps done when dev was best; 0, and `best_score` None, while it never was finite.
     :param waited: evaluations since then.
     :param evaluations: ``{"step", metric: value, …}`` each.
+    :param best_number: the number of the best evaluation in `evaluations`; −1 while there is none.
     :param best_is_mean: whether the best parameters are the slow copy's.
     :param cost: labelled rows, rows and tokens so far, and the steps that were skipped.
     """
@@ -32,6 +33,7 @@ class Progress:
     best_step: int = 0
     best_score: float | None = None
     waited: int = 0
+    best_number: int = -1
     best_is_mean: bool = False
     evaluations: tuple[dict[str, float], ...] = ()
     cost: dict[str, int] = attrs.field(
@@ -41,8 +43,8 @@ class Progress:
     @property
     def best_metrics(self) -> dict[str, float]:
         """Every metric of the evaluation that is the best so far; empty while there is none."""
-        best = (e for e in self.evaluations if e["step"] == self.best_step and self.best_step)
-        return {name: v for name, v in next(best, {}).items() if name != "step"}
+        best = self.evaluations[self.best_number] if self.best_number >= 0 else {}
+        return {name: value for name, value in best.items() if name != "step"}
 
     def charged(self, *, labelled_rows: int, rows: int, tokens: int, skipped: bool) -> Progress:
         """One step further, with its cost."""
@@ -50,6 +52,10 @@ class Progress:
         cost = {name: self.cost[name] + amount for name, amount in added.items()}
         cost["skipped_steps"] = self.cost["skipped_steps"] + skipped
         return attrs.evolve(self, step=self.step + 1, done=self.done + 1, cost=cost)
+
+    def reading(self, tokens: int) -> Progress:
+        """After passes over so many positions outside a step."""
+        return attrs.evolve(self, cost={**self.cost, "tokens": self.cost["tokens"] + tokens})
 
     def evaluated(self, metrics: dict[str, float], metric: str, mean: bool = False) -> Progress:
         """After an evaluation; `waited` is 0 where it is the best so far.
@@ -66,6 +72,7 @@ class Progress:
             waited=0 if better else self.waited + 1,
             best_score=value if better else self.best_score,
             best_step=self.done if better else self.best_step,
+            best_number=len(self.evaluations) if better else self.best_number,
             best_is_mean=mean if better else self.best_is_mean,
         )
 

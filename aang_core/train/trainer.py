@@ -25,6 +25,7 @@ from aang_core.train.callbacks import Progress, Spent, Stopped, Watcher
 from aang_core.train.checkpoint import load_into
 from aang_core.train.evaluation import scores
 from aang_core.train.head_fitting import fit_heads
+from aang_core.train.probe import fit_probe
 from aang_core.train.resuming import (
     BEST,
     SEARCHED,
@@ -111,6 +112,8 @@ class Trainer:
         if self.progress.best_score is None:
             raise RunError(self._never_finite())
         self._final_fine_tuning()
+        if self.session.config.heads.finish == "probe":
+            self._finish_with_probe()
         self.watcher.on_trained(self.session, self.progress)
         return self.progress
 
@@ -139,6 +142,8 @@ class Trainer:
         fit_heads(session, session.config.training.fit_heads_steps)
         if said := precision_remark(session.device, session.config.training.precision):
             self.remark(said)
+        if session.config.heads.start == "probe":
+            self.progress = self.progress.reading(fit_probe(session))
         if reason := self._engine_fault():
             self.remark(f"the fused engine is not used: {reason}")
 
@@ -273,6 +278,13 @@ class Trainer:
                 break
         session.processes.barrier()
         load_into(trained_tensors(session), self.best)
+
+    def _finish_with_probe(self) -> None:
+        """Fit the head's last layer anew on the best encoder's features, and keep it where dev prefers it."""
+        self.progress = self.progress.reading(fit_probe(self.session))
+        self._evaluate()
+        self.session.processes.barrier()
+        load_into(trained_tensors(self.session), self.best)
 
     def _final_step(self, optimizer: torch.optim.Optimizer) -> None:
         session, step = self.session, self.progress.done

@@ -1,0 +1,89 @@
+"""A probe as the head's last layer: against scikit-learn's own answers, and in whole runs."""
+
+import attrs
+import pytest
+import torch
+from _steps import bind
+from sklearn.linear_model import LogisticRegression
+
+import aang_core
+from aang_core.config.settings import RunConfig
+from aang_core.errors import ConfigError
+from aang_core.processes import Processes
+from aang_core.testing import tiny_backbone, tiny_task
+from aang_core.train.probe import _regressed, features_of, fit_probe, last_layer
+from aang_core.train.session import build_session
+
+
+def session_of(task=None):
+    task, backbone = task or tiny_task(), tiny_backbone(torch.float64)
+    config = RunConfig.from_mapping({"method": "static", "training": {"end_task_rows": 4}})
+    ids = ("task/bert-op/bidirectional/denoise",)
+    return build_session(config, 0, task, backbone, bind(task, backbone, ids), Processes())
+
+
+def test_the_heads_answers_are_the_regressions_own():
+    session = session_of()
+    rows = session.planner.labelled.rows
+    read = fit_probe(session)
+    assert read == sum(map(len, rows))
+    features = features_of(session, last_layer(session), rows)
+    labels = [row.label for row in rows]
+    fitted = LogisticRegression(max_iter=1000).fit(features.numpy(), labels)
+    own = torch.stack(session.predict(rows)).softmax(-1).double()
+    expected = torch.as_tensor(fitted.predict_proba(features.numpy()))
+    torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_features_come_back_in_the_order_of_the_rows():
+    session = session_of()
+    rows = list(session.planner.labelled.rows)
+    layer = last_layer(session)
+    together = features_of(session, layer, rows)
+    alone = torch.cat([features_of(session, layer, [row]) for row in rows])
+    torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("present", [(0, 2), (1,), (0, 1, 2, 3)])
+def test_classes_without_rows_are_never_the_answer(present):
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(40, 5, generator=draw, dtype=torch.float64)
+    labels = torch.tensor([present[i % len(present)] for i in range(40)])
+    weight, bias = _regressed(features, labels, 4)
+    logits = features @ weight.T + bias
+    assert set(logits.argmax(-1).tolist()) <= set(present)
+    if len(present) > 1:
+        fitted = LogisticRegression(max_iter=1000).fit(features.numpy(), labels.numpy())
+        expected = torch.as_tensor(fitted.predict_proba(features.numpy()))
+        own = logits[:, list(present)].softmax(-1)
+        torch.testing.assert_close(own, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_task_without_classes_is_refused_in_words():
+    task = tiny_task("regression")
+    session = session_of()
+    with pytest.raises(ConfigError, match="a probe needs classes"):
+        fit_probe(attrs.evolve(session, task=task))
+
+
+def test_a_run_may_start_and_finish_with_a_probe(tmp_path):
+    report = aang_core.run(
+        model="scratch:tiny",
+        method="finetune",
+        train_rows=40,
+        training={"max_steps": 4, "eval_every": 2, "end_task_rows": 8, "final_epochs": 0},
+        heads={"start": "probe", "finish": "probe"},
+        out=tmp_path / "run",
+    )
+    (seed,) = report.seeds
+    assert len(seed.evaluations) == 3  # two in the loop, one after the last probe
+    best = max(e["accuracy"] for e in seed.evaluations)
+    assert seed.dev["accuracy"] == best
+    plain = aang_core.run(
+        model="scratch:tiny",
+        method="finetune",
+        train_rows=40,
+        training={"max_steps": 4, "eval_every": 2, "end_task_rows": 8, "final_epochs": 0},
+        out=tmp_path / "plain",
+    )
+    assert seed.cost["tokens"] > plain.seeds[0].cost["tokens"], "the probes' passes are counted"
