@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import IO, Any
@@ -140,31 +140,43 @@ def in_processes(
         finally:
             lanes.put(lane)
 
-    outcomes: list[Outcome] = []
     with ThreadPoolExecutor(machine.workers, thread_name_prefix="aang-trials") as threads:
         futures = [threads.submit(one, trial) for trial in trials]
-        pending = set(futures)
         try:
-            while pending:
-                done, pending = wait(pending, _LOOK, FIRST_COMPLETED)
-                for future in done:
-                    outcome = None if future.cancelled() else future.result()
-                    if outcome is not None:
-                        outcomes.append(outcome)
-                        ended(outcome)
-                        callback.on_end(outcome)
-                    if outcome is not None and outcome.error and halting:
-                        for each in pending:
-                            each.cancel()
-                if callback.stopping:
-                    raise KeyboardInterrupt
+            _await(futures, callback, halting, ended)
         except BaseException:
             for future in futures:
                 future.cancel()
             running.stop()
             raise
-    turn = {trial.name: number for number, trial in enumerate(trials)}
-    return sorted(outcomes, key=lambda outcome: turn[outcome.trial.name])
+    outcomes = (future.result() for future in futures if not future.cancelled())
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _await(
+    futures: Sequence[Future[Outcome | None]],
+    callback: StudyCallback,
+    halting: bool,
+    ended: Ended,
+) -> None:
+    """Tell how trials end until all have.
+
+    :raises KeyboardInterrupt: where the callback wants the study to stop.
+    """
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, _LOOK, FIRST_COMPLETED)
+        for future in done:
+            outcome = None if future.cancelled() else future.result()
+            if outcome is None:
+                continue
+            ended(outcome)
+            callback.on_end(outcome)
+            if outcome.error and halting:
+                for each in pending:
+                    each.cancel()
+        if callback.stopping:
+            raise KeyboardInterrupt
 
 
 def _attempts(

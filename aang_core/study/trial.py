@@ -73,10 +73,9 @@ class Trial:
         """Whether its report is there."""
         return (self.place / ("seed.json" if self.is_part else "report.json")).is_file()
 
-    def order(self, *, folder: str = "", threads: int = 0, records: bool = False) -> str:
-        """A line of JSON that says everything about the trial.
+    def order(self, *, threads: int = 0, records: bool = False) -> str:
+        """A line of JSON that says everything about the trial; relative names of tasks and models are looked up here.
 
-        :param folder: where relative names of tasks and models are looked up; by default here.
         :param threads: of its process; 0 where somebody else has set them.
         :param records: whether it tells the record of every step.
         """
@@ -87,7 +86,7 @@ class Trial:
             "seed": self.seed,
             "log": str(self.log) if self.log else "",
         }
-        how = {"folder": folder or os.getcwd(), "threads": threads, "records": records}
+        how = {"folder": os.getcwd(), "threads": threads, "records": records}
         return json.dumps({**facts, **how})
 
     @classmethod
