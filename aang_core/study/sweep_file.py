@@ -36,12 +36,11 @@ from typing import Any
 import attrs
 import numpy as np
 
-from aang_core.config.file import key_lines, overlaid, read_config
+from aang_core.config.file import overlaid, read_config
 from aang_core.config.settings import SECTIONS, RunConfig
 from aang_core.errors import ConfigError, did_you_mean, faults_in, nearest, one_message
 
 _KEYS = frozenset({"title", "paper", "base", "runs", "grid", "random"})
-_RUN = re.compile(r"\s*\[\[\s*runs\s*\]\]")
 
 Flags = Mapping[str, tuple[Any, str]]
 """Dotted key → (value, where it was set)."""
@@ -79,11 +78,10 @@ def load_experiment(
         raise ConfigError(one_message(faults, str(path)))
     base = raw.get("base", {})
     base_origins = {k.removeprefix("base."): v for k, v in origins.items() if k.startswith("base.")}
-    lines = _run_lines(path, len(raw["runs"]))
     found: dict[str, RunConfig] = {}
-    for run, own_lines in zip(raw["runs"], lines, strict=True):
+    for number, run in enumerate(raw["runs"]):
         own = {
-            key: (value, f"{_place(path, own_lines, key)} ({run['name']})")
+            key: (value, f"{_place(origins, f'runs[{number}]', key)} ({run['name']})")
             for key, value in _settings(run).items()
         }
         for name, point in _named(run["name"], points):
@@ -210,26 +208,10 @@ def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _run_lines(path: Path, count: int) -> list[dict[str, int]]:
-    """For every [[runs]] the lines of its keys; empty where they cannot be told apart (an inline list of tables)."""
-    lines = path.read_text("utf-8").splitlines()
-    starts = [number for number, line in enumerate(lines) if _RUN.match(line)]
-    if len(starts) != count:
-        return [{} for _ in range(count)]
-    found = []
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        own = key_lines("\n".join(lines[start:end]))
-        prefix = "runs."
-        found.append(
-            {k.removeprefix(prefix): start + n for k, n in own.items() if k.startswith(prefix)}
-        )
-    return found
-
-
-def _place(path: Path, lines: Mapping[str, int], key: str) -> str:
-    """``file:line`` of a key or of the table around it; the file alone where no line is known."""
-    line = lines.get(key) or lines.get(key.split(".")[0])
-    return f"{path}:{line}" if line else str(path)
+def _place(origins: Mapping[str, str], run: str, key: str) -> str:
+    """``file:line`` of a run's key or of the table around it; the file alone where no line is known."""
+    table = key.split(".")[0]
+    return origins.get(f"{run}.{key}") or origins.get(f"{run}.{table}") or origins[""]
 
 
 # --- random search
