@@ -62,7 +62,7 @@ class History:
     def stage_shares(self, stage: str) -> tuple[tuple[str, ...], Series]:
         """The primitives of a stage, and [S, primitives] the mean relative weight of their objectives, as shares.
 
-        An objective that a while long was not sampled keeps its last weight, and begins with an equal share.
+        Objectives begin with an equal share. One that is not sampled for a while keeps its last weight.
         """
         place = STAGES.index(stage)
         of = [id_.split("/")[place] for id_ in self.ids]

@@ -1,7 +1,7 @@
-"""A stranger's primitive fails: whose it is, what it was doing, and what was expected of it.
+"""Checks on plugins' primitives: name the plugin that failed, what it was doing, and what was expected.
 
-The checks here are of shapes and types and run at every call, for they cost next to nothing; those that need copies or
-a second call are in `first_batch` and run once a seed.
+These checks compare shapes and types. They cost next to nothing and run at every call. Checks that need copies or a
+second call are in `first_batch` and run once a seed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Seeing what an objective does. In: a bound objective. Out: `Walk`, a few real rows taken through its four stages.
+"""Show what an objective does. In: a bound objective. Out: `Walk`, a few real rows taken through its four stages.
 
-Nothing is described from memory: where a token went is told by a mark that travels through the transform, what a
-target is by changing the tokens, and what the loss reads by the gradient of the loss itself.
+Everything is observed. A mark on each token shows where the transform moves it, changed tokens show what the target is,
+and the loss's own gradient shows what the loss reads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Readers of step 2. In: jsonl, csv, tsv, parquet or `datasets` data. Out: `Table`, columns with row numbers.
 
-Every fault of every file is noted with its place and reported together, so that a user mends a file
-once and not line by line.
+Reports every fault of every file together, each with its place, so that a user mends a file once.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def split_rows(
 
 
 def labels_together(kind: str, labels: Sequence[Any], groups: Sequence[Sequence[int]]) -> list[Any]:
-    """A label to split each group of rows by: where its rows contradict each other, the rarest class, or all labels."""
+    """The label by which each group of rows is split. If its rows disagree: the rarest class, or all labels."""
     if kind == "class":
         counts = Counter(labels)
         return [min((labels[i] for i in g), key=lambda n: (counts[n], n)) for g in groups]

@@ -1,4 +1,4 @@
-"""A job's directory: taken before the first step, held while the job is at work, freed again where nothing came of it.
+"""A job's directory: take it before the first step, lock it while the job runs, remove it if nothing came of the job.
 
 `JobDirectory` is the one way to take a directory: runs, selections, sweeps and experiments differ in the file that
 marks a directory as theirs, and in what that file says.

@@ -1,4 +1,4 @@
-"""The form of ``report.json``, so that what reads one need not ask at every step: anybody may have changed it.
+"""The form of ``report.json``. It is checked once, on reading, because anybody may have edited the file.
 
 A form is a type, None for null, a tuple of forms of which one must fit, a list with the form of its items, a table with
 the form of each named entry (``name?`` may be missing), ``{...: form}``, a table of any

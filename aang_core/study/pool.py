@@ -1,4 +1,4 @@
-"""Trials in processes of this machine, a fresh one for each: what one leaves behind or breaks is its own."""
+"""Trials in processes of this machine, each in a fresh one, so that no trial can break another or leave state behind."""
 
 from __future__ import annotations
 

@@ -119,7 +119,8 @@ def _notes(story: Story) -> list[tuple[str, str]]:
         notes.append(("bad", _alarm(harmful)))
     for name, row in story.gains:
         low, high = row["interval"] or (float("-inf"), float("inf"))
-        kind = "good" if low > 0 else "bad" if high < 0 else ""
+        sure = row["p_value"] is not None and row["p_value"] < 0.05
+        kind = "" if not sure else "good" if low > 0 else "bad" if high < 0 else ""
         notes.append((kind, _gain(name, row)))
     if audit := report.get("audit"):
         notes += [("bad", f"Data: {finding}") for finding in findings(audit)]
