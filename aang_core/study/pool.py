@@ -1,4 +1,4 @@
-"""Trials in processes of this machine, each in a fresh one, so that no trial can break another or leave state behind."""
+"""Trials in processes of this machine, each in a fresh one, so that no trial can break another or leave anything."""
 
 from __future__ import annotations
 
