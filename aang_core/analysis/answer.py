@@ -192,8 +192,8 @@ def _interval(
 
     tail = (1 - _LEVEL) / 2
     if len(deltas) == 1:
-        if rows is None:
-            return None
+        if rows is None or np.ptp(rows[0]) == 0:
+            return None  # equal answers would claim that nothing is uncertain
         low, high = np.quantile(rows[0], [tail, 1 - tail])
         return [float(low), float(high)]
     seeds = float(np.var(deltas, ddof=1)) / len(deltas)

@@ -75,7 +75,7 @@ def test_one_seed_is_judged_by_its_test_rows(tmp_path):
     slow = [gain[random.integers(0, 40, 40)].mean() for _ in range(4000)]
     assert found["interval"] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.03)
     same = judged(tmp_path / "same", {0: 20}, {0: 20})
-    assert (same["verdict"], same["p_value"]) == ("unclear", None)
+    assert (same["verdict"], same["p_value"], same["interval"]) == ("unclear", None, None)
 
 
 def test_equal_seeds_claim_no_certainty(tmp_path):
