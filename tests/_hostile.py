@@ -74,7 +74,7 @@ def block(**changed: str) -> str:
 
 
 SPACES: dict[str, Row] = {
-    "empty": space("", "expected at least one [[block]]"),
+    "empty": space("", "at least one [[block]] table"),
     "missing": (lambda _: None, ["list-objectives", "--space", "no.toml"], "cannot read"),
     "no TOML": space("[[block", "not valid TOML"),
     "binary": space(bytes(range(256)), "not valid TOML"),
@@ -90,12 +90,12 @@ SPACES: dict[str, Row] = {
         ["list-objectives", "--space", "s.toml"],
         "cannot read",
     ),
-    "a block that is no list": space("block = 3", "expected at least one [[block]]"),
-    "a block of numbers": space("block = [1, 2]", "expected at least one [[block]]"),
-    "a stage that is a text": space(block(output='"denoise"'), "must be a list of names"),
-    "a stage of numbers": space(block(output="[1]"), "must be a list of names"),
-    "a stage left out": space(block(output=""), "must list at least one primitive"),
-    "an empty stage": space(block(output="[]"), "must list at least one primitive"),
+    "a block that is no list": space("block = 3", "at least one [[block]] table"),
+    "a block of numbers": space("block = [1, 2]", "`block[0]` must be a table (got 1)"),
+    "a stage that is a text": space(block(output='"denoise"'), "at least one primitive"),
+    "a stage of numbers": space(block(output="[1]"), "`block[0].output[0]` must be a text"),
+    "a stage left out": space(block(output=""), "must be a list of at least one primitive"),
+    "an empty stage": space(block(output="[]"), "must be a list of at least one primitive"),
     "a primitive of another stage": space(block(output='["mask"]'), "belongs to the stage"),
     "an unknown primitive": space(block(output='["denois"]'), "did you mean 'denoise'"),
     "a name like HTML": space(block(output='["<b>"]'), "unknown primitive '<b>'"),

@@ -90,12 +90,12 @@ TASKS: dict[str, Row] = {
     ),
     "a link to nowhere": task(_link("nowhere.jsonl"), "no train split"),
     "a link in a circle": task(_link("train.jsonl"), "no train split"),
-    "task.toml: no TOML": task(spec("name = "), "is not TOML"),
-    "task.toml: binary": task(spec(bytes(range(256))), "is not TOML"),
-    "task.toml: nested too deeply": task(spec(f"header = {DEEP}"), "is not TOML"),
-    "task.toml: too many digits": task(spec(f"metric = {DIGITS}"), "is not TOML"),
+    "task.toml: no TOML": task(spec("name = "), "is not valid TOML"),
+    "task.toml: binary": task(spec(bytes(range(256))), "is not valid TOML"),
+    "task.toml: nested too deeply": task(spec(f"header = {DEEP}"), "is not valid TOML"),
+    "task.toml: too many digits": task(spec(f"metric = {DIGITS}"), "is not valid TOML"),
     "task.toml: wrong types": task(
-        spec('name = 3\nfiles = "x"\nheader = "text"\n'), "has 3 fault(s)"
+        spec('name = 3\nfiles = "x"\nheader = "text"\n'), "task.toml: 3 faults"
     ),
     "task.toml: a file that is not there": task(
         spec('files = { train = "../../etc/nothing" }'), "does not exist"
@@ -104,8 +104,8 @@ TASKS: dict[str, Row] = {
         spec('files = { train = "../secret" }'), "secret, does not exist"
     ),
     "task.toml: data in a folder that is not there": task(spec('data = "../x"'), "does not exist"),
-    "task.toml: an unknown metric": task(spec('metric = "<script>"'), "unknown metric '<script>'"),
-    "task.toml: control characters": task(spec('kind = "\\u001b[31mred"'), "unknown kind"),
+    "task.toml: an unknown metric": task(spec('metric = "<script>"'), "(got '<script>')"),
+    "task.toml: control characters": task(spec('kind = "\\u001b[31mred"'), "`kind` must be one of"),
     "hf: without a name": (lambda _: None, ["audit", "hf:"], "names no data set"),
     "hf: a path that is not there": (lambda _: None, ["audit", "hf:../../nowhere"], "cannot load"),
 }

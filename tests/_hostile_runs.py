@@ -72,19 +72,21 @@ RUNS: dict[str, Row] = {
     "a report in a circle": run(_circle, "report.json is damaged"),
     "a report of the future": run(report(schema=2), "has the schema 2"),
     "a schema that is none": run(report(schema="<b>"), "has the schema '<b>'"),
-    "no seeds": run(report(seeds=[]), "not complete"),
-    "seeds that are none": run(report(seeds=[1, "a"]), "seeds[0] is no table"),
-    "a seed's name that is a path": run(seed(seed="../../x"), "seeds[0].seed is '../../x'"),
+    "no seeds": run(report(seeds=[]), "must be a list of at least one seed"),
+    "seeds that are none": run(report(seeds=[1, "a"]), "`seeds[0]` must be a table"),
+    "a seed's name that is a path": run(
+        seed(seed="../../x"), "`seeds[0].seed` must be a whole number (got '../../x')"
+    ),
     "a score that is a text": run(seed(test={"accuracy": "high"}), "seeds[0].test.accuracy"),
-    "weights that are none": run(report(weights=None), "weights is no table"),
+    "weights that are none": run(report(weights=None), "`weights` must be a table"),
     "a seed's weights without objectives": run(
-        seed(weights={"end_task": 1.0}), "seeds[0].weights is not complete"
+        seed(weights={"end_task": 1.0}), "`seeds[0].weights.objectives` is missing"
     ),
     "a seed without its memory": run(
-        seed(peak_memory_mib=None), "seeds[0].peak_memory_mib is 'None'"
+        seed(peak_memory_mib=None), "`seeds[0].peak_memory_mib` must be a number"
     ),
-    "a summary that is none": run(report(summary=[]), "summary is no table"),
-    "remarks that are none": run(report(remarks="x"), "remarks is no list"),
+    "a summary that is none": run(report(summary=[]), "`summary` must be a table"),
+    "remarks that are none": run(report(remarks="x"), "`remarks` must be a list"),
     "no configuration": run(lambda f: (f / "config.toml").unlink(), "has no config.toml"),
     "a configuration that is none": run(text("config.toml", "["), "not valid TOML"),
     "no history": run(lambda f: (f / "seed-0" / "history.jsonl").unlink(), "the run is damaged"),

@@ -371,8 +371,10 @@ def origin_of(path: Path, origins: Mapping[str, str]) -> str:
 def said(path: Path, text: str, origins: Mapping[str, str] | None = None) -> str:
     """A fault as people read it: ``run.toml:3: `training.lr` must be …``."""
     origin = origin_of(path, origins or {})
-    key = f"`{key_text(path)}` " if path else "it "
-    return (f"{origin}: " if origin else "") + key + text
+    key = key_text(path)
+    if not key.isprintable():  # anybody may have written it, and a terminal would obey it
+        key = key.encode("unicode_escape").decode()
+    return (f"{origin}: " if origin else "") + (f"`{key}` " if path else "it ") + text
 
 
 def faults_of(rule: Rule, raw: Any, origins: Mapping[str, str] | None = None) -> list[str]:

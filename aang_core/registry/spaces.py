@@ -5,16 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import attrs
 
+from aang_core.config.file import read_config
+from aang_core.config.schema import ListOf, Table, Text, faults_of, said
 from aang_core.errors import ConfigError, PluginError, did_you_mean, one_message
-from aang_core.files import toml_of
 from aang_core.registry.records import STAGES, Block, Space
 from aang_core.registry.registry import Registry
 
-_KEYS = ("name", "summary", "source", "optional", "block")
+_NAMES = ListOf(Text(), 1, "primitive", unique=False)
+_FORM = Table(
+    {
+        "name": Text(empty=True),
+        "summary": Text(empty=True),
+        "source": Text(empty=True),
+        "optional": ListOf(Text(), unique=False),
+        "block": ListOf(
+            Table(dict.fromkeys(STAGES, _NAMES), required=STAGES), 1, "[[block]] table", False
+        ),
+    },
+    required=("block",),
+)
 
 
 def resolve_space(name_or_path: str, registry: Registry, with_: Iterable[str] = ()) -> Space:
@@ -45,74 +57,32 @@ def read_space(path: Path) -> Space:
 
     :raises ConfigError: names the file and every fault in it.
     """
-    raw = _read_toml(path)
-    faults = [
-        f"{path}: unknown key {key!r}{did_you_mean(key, _KEYS)}" for key in raw if key not in _KEYS
-    ]
-    texts = {key: raw.get(key, "") for key in ("name", "summary", "source")}
-    faults += [
-        f"{path}: `{key}` must be a text (got {value!r})"
-        for key, value in texts.items()
-        if not isinstance(value, str)
-    ]
-    optional = _names(raw.get("optional", []), f"{path}: `optional`", faults)
-    blocks = _read_blocks(raw.get("block", []), path, faults)
-    listed = {name for block in blocks for name in block.data}
+    raw, origins = read_config(path, "the space file")
+    faults = faults_of(_FORM, raw, origins)
     if not faults:
+        listed = {name for block in raw["block"] for name in block["data"]}
         faults += [
-            f"{path}: `optional` lists {name!r}, which no block has as data"
+            said(("optional",), f"lists {name!r}, which no block has as data", origins)
             + did_you_mean(name, listed)
-            for name in optional
+            for name in raw.get("optional", [])
             if name not in listed
         ]
     if faults:
         raise ConfigError(one_message(faults, str(path)))
-    name = texts["name"] or re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "space"
-    texts |= {"name": name, "summary": texts["summary"] or f"from {path.name}"}
+    name = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "space"
     try:
-        return Space(blocks=blocks, optional=frozenset(optional), **texts)
+        return Space(
+            name=raw.get("name") or name,
+            summary=raw.get("summary") or f"from {path.name}",
+            source=raw.get("source", ""),
+            optional=frozenset(raw.get("optional", ())),
+            blocks=tuple(
+                Block(**{stage: dict.fromkeys(names) for stage, names in block.items()})
+                for block in raw["block"]
+            ),
+        )
     except PluginError as cause:  # the record's own check of its name
         raise ConfigError(f"{path}: {cause}") from cause
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return toml_of(path.read_text("utf-8"))
-    except OSError as cause:
-        raise ConfigError(f"cannot read the space file {path}: {cause.strerror}") from cause
-    except ValueError as cause:
-        raise ConfigError(f"{path} is not valid TOML: {cause}") from cause
-
-
-def _read_blocks(raw: Any, path: Path, faults: list[str]) -> tuple[Block, ...]:
-    """The ``[[block]]`` tables; what is wrong with them is added to `faults`."""
-    if not isinstance(raw, list) or not all(isinstance(block, dict) for block in raw) or not raw:
-        faults.append(
-            f"{path}: expected at least one [[block]] table with the lists {', '.join(STAGES)}"
-        )
-        return ()
-    blocks = []
-    for number, table in enumerate(raw, 1):
-        where = f"{path}, block {number}"
-        faults += [
-            f"{where}: unknown key {key!r}{did_you_mean(key, STAGES)}"
-            for key in table
-            if key not in STAGES
-        ]
-        stages = {}
-        for stage in STAGES:
-            stages[stage] = _names(table.get(stage, []), f"{where}: `{stage}`", faults)
-            if stage not in table or table[stage] == []:
-                faults.append(f"{where}: `{stage}` must list at least one primitive")
-        blocks.append(Block(**stages))
-    return tuple(blocks)
-
-
-def _names(raw: Any, where: str, faults: list[str]) -> tuple[str, ...]:
-    if isinstance(raw, list) and all(isinstance(name, str) for name in raw):
-        return tuple(dict.fromkeys(raw))
-    faults.append(f"{where} must be a list of names (got {raw!r})")
-    return ()
 
 
 def _unknown_names(space: Space, registry: Registry, where: str) -> list[str]:

@@ -8,14 +8,14 @@ exactly these weights.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from aang_core.errors import ConfigError, one_message
+from aang_core.config.schema import Anything, Number, Table, TableOf, checked
+from aang_core.errors import ConfigError
 from aang_core.files import json_of
 from aang_core.registry.records import STAGES
 from aang_core.rundir.report import write_json
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from aang_core.rundir.finished import FinishedRun
 
 SCHEMA = 1
+_FORM = Table(
+    {
+        "objectives": TableOf(Number(0), 1, "weight of an objective"),
+        "end_task": Number(0, 1, without_least=True, without_most=True),
+    },
+    required=("objectives", "end_task"),
+    others=Anything(),
+)
 _LEAST = 1e-9  # a weight of 0 has no logit; at this one an objective is as good as left out
 
 
@@ -75,36 +83,17 @@ def read_recipe(where: str | Path) -> Recipe:
         ) from cause
     except ValueError as cause:
         raise ConfigError(f"weights: {path} is no JSON: {cause}") from cause
-    found = raw.get("weights", raw) if isinstance(raw, dict) else {}
-    faults = _faults(found)
+    place = f"weights: {path}"
     if isinstance(raw, dict) and raw.get("schema") != SCHEMA:
-        faults = [f"the schema is {raw.get('schema')!r}; this version of aang reads {SCHEMA}"]
-    if faults:
-        raise ConfigError(one_message([f"weights: {path}: {fault}" for fault in faults], "weights"))
+        version = f"the schema is {raw.get('schema')!r}; this version of aang reads {SCHEMA}"
+        raise ConfigError(f"{place}: {version}")
+    found = raw.get("weights", raw) if isinstance(raw, dict) else raw
+    checked(_FORM, found, {"": place}, what="weights")  # a run without objectives has no weights
     total = sum(found["objectives"].values())
+    if not total > 0:
+        raise ConfigError(f"{place}: every weight is 0")
     objectives = {id_: weight / total for id_, weight in found["objectives"].items()}
     return Recipe(objectives=objectives, end_task=found["end_task"], where=str(path))
-
-
-def _faults(found: Any) -> list[str]:
-    objectives, end_task = found.get("objectives"), found.get("end_task")
-    faults = []
-    if not isinstance(objectives, dict) or not objectives:
-        faults.append("no `objectives` with weights (a run without auxiliary objectives has none)")
-    else:
-        wrong = [
-            f"the weight of {id_} must be a number of at least 0 (got {weight!r})"
-            for id_, weight in objectives.items()
-            if not _is_number(weight) or weight < 0
-        ]
-        faults += wrong or ([] if sum(objectives.values()) > 0 else ["every weight is 0"])
-    if not _is_number(end_task) or not 0 < end_task < 1:
-        faults.append(f"`end_task` must be a number between 0 and 1 (got {end_task!r})")
-    return faults
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_recipe(config: RunConfig) -> None:

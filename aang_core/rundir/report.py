@@ -14,10 +14,11 @@ from typing import Any
 import attrs
 
 from aang_core import __version__
+from aang_core.config.schema import faults_of
 from aang_core.errors import RunError
 from aang_core.files import json_of, write_text
 from aang_core.registry.records import STAGES
-from aang_core.rundir.report_schema import REPORT, shape_faults
+from aang_core.rundir.report_schema import REPORT
 
 SCHEMA = 1
 _LIBRARIES = ("torch", "transformers", "datasets")
@@ -215,8 +216,7 @@ def read_report(run: Path) -> dict[str, Any]:
         raise RunError(f"{path} is damaged: {cause}") from cause
     if schema != SCHEMA:
         raise RunError(f"{path} has the schema {schema!r}; this version of aang reads {SCHEMA}")
-    faults = shape_faults(report, REPORT)
-    if faults or not report["seeds"]:
-        faults = faults or ["it is not complete: it has no seed"]
+    faults = faults_of(REPORT, report)
+    if faults:
         raise RunError(f"{path} is damaged: {'; '.join(faults[:5])}")
     return report

@@ -37,10 +37,24 @@ import attrs
 import numpy as np
 
 from aang_core.config.file import overlaid, read_config
+from aang_core.config.schema import (
+    Anything,
+    Fault,
+    Integer,
+    ListOf,
+    Number,
+    Rule,
+    Scalar,
+    Table,
+    TableOf,
+    Text,
+    faults_of,
+    got,
+    origin_of,
+    said,
+)
 from aang_core.config.settings import SECTIONS, RunConfig
-from aang_core.errors import ConfigError, did_you_mean, faults_in, nearest, one_message
-
-_KEYS = frozenset({"title", "paper", "base", "runs", "grid", "random"})
+from aang_core.errors import ConfigError, faults_in, one_message
 
 Flags = Mapping[str, tuple[Any, str]]
 """Dotted key → (value, where it was set)."""
@@ -66,11 +80,17 @@ def load_experiment(
     :param over: the same as keywords, such as ``task="elsewhere/"``.
     :raises ConfigError: where the file cannot be read, or with every fault of it.
     """
-    raw, origins = read_config(path)
+    raw, origins = read_config(path, "the experiment")
     given = {**(flags or {}), **{key: (value, f"{key}=") for key, value in over.items()}}
     if len(tasks) == 1:
         given["task"] = (tasks[0], "--task")
-    faults = _misshapen(path, raw, origins)
+    for table, flatten in (
+        ("grid", lambda grid: flat(grid, lambda _: False)),
+        ("random", flat_search),
+    ):
+        if isinstance(raw.get(table), dict):
+            raw[table] = flatten(raw[table])
+    faults = faults_of(_FORM, raw, origins)
     if "task" in given and isinstance(raw.get("grid"), dict):  # in place of the file's tasks
         raw["grid"].pop("task", None)
     points = [] if faults else _points(raw, origins, tasks if len(tasks) > 1 else (), faults)
@@ -79,9 +99,9 @@ def load_experiment(
     base = raw.get("base", {})
     base_origins = {k.removeprefix("base."): v for k, v in origins.items() if k.startswith("base.")}
     found: dict[str, RunConfig] = {}
-    for number, run in enumerate(raw["runs"]):
+    for place, run in enumerate(raw["runs"]):
         own = {
-            key: (value, f"{_place(origins, f'runs[{number}]', key)} ({run['name']})")
+            key: (value, f"{origin_of(('runs', place, *key.split('.')), origins)} ({run['name']})")
             for key, value in _settings(run).items()
         }
         for name, point in _named(run["name"], points):
@@ -98,64 +118,32 @@ def load_experiment(
     return Experiment(title=str(raw.get("title") or path.stem), runs=found)
 
 
-def _misshapen(path: Path, raw: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
-    """What is wrong with the outermost tables."""
-    faults = [
-        f"{origins.get(key, path)}: `{key}` is not known here{nearest(key, _KEYS)}"
-        for key in sorted(raw.keys() - _KEYS)
-    ]
-    runs, grid, base = raw.get("runs", []), raw.get("grid", {}), raw.get("base", {})
-    if not isinstance(base, dict):
-        faults.append(f"{origins.get('base', path)}: `base` must be a table")
-    if not isinstance(runs, list) or not runs or not all(_is_named(run) for run in runs):
-        where = origins.get("runs", path)
-        faults.append(
-            f"{where}: `runs` must be a list of tables, [[runs]], each with a printable name"
-        )
-    if not isinstance(raw.get("random", {}), dict):
-        faults.append(f"{origins.get('random', path)}: `random` must be a table")
-    values = flat(grid, lambda _: False).items() if isinstance(grid, dict) else [("grid", None)]
-    for key, value in values:
-        if not isinstance(value, list) or not value:
-            where = origins.get(f"grid.{key}", origins.get("grid", path))
-            faults.append(
-                f"{where}: `grid` must be a table of lists that are not empty "
-                f"(got {value!r} for `{key}`)"
-            )
-    return faults
-
-
-def _is_named(run: Any) -> bool:
-    name = run.get("name") if isinstance(run, dict) else None
-    return isinstance(name, str) and bool(name.strip()) and name.isprintable()
-
-
 def _points(
     raw: Mapping[str, Any], origins: Mapping[str, str], tasks: Sequence[str], faults: list[str]
 ) -> list[dict[str, tuple[Any, str]]]:
     """Every combination of the grid's values with every random point; what is wrong is added to `faults`."""
-
-    def said(key: str, fault: str) -> str:
-        return f"{origins.get(key) or origins.get(key.split('.')[0])}: `{key}` {fault}"
-
-    grid = flat(raw.get("grid", {}), lambda _: False)
+    grid = raw.get("grid", {})
     if tasks:
         grid = {"task": list(tasks), **{k: v for k, v in grid.items() if k != "task"}}
-    search = None
     drawn: list[dict[str, Any]] = [{}]
-    if "random" in raw:
-        search, wrong = read_random(raw["random"], said)
-        faults += wrong
-    if search is not None:
-        try:
-            drawn = search.points()
-        except ConfigError as error:
-            faults.append(f"{origins.get('random.trials')}: {error}")
     keys = [("grid", key) for key in grid]
-    keys += [("random", draw.key) for draw in search.draws] if search else []
-    faults += [said(f"{table}.{key}", fault) for table, key in keys for fault in _kept(table, key)]
-    twice = {draw.key for draw in search.draws} & grid.keys() if search else set()
-    faults += [said(f"random.{key}", "stands in [grid] as well") for key in sorted(twice)]
+    if "random" in raw:
+        search = search_of(raw["random"])
+        keys += [("random", draw.key) for draw in search.draws]
+        if not search.draws:
+            faults.append(said(("random",), "must draw at least one setting", origins))
+        else:
+            try:
+                drawn = search.points()
+            except ConfigError as error:
+                faults.append(f"{origins.get('random.trials')}: {error}")
+    for table, key in keys:
+        if key == "seeds":
+            why = "cannot vary; give seeds = [0, 1, 2] in [base]"
+            fault = f"{why}: every run of [{table}] has each of them"
+            faults.append(said((table, key), fault, origins))
+        if table == "random" and key in grid:
+            faults.append(said((table, key), "stands in [grid] as well", origins))
     size = math.prod(map(len, grid.values())) * len(drawn) * len(raw["runs"])
     if size > MOST:
         where = origins.get("grid") or origins.get("random")
@@ -164,27 +152,15 @@ def _points(
         )
     if faults:
         return []
+    places = {key: origins.get(f"{table}.{key}", "--task") for table, key in keys}
     return [
         {
-            **{
-                key: (value, _origin(origins, f"grid.{key}"))
-                for key, value in zip(grid, values, strict=True)
-            },
-            **{key: (value, _origin(origins, f"random.{key}")) for key, value in point.items()},
+            key: (value, places[key])
+            for key, value in (*zip(grid, values, strict=True), *point.items())
         }
         for values in itertools.product(*grid.values())
         for point in drawn
     ]
-
-
-def _kept(table: str, key: str) -> Iterator[str]:
-    """Why a setting cannot be varied."""
-    if key == "seeds":
-        yield f"cannot vary; give seeds = [0, 1, 2] in [base]: every run of [{table}] has each of them"
-
-
-def _origin(origins: Mapping[str, str], key: str) -> str:
-    return origins.get(key, "--task")
 
 
 def _named(
@@ -206,12 +182,6 @@ def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
         elif key != "name":
             found[key] = value
     return found
-
-
-def _place(origins: Mapping[str, str], run: str, key: str) -> str:
-    """``file:line`` of a run's key or of the table around it; the file alone where no line is known."""
-    table = key.split(".")[0]
-    return origins.get(f"{run}.{key}") or origins.get(f"{run}.{table}") or origins[""]
 
 
 # --- random search
@@ -309,30 +279,20 @@ def flat(table: Mapping[str, Any], ends: Callable[[Any], bool], prefix: str = ""
     return found
 
 
-def read_random(
-    table: Mapping[str, Any], said: Callable[[str, str], str]
-) -> tuple[RandomSearch | None, list[str]]:
-    """A random search, or what is wrong with it.
+def flat_search(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``[random]`` table with dotted keys, down to the ways to draw."""
+    return flat(table, _is_way)
 
-    :param said: (key, fault) → the fault with the place where the key was written.
-    """
-    faults = []
-    trials, seed = table.get("trials"), table.get("seed", 0)
-    if type(trials) is not int or not 1 <= trials <= MOST:
-        got = f"(got {trials!r})" if "trials" in table else "(it is missing)"
-        faults.append(said("random.trials", f"must be a whole number from 1 to {MOST} {got}"))
-    if type(seed) is not int or seed < 0:
-        faults.append(said("random.seed", f"must be a whole number of at least 0 (got {seed!r})"))
-    rest = {key: value for key, value in table.items() if key not in ("trials", "seed")}
-    ways = flat(rest, _is_way)
-    if not ways:
-        faults.append(said("random", "must draw at least one setting"))
-    for key, way in ways.items():
-        faults += [said(f"random.{key}", fault) for fault in _faults(way)]
-    if faults or type(trials) is not int:
-        return None, faults
-    draws = tuple(_draw(key, way) for key, way in sorted(ways.items()))
-    return RandomSearch(trials=trials, seed=seed, draws=draws), []
+
+def search_of(table: Mapping[str, Any]) -> RandomSearch:
+    """The search of a flat table that obeys `SEARCH`."""
+    draws = tuple(
+        Draw(key=key, kind=kind, values=tuple(values))
+        for key, way in sorted(table.items())
+        if isinstance(way, Mapping)
+        for kind, values in way.items()
+    )
+    return RandomSearch(trials=table["trials"], seed=table.get("seed", 0), draws=draws)
 
 
 def _is_way(value: Mapping[str, Any]) -> bool:
@@ -342,37 +302,53 @@ def _is_way(value: Mapping[str, Any]) -> bool:
     )
 
 
-def _draw(key: str, way: Mapping[str, list[Any]]) -> Draw:
-    ((kind, values),) = way.items()
-    return Draw(key=key, kind=kind, values=tuple(values))
+@attrs.frozen
+class _Range(Scalar):
+    """The two ends of a range, the smaller first."""
+
+    end: Rule
+    ends: str
+
+    @property
+    def wanted(self) -> str:
+        return f"two {self.ends}, the smaller first"
+
+    def holds(self, value: Any) -> bool:
+        whole = isinstance(value, list) and len(value) == 2
+        return whole and not any(any(self.end.faults(v)) for v in value) and value[0] < value[1]
 
 
-def _faults(way: Any) -> Iterator[str]:
-    """What is wrong with ``{ kind = [values] }``."""
-    if not isinstance(way, Mapping) or len(way) != 1:
-        example = "{ log-uniform = [1e-5, 1e-3] }"
-        yield f"must be a table of one way to draw, such as {example} (got {way!r})"
-        return
-    ((kind, values),) = way.items()
-    if kind not in KINDS:
-        yield f"has no way to draw called {kind!r}{did_you_mean(kind, KINDS)}"
-    elif kind == "choice":
-        if not isinstance(values, list) or not values:
-            yield f"must choose from a list that is not empty (got {values!r})"
-    elif not _is_range(kind, values):
-        wanted = {
-            "uniform": "two numbers",
-            "log-uniform": "two numbers above 0",
-            "int": "two whole numbers",
-        }[kind]
-        yield f"must be {kind} between {wanted}, the smaller first (got {values!r})"
+_WAYS: Mapping[str, Rule] = {
+    "choice": ListOf(Anything(), 1, "value", unique=False),
+    "uniform": _Range(Number(), "numbers"),
+    "log-uniform": _Range(Number(0, without_least=True), "numbers above 0"),
+    "int": _Range(Integer(), "whole numbers"),
+}
 
 
-def _is_range(kind: str, values: Any) -> bool:
-    numbers = (int,) if kind == "int" else (int, float)
-    if not isinstance(values, list) or len(values) != 2:
-        return False
-    if not all(type(value) in numbers and math.isfinite(value) for value in values):
-        return False
-    low, high = values
-    return low < high and (kind != "log-uniform" or low > 0)
+class _Way(Table):
+    """``{ kind = [values] }``: one way to draw."""
+
+    def faults(self, value: Any) -> Iterator[Fault]:
+        if isinstance(value, Mapping) and len(value) == 1:
+            yield from super().faults(value)
+        else:
+            example = "{ log-uniform = [1e-5, 1e-3] }"
+            yield (), f"must be a table of one way to draw, such as {example} (got {got(value)})"
+
+
+SEARCH = Table({"trials": Integer(1, MOST), "seed": Integer(0)}, ("trials",), _Way(_WAYS))
+"""What the flat table of a search may hold."""
+
+_RUN = Table({"name": Text(printable=True)}, required=("name",), others=Anything())
+_FORM = Table(
+    {
+        "title": Text(empty=True),
+        "paper": Anything(),
+        "base": TableOf(Anything()),
+        "runs": ListOf(_RUN, 1, "[[runs]] table", unique=False),
+        "grid": TableOf(ListOf(Anything(), 1, "value", unique=False)),
+        "random": SEARCH,
+    },
+    required=("runs",),
+)

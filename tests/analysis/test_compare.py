@@ -131,7 +131,7 @@ def test_unfinished_damaged_and_newer_runs_are_named_together(runs, tmp_path):
         "no finished run",
         "damaged",
         "has the schema 2",
-        "not complete",
+        "`seeds[0].steps` is missing",
         "no run directory",
     ):
         assert part in message

@@ -117,7 +117,10 @@ SPOILT = {
         lambda f: (f / "task.toml").write_text('columns = { text = "body" }'),
         "no column 'body'",
     ),
-    "unknown key": (lambda f: (f / "task.toml").write_text('metrik = "f1"'), "'metrik'"),
+    "unknown key": (
+        lambda f: (f / "task.toml").write_text('metrik = "f1"'),
+        "`metrik` is no setting",
+    ),
     "metric of another kind": (
         lambda f: (f / "task.toml").write_text('metric = "pearson"'),
         "train.jsonl:1: expected a finite number as label, found 'fruit'",

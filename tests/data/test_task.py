@@ -239,12 +239,12 @@ def test_every_fault_of_a_task_file_is_named(tmp_path):
     )
     refused(
         tmp_path,
-        "5 fault(s)",
-        "'metrik'; did you mean 'metric'?",
-        "'clas'; did you mean 'class'?",
-        "header must be a list",
-        "'txt'; did you mean 'text'?",
-        "files.dev must be a string",
+        "task.toml: 5 faults",
+        ":1: `metrik` is no setting; did you mean 'metric'?",
+        "(got 'clas'); did you mean 'class'?",
+        ":3: `header` must be a list of at least one column name",
+        ":4: `columns.txt` is no setting; did you mean 'text'?",
+        ":5: `files.dev` must be a text",
     )
 
 

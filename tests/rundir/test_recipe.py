@@ -82,7 +82,8 @@ def test_plain_fine_tuning_has_no_weights_to_export_or_to_take(tmp_path):
     ("text", "message"),
     [
         ("{", "is no JSON"),
-        ("[]", "no `objectives`"),
+        ("[]", "it must be a table"),
+        ('{"schema": 1, "objectives": {}, "end_task": 0.5}', "at least one weight of an objective"),
         ('{"schema": 2, "objectives": {"a": 1}, "end_task": 0.5}', "the schema is 2"),
         ('{"schema": 1, "objectives": {"a": -1, "b": "x"}, "end_task": 2}', "3 faults"),
         ('{"schema": 1, "objectives": {"a": 0}, "end_task": 0.5}', "every weight is 0"),

@@ -62,7 +62,10 @@ def test_runs_lie_over_the_base_and_the_grid_over_both(tmp_path):
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
-        ("extra = 1\n[grid]\nx = []\n", ["`extra` is not known", "[[runs]]", "not empty"]),
+        (
+            "extra = 1\n[grid]\nx = []\n",
+            ["`extra` is no setting", "[[runs]]", "at least one value"],
+        ),
         ('[[runs]]\nname = "a"\nspase = "td"\n', ["`spase` is no setting", "(a)"]),
         ('[[runs]]\nname = "a"\n[[runs]]\nname = "a"\n', ["two runs are named 'a'"]),
         ("[[runs]", ["not valid TOML"]),

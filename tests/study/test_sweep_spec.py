@@ -154,19 +154,19 @@ def test_every_fault_is_named_with_its_line_and_once(tmp_path):
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
-        ('titel = "x"\n' + SPEC, [":1: `titel` is not known here; did you mean 'title'?"]),
+        ('titel = "x"\n' + SPEC, [":1: `titel` is no setting; did you mean 'title'?"]),
         (SPEC + "seeds = [0, 1]\n", [":10: `grid.seeds` cannot vary"]),
         (
             SPEC + "[random]\nseed = -1\ntraining.clip = { normal = [0, 1] }\n",
             [
-                "`random.trials` must be a whole number from 1 to 10000 (it is missing)",
+                "`random.trials` is missing; it must be a whole number from 1 to 10000",
                 ":11: `random.seed` must be a whole number of at least 0 (got -1)",
-                ":12: `random.training.clip` has no way to draw called 'normal'",
+                ":12: `random.training.clip.normal` is no setting",
             ],
         ),
         (
             SPEC + "[random]\ntrials = 2\ntraining.lr = { uniform = [2, 1] }\n",
-            [":12: `random.training.lr` must be uniform between two numbers, the smaller first"],
+            [":12: `random.training.lr.uniform` must be two numbers, the smaller first"],
         ),
         (
             SPEC + "[random]\ntrials = 2\ntraining.lr = { log-uniform = [0.1, 1] }\n",
@@ -178,12 +178,15 @@ def test_every_fault_is_named_with_its_line_and_once(tmp_path):
         ),
         (SPEC + "[random]\ntrials = 2\n", ["`random` must draw at least one setting"]),
         (SPEC + "[random]\ntrials = 2\nmeta.balance = 3\n", ["must be a table of one way to draw"]),
-        (SPEC + "[random]\ntrials = 2\nmeta.balance = { choice = [] }\n", ["that is not empty"]),
+        (
+            SPEC + "[random]\ntrials = 2\nmeta.balance = { choice = [] }\n",
+            ["a list of at least one value"],
+        ),
         (
             SPEC + "[random]\ntrials = 2\ntraining.clip = { int = [1.5, 2] }\n",
             ["two whole numbers"],
         ),
-        (SPEC.replace('"plain"', '"a\\u0007"'), ["each with a printable name"]),
+        (SPEC.replace('"plain"', '"a\\u0007"'), ["`runs[0].name` must be a printable text"]),
         (
             SPEC + f"training.warmup = {[n / 6000 for n in range(6000)]}\n",
             ["`grid` and `random` make 12000 configurations, more than 10000"],

@@ -36,7 +36,7 @@ def test_columns_that_the_answer_depends_on_are_asked_for(tmp_path):
 
 
 def test_a_report_without_a_seed_is_damaged(tmp_path):
-    with pytest.raises(RunError, match="not complete: it has no seed"):
+    with pytest.raises(RunError, match="must be a list of at least one seed"):
         model_of(tmp_path, seeds=[])
 
 
