@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from aang_core.rundir.report import RunReport as RunReport
     from aang_core.selection.job import select as select
     from aang_core.study.run import run as run
+    from aang_core.train.callbacks import Callback as Callback
     from aang_core.train.callbacks import Watcher as Watcher
 
 __version__ = "0.1.0.dev0"
@@ -71,7 +72,7 @@ _HOMES = {
     "rundir.report": ("RunReport",),
     "selection.job": ("select",),
     "study.run": ("run",),
-    "train.callbacks": ("Watcher",),
+    "train.callbacks": ("Callback", "Watcher"),
 }
 """Public names by the module that holds them; the imports above say the same to type checkers."""
 

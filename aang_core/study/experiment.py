@@ -40,7 +40,7 @@ from aang_core.study.results import CLOCKS, Finished, finished, write_experiment
 from aang_core.study.run import run_trials
 from aang_core.study.selections import Arm, arm_settings, made_selection
 from aang_core.study.trial import Trial
-from aang_core.train.callbacks import Watcher
+from aang_core.train.callbacks import Callback
 from aang_core.train.export import gold
 from aang_core.train.resolve import usual_model
 
@@ -84,7 +84,7 @@ def run_experiment(
     out: Path,
     registry: Registry,
     resume: bool = False,
-    callback: Watcher | None = None,
+    callback: Callback | None = None,
     study: StudyCallback | None = None,
 ) -> dict[str, Any]:
     """Carry out what a file specifies.
@@ -94,7 +94,7 @@ def run_experiment(
     :returns: the contents of ``results.json``.
     :raises AangError: for everything that the user can mend, as far as possible before the first training.
     """
-    told = callback or Watcher()
+    told = callback or Callback()
     asked = _settled(read_spec(path), out, registry)
     place = JobDirectory(
         path=out,
@@ -247,7 +247,7 @@ def _trial(study: Study, cell: Cell, arm: Arm) -> Trial:
     )
 
 
-def _select(study: Study, cell: Cell, arm: Arm, callback: Watcher) -> None:
+def _select(study: Study, cell: Cell, arm: Arm, callback: Callback) -> None:
     """Make the selection that an arm trains on, as far as it is not finished."""
     if arm.selector:
         made_selection(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -26,7 +27,7 @@ from aang_core.rundir.report import RunReport, SeedReport, write_json
 from aang_core.study.pool import StudyCallback
 from aang_core.study.seeds import check_jobs, run_seed, run_seeds
 from aang_core.study.trial import Outcome, Trial
-from aang_core.train.callbacks import Watcher
+from aang_core.train.callbacks import Callback, Callbacks
 from aang_core.train.guard import PLAIN, plain_run
 from aang_core.train.loggers import Logged, chosen_loggers
 from aang_core.train.resolve import ResolvedRun, resolve, seed_task
@@ -38,7 +39,8 @@ def run(
     out: str | Path | None = None,
     resume: bool = False,
     jobs: int = 1,
-    watcher: Watcher | None = None,
+    callbacks: Callback | Sequence[Callback] = (),
+    watcher: Callback | None = None,
     registry: Registry | None = None,
     against: str = "",
     **settings: Any,
@@ -52,9 +54,9 @@ def run(
         everything else, so nothing need be given.
     :param jobs: how many seeds run beside each other, each in a process of its own (which loads installed plugins
         itself, so `registry` has to be what they give).
-    :param watcher: is told how the run goes. With `jobs` above 1 its ``on_step`` and ``on_evaluation`` are given a
-        stand-in for the session that knows the seed alone, and one that overrides ``on_seed`` or ``on_trained`` is
-        refused.
+    :param callbacks: one or several that are told how the run goes. With `jobs` above 1 their ``on_step`` and
+        ``on_evaluation`` are given a stand-in for the session that knows the seed alone, and one that overrides
+        ``on_seed`` or ``on_trained`` is refused. :param watcher: their former name.
     :param against: ``finetune``: also train this baseline, plain fine-tuning at equal tokens on the same seeds, into
         ``OUT-finetune``; what the two say of each other is `RunReport.against`. With `resume` what is finished is kept.
     :raises AangError: for everything that the user can mend, before anything is written where that is possible.
@@ -66,19 +68,21 @@ def run(
     resolved = resolve(chosen, registry)
     check_recipe(chosen)
     directory = Path(out) if out else _fresh(resolved)
+    given = _given(callbacks, watcher)
     if against:
-        how: dict[str, Any] = {"jobs": jobs, "watcher": watcher, "registry": registry}
+        how: dict[str, Any] = {"jobs": jobs, "callbacks": given, "registry": registry}
         return _run_against(resolved, chosen, against, directory, resume, how)
     processes = join_processes()
     spoken = processes.is_main  # one process speaks for all
-    heard = (spoken and watcher) or Watcher()
+    heard = Callbacks(given if spoken else ())
     check_jobs(jobs, chosen, heard, processes)
     loggers = chosen_loggers(chosen.log, registry)
-    watcher = Logged(heard, loggers if spoken else (), chosen)
+    logged = Logged(loggers if spoken else (), chosen)
+    everyone = Callbacks([logged, *heard.members])
     taken = run_directory(directory, chosen).taken(resume, processes)
-    with taken, explained(chosen, directory), closing(watcher):
-        watcher.on_begin(directory)
-        audit = _audited(resolved, watcher)
+    with taken, explained(chosen, directory), closing(logged):
+        everyone.on_begin(directory)
+        audit = _audited(resolved, everyone)
         if jobs > 1 and len(chosen.seeds) > 1:  # where each process logs its own seed
             seeds = run_seeds(chosen, directory, resume, heard, jobs)
         else:
@@ -88,7 +92,7 @@ def run(
                     n,
                     seed_directory(directory, chosen.seeds, n),
                     resume,
-                    watcher,
+                    everyone,
                     processes,
                 )
                 for n in chosen.seeds
@@ -126,12 +130,23 @@ def _run_against(
     goes_on = resume and taken.is_begun
     taken.check(goes_on)
     report = run(config, out=directory, resume=resume, **how)
-    (how["watcher"] or Watcher()).on_remark(
+    Callbacks(how["callbacks"]).on_remark(
         f"baseline: plain fine-tuning at equal tokens, in {place}"
     )
     run(plain, out=place, resume=goes_on, **how)
     second, first = read_runs([directory, place])
     return attrs.evolve(report, against={"directory": str(place), **helped(first, second)})
+
+
+def _given(
+    callbacks: Callback | Sequence[Callback], watcher: Callback | None
+) -> Sequence[Callback]:
+    """What hears a run, also under the keyword's former name."""
+    several = [callbacks] if isinstance(callbacks, Callback) else [*callbacks]
+    if watcher is None:
+        return several
+    warnings.warn("watcher= is now callbacks=; it goes with 0.2", DeprecationWarning, stacklevel=3)
+    return [*several, watcher]
 
 
 def _fresh(resolved: ResolvedRun) -> Path:
@@ -148,7 +163,7 @@ def run_or_resume(config: RunConfig, out: Path, **how: Any) -> RunReport:
 def run_trials(
     trials: Sequence[Trial],
     registry: Registry,
-    callback: Watcher | None = None,
+    callback: Callback | None = None,
     study: StudyCallback | None = None,
     *,
     jobs: int = 1,
@@ -167,7 +182,11 @@ def run_trials(
             study.on_start(trial, 1)
             before(trial)
             run_or_resume(
-                trial.config, trial.directory, jobs=jobs, watcher=callback, registry=registry
+                trial.config,
+                trial.directory,
+                jobs=jobs,
+                callbacks=callback or (),
+                registry=registry,
             )
             after(trial)
             study.on_end(Outcome(trial=trial))
@@ -198,7 +217,7 @@ def _report(
     )
 
 
-def _audited(resolved: ResolvedRun, watcher: Watcher) -> dict[str, Any]:
+def _audited(resolved: ResolvedRun, callback: Callback) -> dict[str, Any]:
     """What the audit finds in the splits that the seeds train on, after telling the user of it and of the remarks."""
     if resolved.config.split_anew:
         # rows that --train-rows leaves out stay: their texts are trained on, without their labels
@@ -207,7 +226,7 @@ def _audited(resolved: ResolvedRun, watcher: Watcher) -> dict[str, Any]:
     else:
         audit = audit_task(resolved.task, thorough=False)
     for remark in resolved.task.remarks:
-        watcher.on_remark(remark)
+        callback.on_remark(remark)
     if found := findings(audit):
-        watcher.on_remark(f"data: {'; '.join(found)} (see `aang audit`)")
+        callback.on_remark(f"data: {'; '.join(found)} (see `aang audit`)")
     return audit

@@ -35,7 +35,7 @@ from aang_core.rundir.failures import explained
 from aang_core.rundir.report import SeedReport, seed_report, write_json
 from aang_core.study.pool import StudyCallback, in_processes
 from aang_core.study.trial import Trial
-from aang_core.train.callbacks import Progress, Spent, Stopped, Watcher
+from aang_core.train.callbacks import Callback, Callbacks, Progress, Spent, Stopped
 from aang_core.train.disk import disk_remark
 from aang_core.train.evaluation import scores
 from aang_core.train.export import export_model, write_predictions
@@ -72,7 +72,7 @@ class SeedElsewhere:
         )
 
 
-def check_jobs(jobs: int, config: RunConfig, callback: Watcher, processes: Processes) -> None:
+def check_jobs(jobs: int, config: RunConfig, callback: Callback, processes: Processes) -> None:
     """:raises ConfigError: where there is no job, every seed is shared among processes already, or the callback needs
     what stays in the processes of the seeds.
     """
@@ -91,12 +91,14 @@ def check_jobs(jobs: int, config: RunConfig, callback: Watcher, processes: Proce
         )
 
 
-def _overrides(callback: Watcher, name: str) -> bool:
-    return getattr(type(callback), name) is not getattr(Watcher, name)
+def _overrides(callback: Callback, name: str) -> bool:
+    members = callback.members if isinstance(callback, Callbacks) else [callback]
+    kinds = [type(member) for member in members]
+    return any(getattr(kind, name) is not getattr(Callback, name) for kind in kinds)
 
 
 def run_seeds(
-    config: RunConfig, directory: Path, resume: bool, callback: Watcher, jobs: int
+    config: RunConfig, directory: Path, resume: bool, callback: Callback, jobs: int
 ) -> list[SeedReport]:
     """Train the seeds of a run in processes of their own, `jobs` beside each other.
 
@@ -126,22 +128,22 @@ def run_seeds(
     return [_taken(trial.place, Processes()) for trial in trials]
 
 
-def run_part(trial: Trial, callback: Watcher) -> None:
+def run_part(trial: Trial, callback: Callback) -> None:
     """One seed of a run, in a process of its own; another one holds the run's directory."""
     config = trial.config
     registry = load_registry(frozenset(config.plugins) or None)
-    logged = Logged(callback, chosen_loggers(config.log, registry), config)
-    logged.directory = trial.directory
+    logged = Logged(chosen_loggers(config.log, registry), config)
+    logged.on_begin(trial.directory)
     with explained(config, trial.directory), closing(logged):
         resolved = resolve(config, registry)
         seed = int(trial.seed or 0)
-        run_seed(resolved, seed, trial.place, True, logged, Processes())
+        run_seed(resolved, seed, trial.place, True, Callbacks([logged, callback]), Processes())
 
 
 class _Course(StudyCallback):
     """How far all seeds are together; passes on what they tell, one call at a time: a run's callback has no threads."""
 
-    def __init__(self, callback: Watcher, seeds: int) -> None:
+    def __init__(self, callback: Callback, seeds: int) -> None:
         self.callback, self.seeds = callback, seeds
         self.asked = False
         self.steps: dict[int | None, int] = {}
@@ -193,7 +195,7 @@ def run_seed(
     seed: int,
     directory: Path,
     resume: bool,
-    watcher: Watcher,
+    callbacks: Callbacks,
     processes: Processes,
 ) -> SeedReport:
     """Train one seed; write its model, predictions and ``seed.json`` into `directory`.
@@ -202,12 +204,12 @@ def run_seed(
     """
     if resume and (directory / FINISHED).exists():
         return _taken(directory, processes)
-    search, objectives = _trained(resolved, seed, directory, resume, watcher, processes)
+    search, objectives = _trained(resolved, seed, directory, resume, callbacks, processes)
     trainings, kept, judged = [search], search, None
     if guarded(resolved.config):
-        watcher.on_remark(f"seed {seed}: plain fine-tuning at equal tokens, to compare on dev")
+        callbacks.on_remark(f"seed {seed}: plain fine-tuning at equal tokens, to compare on dev")
         beside = directory / PLAIN
-        unlogged = watcher.inner if isinstance(watcher, Logged) else watcher
+        unlogged = callbacks.without(Logged)
         plain, _ = _trained(plain_run(resolved), seed, beside, resume, unlogged, processes)
         judged = verdict(search, plain)
         search.remark(judged["said"])
@@ -242,16 +244,16 @@ def _trained(
     seed: int,
     directory: Path,
     resume: bool,
-    watcher: Watcher,
+    callbacks: Callbacks,
     processes: Processes,
 ) -> tuple[Trainer, list[BoundObjective]]:
     """A finished training with its best parameters loaded, and its objectives."""
     started = Spent.now()
-    session, objectives, said = _ready(resolved, seed, watcher, processes)
+    session, objectives, said = _ready(resolved, seed, callbacks, processes)
     if processes.is_main and seed == resolved.config.seeds[0]:
-        watcher.on_remark(disk_remark(session, directory))
-    watcher.on_seed(session)
-    trainer = Trainer(session, directory, watcher, started)
+        callbacks.on_remark(disk_remark(session, directory))
+    callbacks.on_seed(session)
+    trainer = Trainer(session, directory, callbacks, started)
     for remark in said:
         trainer.remark(remark)
     trainer.run(resume)
@@ -302,13 +304,13 @@ def _engine_check(session: Session) -> dict[str, float] | None:
 
 
 def _ready(
-    resolved: ResolvedRun, seed: int, watcher: Watcher, processes: Processes
+    resolved: ResolvedRun, seed: int, callbacks: Callbacks, processes: Processes
 ) -> tuple[Session, list[BoundObjective], list[str]]:
     """A seed's session, its objectives, and what the user should know before the first step."""
     task, backbone = seed_task(resolved, seed), load_backbone(resolved, seed)
     said: list[str] = []
     objectives = bind_objectives(
-        resolved, task, backbone, seed, remark=said.append, progress=watcher.on_preparation
+        resolved, task, backbone, seed, remark=said.append, progress=callbacks.on_preparation
     )
     cut = _truncated(backbone)
     session = build_session(resolved.config, seed, task, backbone, objectives, processes)

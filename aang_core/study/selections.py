@@ -38,7 +38,7 @@ from aang_core.selection.settings import SelectionConfig, load_selection_config
 from aang_core.study.pool import StudyCallback
 from aang_core.study.run import run_trials
 from aang_core.study.trial import Trial, check_kept
-from aang_core.train.callbacks import Watcher
+from aang_core.train.callbacks import Callback
 from aang_core.train.resolve import resolve
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def run_selected(
     *,
     resume: bool = False,
     jobs: int = 1,
-    callback: Watcher | None = None,
+    callback: Callback | None = None,
 ) -> Comparison:
     """Train on the best of a selection for several N, with controls beside it, and compare them.
 
@@ -152,7 +152,7 @@ def run_selected(
     :raises AangError: for everything that the user can mend, before any training where that is possible; with `resume`
         also where a run that is there has other settings.
     """
-    told = callback or Watcher()
+    told = callback or Callback()
     given = Path(config.selection).expanduser()
     summary = read_selection(given).summary
     arms = arms_of([summary["selector"]], controls, tops)
@@ -190,7 +190,7 @@ def run_selected(
 class _Naming(StudyCallback):
     """Remarks which arm begins."""
 
-    def __init__(self, callback: Watcher) -> None:
+    def __init__(self, callback: Callback) -> None:
         self.callback = callback
 
     def on_start(self, trial: Trial, attempt: int) -> None:  # noqa: ARG002

@@ -23,7 +23,7 @@ from aang_core.config.file import dump_config
 from aang_core.config.settings import SECTIONS, RunConfig
 from aang_core.errors import AangError, RunError, one_message
 from aang_core.rundir.directory import run_directory, seed_directory
-from aang_core.train.callbacks import Stopped, Watcher
+from aang_core.train.callbacks import Callback, Stopped
 
 if TYPE_CHECKING:
     from aang_core.train.callbacks import Progress
@@ -153,7 +153,7 @@ def _dotted(config: RunConfig) -> dict[str, Any]:
     return found
 
 
-class Told(Watcher):
+class Told(Callback):
     """Tells a stream what whoever waits for the trial shows: steps, dev, and where that is asked for whole records.
 
     :ivar records: whether records are told. :ivar remarks: whether remarks are; or else they go to stderr, the log.
@@ -239,7 +239,7 @@ def main() -> int:
         if trial.is_part:
             run_part(trial, told)
         else:
-            run_or_resume(trial.config, trial.directory, watcher=told)
+            run_or_resume(trial.config, trial.directory, callbacks=told)
         told.tell(error="")
     except AangError as error:
         told.tell(error=str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,7 +100,7 @@ class Spent:
 
 
 class Stopped(Exception):  # noqa: N818  nothing went wrong
-    """A run ended between two steps because its watcher asked for it; ``resume`` goes on from there.
+    """A run ended between two steps because its callback asked for it; ``resume`` goes on from there.
 
     :ivar step: the steps that are done.
     """
@@ -112,7 +113,7 @@ class Stopped(Exception):  # noqa: N818  nothing went wrong
         return f"stopped after step {self.step}, as it was asked to"
 
 
-class Watcher:
+class Callback:
     """What a run tells while it goes on; override what you want to hear."""
 
     @property
@@ -140,3 +141,50 @@ class Watcher:
 
     def on_remark(self, remark: str) -> None:
         """When something happened that the user should know."""
+
+
+class Callbacks(Callback):
+    """Several callbacks as one: each hears everything, in this order, and any of them can stop the run."""
+
+    def __init__(self, members: Sequence[Callback]) -> None:
+        self.members = tuple(members)
+
+    def without(self, kind: type[Callback]) -> Callbacks:
+        """The others."""
+        return Callbacks([member for member in self.members if not isinstance(member, kind)])
+
+    @property
+    def stopping(self) -> bool:
+        return any(member.stopping for member in self.members)
+
+    def on_begin(self, directory: Path) -> None:
+        for member in self.members:
+            member.on_begin(directory)
+
+    def on_preparation(self, what: str, done: int, total: int) -> None:
+        for member in self.members:
+            member.on_preparation(what, done, total)
+
+    def on_seed(self, session: Session) -> None:
+        for member in self.members:
+            member.on_seed(session)
+
+    def on_step(self, session: Session, record: StepRecord, progress: Progress) -> None:
+        for member in self.members:
+            member.on_step(session, record, progress)
+
+    def on_evaluation(self, session: Session, progress: Progress) -> None:
+        for member in self.members:
+            member.on_evaluation(session, progress)
+
+    def on_trained(self, session: Session, progress: Progress) -> None:
+        for member in self.members:
+            member.on_trained(session, progress)
+
+    def on_remark(self, remark: str) -> None:
+        for member in self.members:
+            member.on_remark(remark)
+
+
+Watcher = Callback
+"""The former name; it goes with 0.2."""

@@ -1,6 +1,6 @@
 """Loggers: other places that receive a run's history while it grows. ``history.jsonl`` is always written besides.
 
-A plugin registers a `primitives.Logger`; a run opens it for each seed and drives it from its watcher (`Logged`).
+A plugin registers a `primitives.Logger`; a run opens it for each seed and drives it from a callback (`Logged`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError, one_message
 from aang_core.registry.records import Logger, load_factory
 from aang_core.rundir.directory import seed_directory
-from aang_core.train.callbacks import Progress, Watcher
+from aang_core.train.callbacks import Callback, Progress
 
 if TYPE_CHECKING:
     from aang_core.registry.registry import Registry
@@ -73,45 +73,28 @@ def chosen_loggers(names: Sequence[str], registry: Registry) -> list[Logger]:
     return found
 
 
-class Logged(Watcher):
-    """A watcher that passes everything on to another one, and to the loggers what is theirs."""
+class Logged(Callback):
+    """Passes on to a run's loggers what is theirs."""
 
-    def __init__(self, inner: Watcher, records: Sequence[Logger], config: RunConfig) -> None:
-        self.inner, self.records, self.config = inner, records, config
+    def __init__(self, records: Sequence[Logger], config: RunConfig) -> None:
+        self.records, self.config = records, config
         self.directory = Path()
         self.open: list[RunLogger] = []
         self.awaited = False
 
     def on_begin(self, directory: Path) -> None:
         self.directory = directory
-        self.inner.on_begin(directory)
-
-    def on_preparation(self, what: str, done: int, total: int) -> None:
-        self.inner.on_preparation(what, done, total)
 
     def on_seed(self, session: Session) -> None:
         self.close()
         self.awaited = session.processes.is_main
-        self.inner.on_seed(session)
 
     def on_step(self, session: Session, record: StepRecord, progress: Progress) -> None:
         self._log(session, step_values(record, progress), progress.done)
-        self.inner.on_step(session, record, progress)
 
     def on_evaluation(self, session: Session, progress: Progress) -> None:
         newest = {f"dev/{n}": v for n, v in progress.evaluations[-1].items() if n != "step"}
         self._log(session, newest, progress.done)
-        self.inner.on_evaluation(session, progress)
-
-    @property
-    def stopping(self) -> bool:
-        return self.inner.stopping
-
-    def on_trained(self, session: Session, progress: Progress) -> None:
-        self.inner.on_trained(session, progress)
-
-    def on_remark(self, remark: str) -> None:
-        self.inner.on_remark(remark)
 
     def close(self) -> None:
         """Close the present seed's logs."""

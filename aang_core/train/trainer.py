@@ -21,7 +21,7 @@ from aang_core.method.slow_copy import SlowCopy
 from aang_core.processes import Processes
 from aang_core.rundir.report import strict_line
 from aang_core.train import checkpoint
-from aang_core.train.callbacks import Progress, Spent, Stopped, Watcher
+from aang_core.train.callbacks import Callback, Progress, Spent, Stopped
 from aang_core.train.checkpoint import load_into
 from aang_core.train.evaluation import scores
 from aang_core.train.head_fitting import fit_heads
@@ -71,10 +71,10 @@ class Trainer:
         self,
         session: Session,
         directory: Path,
-        watcher: Watcher,
+        callback: Callback,
         started: Spent | None = None,
     ) -> None:
-        self.session, self.directory, self.watcher = session, directory, watcher
+        self.session, self.directory, self.callback = session, directory, callback
         self.progress = Progress()
         self.remarks: list[str] = []
         self.earlier, self.started = Spent(), started or Spent.now()
@@ -102,7 +102,7 @@ class Trainer:
         """All phases from the start, or from the newest checkpoint; ends with the best parameters loaded.
 
         :raises RunError: where dev was never finite and there is no best checkpoint.
-        :raises Stopped: where the watcher asks for it, after a step and its checkpoint.
+        :raises Stopped: where the callback asks for it, after a step and its checkpoint.
         """
         if not (resume and self._restored()):
             self._begin()
@@ -114,7 +114,7 @@ class Trainer:
         self._final_fine_tuning()
         if self.session.config.heads.finish == "probe":
             self._finish_with_probe()
-        self.watcher.on_trained(self.session, self.progress)
+        self.callback.on_trained(self.session, self.progress)
         return self.progress
 
     def discard(self) -> None:
@@ -124,7 +124,7 @@ class Trainer:
     def remark(self, text: str) -> None:
         """Tell the user, and keep it for the report."""
         self.remarks.append(text)
-        self.watcher.on_remark(text)
+        self.callback.on_remark(text)
 
     def _never_finite(self) -> str:
         session, count = self.session, len(self.progress.evaluations)
@@ -182,9 +182,9 @@ class Trainer:
             preparation.close()
 
     def _asked_to_stop(self) -> bool:
-        """Whether the watcher of the first process, for all of them, wants the run to end here."""
+        """Whether the callback of the first process, for all of them, wants the run to end here."""
         session = self.session
-        return session.processes.total(self.watcher.stopping, session.device) > 0
+        return session.processes.total(self.callback.stopping, session.device) > 0
 
     def _note(self, record: StepRecord) -> None:
         self.progress = self.progress.charged(
@@ -200,7 +200,7 @@ class Trainer:
             line = {**attrs.asdict(record), "step": self.progress.done}
             with self.history.open("a", encoding="utf-8") as file:
                 file.write(strict_line(line))
-        self.watcher.on_step(self.session, record, self.progress)
+        self.callback.on_step(self.session, record, self.progress)
 
     def _evaluate(self, slow: SlowCopy | None = None) -> None:
         """Score dev; keep the parameters, or their running mean, where that is the best so far."""
@@ -217,7 +217,7 @@ class Trainer:
         if self.progress.waited == 0 and session.processes.is_main:
             with slow.in_place() if mean and slow is not None else nullcontext():
                 save_tensors(self.best, trained_tensors(session))
-        self.watcher.on_evaluation(session, self.progress)
+        self.callback.on_evaluation(session, self.progress)
 
     def _dev_scores(self) -> dict[str, float]:
         session = self.session

@@ -28,7 +28,7 @@ from rich.text import Text
 from aang_cli import render
 from aang_cli.render import visible
 from aang_core.study.pool import StudyCallback
-from aang_core.train.callbacks import Stopped, Watcher
+from aang_core.train.callbacks import Callback, Stopped
 from aang_core.train.trainer import phases
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ class Bars:
             print(visible(remark), file=sys.stderr, flush=True)
 
 
-class PreparationBar(Bars, Watcher):
-    """A `Watcher` with bars for what is prepared, such as the steps of seeds beside each other, drawn inside its block.
+class PreparationBar(Bars, Callback):
+    """A `Callback` with bars for what is prepared, such as the steps of seeds beside each other, inside its block.
 
     :param interruption: what it hears of signals; the bar says when a step is under way that should end first.
     :ivar first, directory: the run directory, once it is settled; of several the first's and the latest's.

@@ -188,7 +188,7 @@ def _train(
                 out=out,
                 resume=resume,
                 jobs=jobs,
-                watcher=bar,
+                callbacks=bar,
                 registry=registry,
                 against=against,
             )

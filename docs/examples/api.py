@@ -17,7 +17,7 @@ from aang_core.train.resolve import bind_objectives, load_backbone, resolve
 from aang_core.train.session import Session, build_session
 
 
-class Diary(aang.Watcher):
+class Diary(aang.Callback):
     """Writes down dev scores as they come."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ def whole_run(task: str, out: Path, model: str) -> aang.RunReport:
         seeds=[0],
         training={"max_steps": 4, "eval_every": 2, "final_epochs": 0},
         out=out,
-        watcher=diary,
+        callbacks=diary,
     )
     print("dev", [round(score, 3) for score in diary.scores], "test", report.seeds[0].test)
     return report

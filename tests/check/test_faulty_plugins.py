@@ -76,7 +76,7 @@ def test_a_loss_that_is_no_number_names_its_objective_and_poisons_nothing(name, 
 def test_a_dev_gradient_that_is_no_number_is_named_and_made_anew(task, tmp_path):
     """A dev head whose learning rate overflows once."""
 
-    class Spoiler(aang.Watcher):
+    class Spoiler(aang.Callback):
         seen = ()
 
         def on_step(self, session, record, progress):
@@ -88,7 +88,7 @@ def test_a_dev_gradient_that_is_no_number_is_named_and_made_anew(task, tmp_path)
     watcher = Spoiler()
     meta = {"dev_gradient_every": 100, "dev_gradient_decay": 0.5}
     report = aang.run(
-        task=task, out=tmp_path / "run", watcher=watcher, **settings(meta=meta, space="tapt")
+        task=task, out=tmp_path / "run", callbacks=watcher, **settings(meta=meta, space="tapt")
     )
     assert watcher.seen[:4] == ((), (DEV_GRADIENT,), (), ())
     assert report.seeds[0].cost["skipped_steps"] == 1
@@ -99,13 +99,13 @@ def test_a_learning_rate_that_overflows_never_becomes_the_best_model(task, tmp_p
     """The first evaluation is of sound weights, every later one of weights that overflowed."""
     out = tmp_path / "run"
 
-    class Wild(aang.Watcher):
+    class Wild(aang.Callback):
         def on_evaluation(self, session, progress):
             for group in session.optimizer.param_groups:
                 group["base_lr"] = 1e30
 
     training = {"max_steps": 6, "eval_every": 2, "final_epochs": 0}
-    report = aang.run(task=task, out=out, watcher=Wild(), **settings(training=training))
+    report = aang.run(task=task, out=out, callbacks=Wild(), **settings(training=training))
     (seed,) = report.seeds
     assert seed.best_step == 2
     for tensor in load_file(out / "model" / "model.safetensors").values():

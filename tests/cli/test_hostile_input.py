@@ -154,12 +154,12 @@ def test_data_that_changes_under_way_changes_nothing(tmp_path):
     aang.run(task=str(whole), out=tmp_path / "whole", **chosen)
     task = write_task(tmp_path / "b" / "boxes")
 
-    class Vandal(aang.Watcher):
+    class Vandal(aang.Callback):
         def on_step(self, session, record, progress):
             write_split(task, "train", examples(3, 500))
             (task / "dev.jsonl").unlink(missing_ok=True)
 
-    aang.run(task=str(task), out=tmp_path / "out", watcher=Vandal(), **chosen)
+    aang.run(task=str(task), out=tmp_path / "out", callbacks=Vandal(), **chosen)
     assert contents(tmp_path / "out")[1] == contents(tmp_path / "whole")[1]
 
 
@@ -167,12 +167,12 @@ def test_a_run_directory_that_goes_away_under_way_is_said(tmp_path):
     task = write_task(tmp_path / "boxes")
     out = tmp_path / "out"
 
-    class Vandal(aang.Watcher):
+    class Vandal(aang.Callback):
         def on_step(self, session, record, progress):
             if out.exists():
                 out.rename(tmp_path / "elsewhere")
                 out.write_text("a file now", "utf-8")
 
     with pytest.raises(AangError, match="cannot write"):
-        aang.run(task=str(task), out=out, watcher=Vandal(), **settings(method="finetune"))
+        aang.run(task=str(task), out=out, callbacks=Vandal(), **settings(method="finetune"))
     assert out.read_text("utf-8") == "a file now"

@@ -12,7 +12,7 @@ from aang_core.errors import ConfigError, TaskError
 from aang_core.registry.legality import Illegal, Legal, enumerate_objectives
 from aang_core.registry.registry import load_registry
 from aang_core.registry.spaces import resolve_space
-from aang_core.train.callbacks import Watcher
+from aang_core.train.callbacks import Callback
 from aang_core.train.resolve import resolve
 
 REGISTRY = load_registry()
@@ -133,7 +133,7 @@ def test_a_run_learns_from_a_further_task(tmp_path):
         aang.run(without, out=tmp_path / "other")
 
 
-class Listening(Watcher):
+class Listening(Callback):
     def __init__(self):
         self.told, self.remarks = [], []
 
@@ -159,7 +159,7 @@ def test_a_run_tells_what_it_prepares_and_remarks_on_each_thing_once(tmp_path, m
         external={"in-domain": str(tmp_path / "corpus")},
         primitives={"neural-lm": {"fit_steps": 2, "corpus": "in-domain"}},
         training={"max_steps": 2, "final_epochs": 0, "end_task_rows": 4, "auxiliary_rows": 8},
-        watcher=listening,
+        callbacks=listening,
         out=tmp_path / "run",
     )
     assert set(report.seeds[0].weights["objectives"]) == {

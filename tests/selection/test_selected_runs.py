@@ -173,7 +173,7 @@ def test_several_n_and_controls_are_trained_and_compared(root, selected, tmp_pat
     with pytest.raises(RunError, match="go on with --resume"):
         run_selected(asked, (3, 6), controls, out, REGISTRY)
 
-    class Second(aang.Watcher):
+    class Second(aang.Callback):
         refused = 0
 
         def on_begin(self, directory):

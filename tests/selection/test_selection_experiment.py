@@ -17,7 +17,7 @@ from aang_core.registry.registry import load_registry
 from aang_core.study.experiment import run_experiment
 from aang_core.study.experiment_spec import dump_spec, read_spec
 from aang_core.study.pool import StudyCallback
-from aang_core.train.callbacks import Watcher
+from aang_core.train.callbacks import Callback
 
 REGISTRY = load_registry()
 SPEC = """
@@ -43,7 +43,7 @@ class Broken(Exception):
     """What ends an experiment before its time."""
 
 
-class Breaking(Watcher, StudyCallback):
+class Breaking(Callback, StudyCallback):
     """Counts runs, and breaks the experiment off before one of them."""
 
     def __init__(self, at=0):

@@ -18,7 +18,7 @@ from aang_core.study.seeds import SeedElsewhere, check_jobs
 from aang_core.train.callbacks import Stopped
 
 
-class Listening(aang.Watcher):
+class Listening(aang.Callback):
     def __init__(self):
         self.course, self.remarks, self.steps, self.evaluations = [], [], {}, {}
 
@@ -54,9 +54,9 @@ def one_thread(monkeypatch):
 def test_beside_each_other_as_one_after_another(task, tmp_path):
     seeds, heard = [4, 1], Listening()
     alone = Listening()
-    one = aang.run(task=str(task), seeds=seeds, out=tmp_path / "one", watcher=alone, **settings())
+    one = aang.run(task=str(task), seeds=seeds, out=tmp_path / "one", callbacks=alone, **settings())
     two = aang.run(
-        task=str(task), seeds=seeds, out=tmp_path / "two", jobs=2, watcher=heard, **settings()
+        task=str(task), seeds=seeds, out=tmp_path / "two", jobs=2, callbacks=heard, **settings()
     )
     first, second = (untimed(json.loads(json.dumps(r.as_mapping()))) for r in (one, two))
     assert first == second
@@ -75,12 +75,12 @@ def vars_of(record):
     return attrs.asdict(record)
 
 
-class Needing(aang.Watcher):
+class Needing(aang.Callback):
     def on_seed(self, session):
         raise AssertionError("nobody can call this")
 
 
-class Curious(aang.Watcher):
+class Curious(aang.Callback):
     def on_step(self, session, record, progress):
         self.found = session.task
 
@@ -92,7 +92,7 @@ def test_a_callback_that_needs_the_session_is_refused_before_anything_starts(tas
             seeds=[0, 1],
             out=tmp_path / "run",
             jobs=2,
-            watcher=Needing(),
+            callbacks=Needing(),
             **settings(),
         )
     assert not (tmp_path / "run").exists()
@@ -103,7 +103,7 @@ def test_a_step_of_another_process_says_that_the_session_is_there():
         Curious().on_step(SeedElsewhere(3), None, None)
 
 
-class Impatient(aang.Watcher):
+class Impatient(aang.Callback):
     """Stops a run after some steps of any seed."""
 
     steps = 0
@@ -120,7 +120,7 @@ def test_a_callback_stops_the_seeds_of_other_processes(task, tmp_path):
     out = tmp_path / "run"
     made = settings(training={"max_steps": 100_000})
     with pytest.raises(Stopped):
-        aang.run(task=str(task), seeds=[0, 1], out=out, jobs=2, watcher=Impatient(), **made)
+        aang.run(task=str(task), seeds=[0, 1], out=out, jobs=2, callbacks=Impatient(), **made)
     assert list(out.glob("seed-*/checkpoint/step-*"))
     assert not (out / "report.json").exists()
 
@@ -153,6 +153,6 @@ def test_nobody_writes_on_when_the_first_process_is_killed(task, tmp_path):
 
 def test_jobs_and_processes_exclude_each_other():
     with pytest.raises(ConfigError, match="shares each seed among 2 processes"):
-        check_jobs(2, aang.RunConfig(), aang.Watcher(), Processes(0, 2))
+        check_jobs(2, aang.RunConfig(), aang.Callback(), Processes(0, 2))
     with pytest.raises(ConfigError, match="at least 1"):
-        check_jobs(0, aang.RunConfig(), aang.Watcher(), Processes())
+        check_jobs(0, aang.RunConfig(), aang.Callback(), Processes())

@@ -79,7 +79,7 @@ def test_a_second_signal_and_one_outside_training_stop_at_once():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-class Impatient(aang.Watcher):
+class Impatient(aang.Callback):
     """Asks the run to stop after its n-th step."""
 
     def __init__(self, step):
@@ -97,7 +97,7 @@ class Impatient(aang.Watcher):
 def test_a_watcher_can_stop_a_run_between_any_two_steps(step, task, whole, tmp_path):
     out, chosen = tmp_path / "run", settings(training=LONG, space="tapt")
     with pytest.raises(Stopped, match=f"after step {step}"):
-        aang.run(task=task, out=out, watcher=Impatient(step), **chosen)
+        aang.run(task=task, out=out, callbacks=Impatient(step), **chosen)
     aang.run(out=out, resume=True)
     assert contents(out) == whole
 
@@ -105,20 +105,22 @@ def test_a_watcher_can_stop_a_run_between_any_two_steps(step, task, whole, tmp_p
 def test_two_processes_do_not_train_in_one_directory(task, tmp_path):
     out = tmp_path / "run"
 
-    class Second(aang.Watcher):
+    class Second(aang.Callback):
         def on_step(self, session, record, progress):
             with pytest.raises(RunError, match="another process is at work on"):
                 aang.run(out=out, resume=True)
 
     chosen = settings(training={"max_steps": 1, "final_epochs": 0}, method="finetune")
-    aang.run(task=task, out=out, watcher=Second(), **chosen)
+    aang.run(task=task, out=out, callbacks=Second(), **chosen)
 
 
 def test_files_may_not_grow_and_the_checkpoint_before_is_whole(task, whole, tmp_path):
     """The limit on a file's size meets a checkpoint in the middle; the run goes on when it is lifted."""
     out, errors = tmp_path / "run", tmp_path / "errors"
     with pytest.raises(Stopped):
-        aang.run(task=task, out=out, watcher=Impatient(2), **settings(training=LONG, space="tapt"))
+        aang.run(
+            task=task, out=out, callbacks=Impatient(2), **settings(training=LONG, space="tapt")
+        )
     again = ["run", "--resume", "--out", str(out)]
     child = started(commands, again, str(errors), {"RLIMIT_FSIZE": 100_000})
     assert ended(child) == 1

@@ -20,7 +20,7 @@ from aang_core.train.callbacks import Stopped
 
 out, last = sys.argv[1:]
 
-class Until(aang.Watcher):
+class Until(aang.Callback):
     done = 0
     @property
     def stopping(self):
@@ -30,7 +30,7 @@ class Until(aang.Watcher):
         print(session.processes.size, progress.done)
 
 try:
-    aang.run(out=out, resume=True, watcher=Until())
+    aang.run(out=out, resume=True, callbacks=Until())
 except Stopped:
     pass
 finally:
@@ -38,7 +38,7 @@ finally:
 """
 
 
-class Until(aang.Watcher):
+class Until(aang.Callback):
     """Stops after a step."""
 
     def __init__(self, last):
@@ -82,7 +82,7 @@ def test_from_one_process_to_two_and_back(encoder, tmp_path):
     expected = aang.run(task=task, out=whole, **chosen)
 
     with pytest.raises(Stopped):
-        aang.run(task=task, out=moved, watcher=Until(2), **chosen)
+        aang.run(task=task, out=moved, callbacks=Until(2), **chosen)
     script = tmp_path / "middle.py"
     script.write_text(SCRIPT, "utf-8")
     said = launched(2, str(script), str(moved), "4").stdout

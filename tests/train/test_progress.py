@@ -43,7 +43,7 @@ def test_a_run_whose_dev_is_never_finite_says_so_and_its_history_is_strict_json(
         aang.run(
             task=str(task),
             out=tmp_path / "run",
-            watcher=bar,
+            callbacks=bar,
             **settings(method="finetune", training=wild),
         )
     assert "best none yet" in capsys.readouterr().err

@@ -29,7 +29,7 @@ class Stop(BaseException):
     """Ends a run as a killed process would: nothing tidies up."""
 
 
-class Killer(aang.Watcher):
+class Killer(aang.Callback):
     """Stops a run at a step, or at its n-th evaluation, before its checkpoint is written."""
 
     def __init__(self, *, step=0, evaluation=0):
@@ -69,7 +69,7 @@ def test_a_run_stopped_anywhere_ends_the_same(method, where, task, whole, tmp_pa
     chosen, expected = whole(method)
     out = tmp_path / "run"
     with pytest.raises(Stop):
-        aang.run(task=str(task), out=out, watcher=Killer(**where), **chosen)
+        aang.run(task=str(task), out=out, callbacks=Killer(**where), **chosen)
     assert not (out / "report.json").exists()
     aang.run(out=out, resume=True)
     assert contents(out) == expected
@@ -78,13 +78,13 @@ def test_a_run_stopped_anywhere_ends_the_same(method, where, task, whole, tmp_pa
 def test_a_finished_seed_is_not_trained_again(task, tmp_path):
     out = tmp_path / "run"
 
-    class SecondSeed(aang.Watcher):
+    class SecondSeed(aang.Callback):
         def on_seed(self, session):
             if session.seed == 1:
                 raise Stop
 
     with pytest.raises(Stop):
-        aang.run(task=str(task), out=out, seeds=[0, 1], watcher=SecondSeed(), **settings())
+        aang.run(task=str(task), out=out, seeds=[0, 1], callbacks=SecondSeed(), **settings())
     model = out / "seed-0" / "model" / "model.safetensors"
     before = model.stat().st_mtime_ns
     report = aang.run(out=out, resume=True)
@@ -123,7 +123,7 @@ def test_a_flipped_bit_is_noticed_said_and_repaired(case, task, whole, tmp_path)
     chosen, expected = whole("finetune")
     out = tmp_path / "run"
     with pytest.raises(Stop):
-        aang.run(task=str(task), out=out, watcher=Killer(step=5), **chosen)
+        aang.run(task=str(task), out=out, callbacks=Killer(step=5), **chosen)
     for name in spoilt:
         flipped(out / "checkpoint" / name)
     report = aang.run(out=out, resume=True)
@@ -136,7 +136,7 @@ def test_a_checkpoint_cut_short_gives_way_to_the_one_before(task, whole, tmp_pat
     chosen, expected = whole("finetune")
     out = tmp_path / "run"
     with pytest.raises(Stop):
-        aang.run(task=str(task), out=out, watcher=Killer(step=5), **chosen)
+        aang.run(task=str(task), out=out, callbacks=Killer(step=5), **chosen)
     path = out / "checkpoint" / "step-000004" / "tensors.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     report = aang.run(out=out, resume=True)
@@ -147,7 +147,7 @@ def test_a_checkpoint_cut_short_gives_way_to_the_one_before(task, whole, tmp_pat
 def test_the_disk_a_run_takes_is_within_what_it_says(task, tmp_path):
     out = tmp_path / "run"
 
-    class Scales(aang.Watcher):
+    class Scales(aang.Callback):
         most, remarks = 0, ()
 
         def on_remark(self, remark):
@@ -160,7 +160,7 @@ def test_the_disk_a_run_takes_is_within_what_it_says(task, tmp_path):
 
     watcher = Scales()
     chosen = settings(space="tapt", training={"max_steps": 6})  # room for a final epoch
-    aang.run(task=str(task), out=out, watcher=watcher, **chosen)
+    aang.run(task=str(task), out=out, callbacks=watcher, **chosen)
     need = watcher.bound["checkpoints while it runs"] + watcher.bound["best parameters"]
     # what is seen between two checkpoints is all but the one that is written beside those that are kept
     assert need / 2 < watcher.most < need
@@ -191,7 +191,7 @@ def test_buffers_are_kept_with_parameters():
 def test_other_settings_do_not_resume(task, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(Stop):
-        aang.run(task=str(task), out=out, watcher=Killer(step=3), **settings())
+        aang.run(task=str(task), out=out, callbacks=Killer(step=3), **settings())
     with pytest.raises(RunError, match="other settings"):
         aang.run(task=str(task), out=out, resume=True, **settings(train_rows=12))
     with pytest.raises(RunError, match="no run to resume"):

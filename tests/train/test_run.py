@@ -180,7 +180,7 @@ def test_the_model_answers_through_transformers_alone(finished):
 def test_a_watcher_hears_everything(task, tmp_path):
     heard = []
 
-    class Listener(aang.Watcher):
+    class Listener(aang.Callback):
         def on_begin(self, directory):
             heard.append(("begin", directory))
 
@@ -192,9 +192,26 @@ def test_a_watcher_hears_everything(task, tmp_path):
 
     out = tmp_path / "run"
     short = settings(method="finetune", training={"final_epochs": 0})
-    aang.run(task=task, out=out, watcher=Listener(), **short)
+    aang.run(task=task, out=out, callbacks=Listener(), **short)
     steps = [("step", 1), ("step", 2), ("evaluation", 2), ("step", 3), ("step", 4)]
     assert heard == [("begin", out), *steps, ("evaluation", 4)]
+
+
+def test_several_callbacks_and_the_former_names(task, tmp_path):
+    heard = []
+
+    class Listener(aang.Watcher):
+        def __init__(self, name):
+            self.name = name
+
+        def on_seed(self, session):
+            heard.append(self.name)
+
+    short = settings(method="finetune", training={"max_steps": 1, "final_epochs": 0})
+    a, b, c = map(Listener, "abc")
+    with pytest.warns(DeprecationWarning, match="watcher= is now callbacks="):
+        aang.run(task=task, out=tmp_path / "run", callbacks=[a, b], watcher=c, **short)
+    assert heard == ["a", "b", "c"]
 
 
 def test_a_long_text_is_cut_and_counted(tmp_path):

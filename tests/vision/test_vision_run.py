@@ -115,7 +115,7 @@ class Stop(BaseException):
     """Ends a run as a killed process would."""
 
 
-class Killer(aang_core.Watcher):
+class Killer(aang_core.Callback):
     def on_step(self, session, record, progress):
         if progress.done == 3:
             raise Stop
@@ -125,7 +125,7 @@ def test_a_run_that_was_stopped_ends_the_same_bit_for_bit(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     aang_core.run(out=whole, **SETTINGS)
     with pytest.raises(Stop):
-        aang_core.run(out=stopped, watcher=Killer(), **SETTINGS)
+        aang_core.run(out=stopped, callbacks=Killer(), **SETTINGS)
     aang_core.run(out=stopped, resume=True)
     for name in ("history.jsonl", "predictions.jsonl", "model/model.safetensors"):
         assert (whole / name).read_bytes() == (stopped / name).read_bytes(), name
