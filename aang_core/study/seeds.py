@@ -49,7 +49,7 @@ from aang_core.train.resolve import (
     seed_task,
 )
 from aang_core.train.resuming import discard
-from aang_core.train.session import Session, build_session
+from aang_core.train.session import Session, build_session, forget_peak
 from aang_core.train.step import StepRecord
 from aang_core.train.trainer import Trainer, phases
 
@@ -204,6 +204,7 @@ def run_seed(
     """
     if resume and (directory / FINISHED).exists():
         return _taken(directory, processes)
+    forget_peak()
     search, objectives = _trained(resolved, seed, directory, resume, callbacks, processes)
     trainings, kept, judged = [search], search, None
     if guarded(resolved.config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
@@ -89,10 +90,11 @@ class Session:
 
     @property
     def peak_memory_mib(self) -> float:
-        """The process's greatest resident memory so far, or on CUDA the device's greatest allocation."""
+        """The process's greatest resident memory so far, or on CUDA the seed's greatest allocation on the device."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere (getrusage(2))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
     @property
     def head_parameters(self) -> dict[str, list[str]]:
@@ -120,6 +122,12 @@ class Session:
     def predict(self, rows: Sequence[Row]) -> list[Tensor]:
         """Each row's logits by the end-task's head, as `evaluation.predict` gives them."""
         return predict(self.model.backbone, self.end_task_head, self.task, rows)
+
+
+def forget_peak() -> None:
+    """Let the device's greatest allocation count from here on, as each seed does."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def task_rows(backbone: Backbone, task: Task, split: str) -> list[Row]:

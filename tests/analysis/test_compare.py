@@ -184,6 +184,18 @@ def test_runs_of_single_seeds_are_put_together(runs, tmp_path):
     assert read_run(apart).report["summary"] == read_run(runs[1]).report["summary"]
 
 
+def test_entries_of_a_later_version_are_let_be(tmp_path):
+    """`read_report` accepts them; joining seeds and drawing the page ended in a TypeError."""
+    for seed in (0, 1):
+        folder = write_run(tmp_path / "apart" / f"seed-{seed}", {seed: 30})
+        report = json.loads((folder / "report.json").read_text("utf-8"))
+        report["seeds"][0]["of_tomorrow"] = {"a": 1}
+        (folder / "report.json").write_text(json.dumps(report), "utf-8")
+    assert read_run(tmp_path / "apart").seeds == (0, 1)
+    shown = CliRunner().invoke(main, ["report", str(tmp_path / "apart" / "seed-0")])
+    assert shown.exit_code == 0, shown.output
+
+
 @pytest.mark.parametrize(
     ("seed", "config", "message"),
     [

@@ -1,5 +1,10 @@
 """A session without a command around it: what its method settles, and that its steps can be repeated."""
 
+import resource
+import sys
+from types import SimpleNamespace
+
+import pytest
 import torch
 from _steps import MIXED, bind
 from torch import nn
@@ -8,7 +13,7 @@ from aang_core.config.settings import RunConfig
 from aang_core.processes import Processes
 from aang_core.testing import tiny_backbone, tiny_task
 from aang_core.train.head_fitting import fit_heads
-from aang_core.train.session import build_session
+from aang_core.train.session import build_session, forget_peak
 from aang_core.train.step import Preparation, train_step
 
 
@@ -46,3 +51,21 @@ def test_fitting_heads_draws_nothing_from_global_randomness():
         fit_heads(session, 2)
         fitted.append([parameter.detach().clone() for parameter in head.parameters()])
     assert all(map(torch.equal, *fitted))
+
+
+@pytest.mark.parametrize(("platform", "said"), [("linux", 300 * 1024), ("darwin", 300 * 2**20)])
+def test_the_peak_of_memory_is_in_mib_whatever_the_system_counts_in(platform, said, monkeypatch):
+    session = session_of("finetune")
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=said))
+    assert session.peak_memory_mib == 300
+
+
+def test_each_seed_counts_the_peak_on_the_device_anew(monkeypatch):
+    reset = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: reset.append(True))
+    forget_peak()
+    assert len(reset) == int(torch.cuda.is_initialized())  # no device is waked up for this
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    forget_peak()
+    assert reset
