@@ -75,7 +75,7 @@ def run(
     processes = join_processes()
     spoken = processes.is_main  # one process speaks for all
     heard = Callbacks(given if spoken else ())
-    check_jobs(jobs, chosen, heard, processes)
+    check_jobs(jobs, chosen, heard.members, processes)
     loggers = chosen_loggers(chosen.log, registry)
     logged = Logged(loggers if spoken else (), chosen)
     everyone = Callbacks([logged, *heard.members])

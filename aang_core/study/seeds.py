@@ -72,8 +72,10 @@ class SeedElsewhere:
         )
 
 
-def check_jobs(jobs: int, config: RunConfig, callback: Callback, processes: Processes) -> None:
-    """:raises ConfigError: where there is no job, every seed is shared among processes already, or the callback needs
+def check_jobs(
+    jobs: int, config: RunConfig, callbacks: Sequence[Callback], processes: Processes
+) -> None:
+    """:raises ConfigError: where there is no job, every seed is shared among processes already, or a callback needs
     what stays in the processes of the seeds.
     """
     if jobs < 1:
@@ -83,22 +85,22 @@ def check_jobs(jobs: int, config: RunConfig, callback: Callback, processes: Proc
             f"--jobs {jobs} gives each seed a process, but this run shares each seed among {processes.size} "
             "processes; leave out one of the two"
         )
-    needing = [name for name in ("on_seed", "on_trained") if _overrides(callback, name)]
-    if jobs > 1 and len(config.seeds) > 1 and needing:
-        raise ConfigError(
-            f"{type(callback).__name__} overrides {' and '.join(needing)}, for which the session of a seed is needed, "
-            f"but jobs = {jobs} trains the seeds in processes of their own; leave that out, or train with jobs = 1"
-        )
+    for callback in callbacks if jobs > 1 and len(config.seeds) > 1 else ():
+        needing = [name for name in ("on_seed", "on_trained") if _overrides(callback, name)]
+        if needing:
+            raise ConfigError(
+                f"{type(callback).__name__} overrides {' and '.join(needing)}, for which the session of a seed is "
+                f"needed, but jobs = {jobs} trains the seeds in processes of their own; leave that out, or train with "
+                "jobs = 1"
+            )
 
 
 def _overrides(callback: Callback, name: str) -> bool:
-    members = callback.members if isinstance(callback, Callbacks) else [callback]
-    kinds = [type(member) for member in members]
-    return any(getattr(kind, name) is not getattr(Callback, name) for kind in kinds)
+    return getattr(type(callback), name) is not getattr(Callback, name)
 
 
 def run_seeds(
-    config: RunConfig, directory: Path, resume: bool, callback: Callback, jobs: int
+    config: RunConfig, directory: Path, resume: bool, callback: Callbacks, jobs: int
 ) -> list[SeedReport]:
     """Train the seeds of a run in processes of their own, `jobs` beside each other.
 
@@ -115,7 +117,11 @@ def run_seeds(
             course,
             workers=jobs,
             halting=True,
-            records=_overrides(callback, "on_step") or _overrides(callback, "on_evaluation"),
+            records=any(
+                _overrides(member, name)
+                for member in callback.members
+                for name in ("on_step", "on_evaluation")
+            ),
         )
     except KeyboardInterrupt:
         if course.asked:

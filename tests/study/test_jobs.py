@@ -153,6 +153,6 @@ def test_nobody_writes_on_when_the_first_process_is_killed(task, tmp_path):
 
 def test_jobs_and_processes_exclude_each_other():
     with pytest.raises(ConfigError, match="shares each seed among 2 processes"):
-        check_jobs(2, aang.RunConfig(), aang.Callback(), Processes(0, 2))
+        check_jobs(2, aang.RunConfig(), (), Processes(0, 2))
     with pytest.raises(ConfigError, match="at least 1"):
-        check_jobs(0, aang.RunConfig(), aang.Callback(), Processes())
+        check_jobs(0, aang.RunConfig(), (), Processes())
