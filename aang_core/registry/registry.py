@@ -158,7 +158,8 @@ class Registry:
 
     def unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
         """The message about a name that nothing has, with the plugins that might have brought it."""
-        message = f"unknown {kind} {name!r}{did_you_mean(name, known)} (see `aang list-{kind}s`)"
+        see = f" (see `aang list-{kind}s`)" if kind in ("primitive", "space", "selector") else ""
+        message = f"unknown {kind} {name!r}{did_you_mean(name, known)}{see}"
         causes = "".join(f"\n  note: {failure}" for failure in self.failed)
         return message + causes
 

@@ -14,6 +14,7 @@ import attrs
 
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError, one_message
+from aang_core.registry.options import settings_of
 from aang_core.registry.records import Logger, load_factory
 from aang_core.rundir.directory import seed_directory
 from aang_core.train.callbacks import Callback, Progress
@@ -31,6 +32,7 @@ class Opening:
     :param directory: the seed's own; a logger that writes files puts them under its name in it.
     :param name: of the seed's run, for people.
     :param config: the whole configuration as plain values.
+    :param options: the record's, with the run's ``[loggers.NAME]`` over them.
     :param step: the first step that it will hear of; above 1 where an interrupted run goes on.
     """
 
@@ -38,6 +40,7 @@ class Opening:
     name: str
     config: Mapping[str, Any]
     step: int
+    options: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 class RunLogger(Protocol):
@@ -58,7 +61,7 @@ def chosen_loggers(names: Sequence[str], registry: Registry) -> list[Logger]:
     faults, found = [], []
     for name in names:
         if name not in registry.loggers:
-            faults.append(registry.unknown("logger", name, registry.loggers).split(" (see")[0])
+            faults.append(registry.unknown("logger", name, registry.loggers))
             continue
         record = registry.loggers[name].record
         missing = [module for module in record.needs if find_spec(module) is None]
@@ -104,18 +107,19 @@ class Logged(Callback):
     def _log(self, session: Session, values: Mapping[str, float], step: int) -> None:
         if self.awaited:  # only now is it known which step is the first
             self.awaited = False
-            opening = self._opening(session, step)
             for record in self.records:
+                opening = self._opening(record, session, step)
                 self.open.append(load_factory(record.factory)(opening))
         for logger in self.open:
             logger.log(values, step)
 
-    def _opening(self, session: Session, step: int) -> Opening:
+    def _opening(self, record: Logger, session: Session, step: int) -> Opening:
         return Opening(
             directory=seed_directory(self.directory, self.config.seeds, session.seed),
             name=f"{self.directory.name} seed {session.seed}",
             config={name.rstrip("_"): v for name, v in attrs.asdict(self.config).items()},
             step=step,
+            options=settings_of(record, self.config.loggers),
         )
 
 

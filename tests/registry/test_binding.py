@@ -108,3 +108,19 @@ def test_registered_tasks_load_when_called():
     assert found["t"]() is TASK
     with pytest.raises(PluginError, match="cannot load 'no_such_module:load'"):
         found["u"]()
+
+
+def no_small_rate(options):
+    return [] if options["rate"] > 0.1 else [f"rate {options['rate']} is too small"]
+
+
+def test_a_records_own_check_and_the_other_tables_are_reported_together():
+    record = data("own", options={"rate": 0.5})
+    registry = registry_of(attrs.evolve(record, check_options=f"{HERE}:no_small_rate"))
+    check_options(RunConfig(primitives={"own": {"rate": 0.2}}), registry)
+    with pytest.raises(ConfigError) as error:
+        check_options(
+            RunConfig(primitives={"own": {"rate": 0.0}}, loggers={"board": {"every": 3}}), registry
+        )
+    assert "[primitives.own]: rate 0.0 is too small" in str(error.value)
+    assert "[loggers.board]: unknown logger 'board'" in str(error.value)

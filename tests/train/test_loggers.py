@@ -4,10 +4,12 @@ import json
 
 import attrs
 import pytest
+from _plugins import registry_of
 
 import aang_core
 from aang_core.analysis.compare import compare_runs
 from aang_core.errors import ConfigError
+from aang_core.registry.discovery import FailedPlugin, Provenance
 from aang_core.registry.records import Logger
 from aang_core.registry.registry import load_registry
 from aang_core.rundir.finished import read_runs
@@ -118,3 +120,11 @@ def test_a_refused_logger_leaves_nothing_behind(task, tmp_path):
     with pytest.raises(ConfigError, match="unknown logger"):
         aang_core.run(task=task, out=tmp_path / "run", log=["nowhere"], **SETTINGS)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_logger_says_which_plugin_failed_to_import():
+    origin = Provenance(plugin="lost", distribution="lost-dist", version="3")
+    failed = FailedPlugin(provenance=origin, cause="ImportError: no wandb")
+    registry = attrs.evolve(registry_of(), failed=(failed,))
+    with pytest.raises(ConfigError, match="'lost' .* failed to import: ImportError: no wandb"):
+        chosen_loggers(["wandb"], registry)
