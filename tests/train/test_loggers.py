@@ -126,5 +126,5 @@ def test_an_unknown_logger_says_which_plugin_failed_to_import():
     origin = Provenance(plugin="lost", distribution="lost-dist", version="3")
     failed = FailedPlugin(provenance=origin, cause="ImportError: no wandb")
     registry = attrs.evolve(registry_of(), failed=(failed,))
-    with pytest.raises(ConfigError, match="'lost' .* failed to import: ImportError: no wandb"):
+    with pytest.raises(ConfigError, match=r"'lost' .* failed to import: ImportError: no wandb"):
         chosen_loggers(["wandb"], registry)
