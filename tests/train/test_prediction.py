@@ -55,5 +55,5 @@ def test_a_run_is_read_with_its_checks(tmp_path):
     report = json.loads((path / "report.json").read_text("utf-8"))
     report["seeds"][0]["engine_check"] = {"disagreement": "small"}
     (path / "report.json").write_text(json.dumps(report), "utf-8")
-    with pytest.raises(RunError, match=r"seeds\[0\]\.engine_check is"):
+    with pytest.raises(RunError, match=r"seeds\[0\]\.engine_check\.allowed` is missing"):
         chosen_model(path, load_registry())
