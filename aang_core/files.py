@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,6 +49,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def same_file(path: Path, other: Path) -> None:
+    """Give a file a second name, which takes no room; where the file system has no links, a copy."""
+    with replacing(other) as temporary:
+        temporary.unlink(missing_ok=True)  # a killed process's, which may be a second name itself
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
 
 
 def flush(path: Path) -> None:

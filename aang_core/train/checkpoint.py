@@ -78,13 +78,15 @@ class Checkpoint:
 
 
 def write(directory: Path, step: int, checkpoint: Checkpoint) -> None:
-    """Write ``step-NNNNNN`` in `directory`, then remove all but the newest `KEPT`.
+    """Write ``step-NNNNNN`` in `directory`; the folder never holds more than `KEPT`, the unfinished one counted.
 
-    What an earlier attempt left unfinished goes first, so that the folder never holds more than one checkpoint beyond
-    those that are kept.
+    What an earlier attempt left unfinished goes first, and so do all but the newest whole ones: a crash or a full disk
+    while this one is written leaves those.
     """
     for unfinished in directory.glob(".partial-*"):
         shutil.rmtree(unfinished)
+    for old in places(directory)[KEPT - 1 :]:
+        shutil.rmtree(old)
     place = directory / f"step-{step:06d}"
     temporary = directory / f".partial-{step:06d}"
     try:
@@ -99,8 +101,6 @@ def write(directory: Path, step: int, checkpoint: Checkpoint) -> None:
         shutil.rmtree(place)
     temporary.replace(place)
     flush(directory)
-    for old in places(directory)[KEPT:]:
-        shutil.rmtree(old)
 
 
 def places(directory: Path) -> list[Path]:

@@ -19,9 +19,9 @@ _MIB = 2**20
 def disk_mib(session: Session) -> dict[str, float]:
     """What all seeds leave, and what the one that is running needs beside it, in MiB; text files are not counted.
 
-    A new checkpoint is complete before an old one goes, so that there is one more than is kept; each holds what
-    training changes, two moments of every parameter, and the dev gradient where the method has one. The same goes for
-    the best parameters and their copy from before the final fine-tuning.
+    A checkpoint holds what training changes, two moments of every parameter, and the dev gradient where the method has
+    one. The best parameters are complete before the former ones go, and the final fine-tuning keeps those that it began
+    with.
     """
     config = session.config
     kept = size_mib(trained_tensors(session).values())
@@ -31,7 +31,7 @@ def disk_mib(session: Session) -> dict[str, float]:
     model = size_mib(session.model.backbone.body.parameters())
     trainings = 2 if guarded(config) else 1
     parts = {
-        "checkpoints while it runs": trainings * ((KEPT + 1) * one + 2 * kept),
+        "checkpoints while it runs": trainings * (KEPT * one + 2 * kept),
         "best parameters": trainings * len(config.seeds) * kept,
         "models": len(config.seeds) * (model + size_mib(session.end_task_head.parameters())),
     }

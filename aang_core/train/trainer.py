@@ -15,7 +15,7 @@ import attrs
 import torch
 
 from aang_core.errors import RunError
-from aang_core.files import save_tensors, write_text
+from aang_core.files import same_file, save_tensors, write_text
 from aang_core.method.precision import precision_remark
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.processes import Processes
@@ -265,7 +265,7 @@ class Trainer:
         load_into(trained_tensors(session), self._searched if begun else self.best)
         session.processes.barrier()
         if session.processes.is_main and not begun:
-            save_tensors(self._searched, trained_tensors(session))
+            same_file(self.best, self._searched)  # what replaces `best` is a new file
         epochs, epoch_steps = final_epochs(session)
         optimizer = session.new_optimizer(settings.final_lr)
         waited = 0
