@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -22,6 +21,7 @@ import attrs
 from aang_core.config.file import dump_config
 from aang_core.config.settings import SECTIONS, RunConfig
 from aang_core.errors import AangError, RunError, one_message
+from aang_core.files import toml_of
 from aang_core.rundir.directory import run_directory, seed_directory
 from aang_core.train.callbacks import Callback, Stopped
 
@@ -93,7 +93,7 @@ class Trial:
     def ordered(cls, order: Mapping[str, Any]) -> Trial:
         """The trial of an order."""
         return cls(
-            config=RunConfig.from_mapping(tomllib.loads(order["config"])),
+            config=RunConfig.from_mapping(toml_of(order["config"])),
             directory=Path(order["directory"]),
             configuration=order["configuration"],
             seed=order["seed"],
