@@ -23,6 +23,8 @@ CORRELATIONS = ("pearson", "spearman")
 SPLITS = ("train", "dev", "test")
 LABEL = "label"
 HF = "hf:"
+MEMORY = "memory:"
+"""What the name of a task begins with that was given in Python as an object, and lies on no disk."""
 ALIASES = {"validation": "dev", "valid": "dev", "val": "dev"}
 """Other publishers' names for our splits."""
 

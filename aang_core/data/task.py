@@ -16,6 +16,7 @@ from aang_core.data.spec import (
     CORRELATIONS,
     HF,
     LABEL,
+    MEMORY,
     TaskSpec,
     check_columns,
     read_spec,
@@ -105,6 +106,25 @@ def load_task(
     return attrs.evolve(task, external={**task.external, **corpora})
 
 
+def check_given(task: Task, reads: Sequence[str]) -> None:
+    """Check the splits of a task that was made in Python, as far as a file's would be.
+
+    :param reads: as in `load_task`.
+    :raises TaskError: where train or dev is missing or has no row, or a column; names them all.
+    """
+    faults = Faults()
+    for split in ("train", "dev"):
+        if not len(task.splits.get(split, ())):
+            faults.add(f"split {split!r}", "expected at least one row, found none")
+    for split, rows in task.splits.items():
+        needed = (reads[0], LABEL) if split != "test" else (reads[0],)
+        for column in needed:
+            if column not in rows.column_names:
+                found = ", ".join(map(repr, rows.column_names))
+                faults.add(f"split {split!r}", f"expected the column {column!r}, found {found}")
+    faults.raise_any(f"the task {task.name!r}, given as an object,")
+
+
 def registered_tasks(registry: Registry) -> dict[str, Callable[[], Task]]:
     """Name → what loads the task, for `load_task`; nothing is imported before it is called."""
     return {name: partial(_load_task, entry.record) for name, entry in registry.tasks.items()}
@@ -120,6 +140,11 @@ def _find(name: str, reads: Sequence[str], registered: Mapping[str, Any]) -> Tas
     if name.startswith(HF):
         short = name.removeprefix(HF).rstrip("/").rsplit("/", 1)[-1].replace(":", "-")
         return TaskSpec(folder=Path(), data=name, name=short)
+    if name.startswith(MEMORY):
+        raise TaskError(
+            f"the task {name!r} was given in Python as an object and lies on no disk, so it cannot be read again; give "
+            "the object anew, to a new run (`aang_core.run(task=...)`)"
+        )
     path = Path(name).expanduser()
     if path.is_dir():
         toml = path / "task.toml"

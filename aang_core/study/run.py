@@ -16,6 +16,8 @@ from aang_core.batch.protocols import no_op
 from aang_core.config.file import from_keywords, load_config
 from aang_core.config.settings import RunConfig
 from aang_core.data.audit import audit_draws, audit_task, findings
+from aang_core.data.spec import MEMORY
+from aang_core.data.task import Task
 from aang_core.errors import ConfigError
 from aang_core.processes import join_processes
 from aang_core.registry.registry import Registry, load_registry
@@ -36,6 +38,7 @@ from aang_core.train.resolve import ResolvedRun, resolve, seed_task
 def run(
     config: RunConfig | None = None,
     *,
+    task: str | Path | Task | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     jobs: int = 1,
@@ -49,6 +52,8 @@ def run(
 
     :param config: a whole configuration; or else give its keys as keywords (``task=``, ``space=``, ``seeds=``,
         ``training={"max_steps": 60}``, …).
+    :param task: the name of a task as in the configuration; or a `Task` made in Python, also beside `config`. The
+        directory's ``config.toml`` then calls it ``memory:NAME``, and nobody can resume the run or read its task again.
     :param out: the run directory; by default ``runs/TASK-SPACE-METHOD``, with a number behind it where that is taken.
     :param resume: go on with an interrupted run in `out`, from its last checkpoint; its ``config.toml`` says
         everything else, so nothing need be given.
@@ -63,14 +68,19 @@ def run(
     """
     if config is None and resume and out and not settings:
         config = load_config(Path(out) / "config.toml")
-    chosen = config or RunConfig.from_mapping(from_keywords(settings))
+    held = task if isinstance(task, Task) else None
+    named = {} if task is None else {"task": MEMORY + held.name if held else task}
+    chosen = config or RunConfig.from_mapping(from_keywords({**settings, **named}))
+    if held is not None:
+        chosen = attrs.evolve(chosen, task=MEMORY + held.name)
+        _check_held(held, resume, jobs)
     registry = registry or load_registry(frozenset(chosen.plugins) or None)
-    resolved = resolve(chosen, registry)
+    resolved = resolve(chosen, registry, held)
     check_recipe(chosen)
     directory = Path(out) if out else _fresh(resolved)
     given = _given(callbacks, watcher)
     if against:
-        how: dict[str, Any] = {"jobs": jobs, "callbacks": given, "registry": registry}
+        how: dict[str, Any] = {"task": held, "jobs": jobs, "callbacks": given, "registry": registry}
         return _run_against(resolved, chosen, against, directory, resume, how)
     processes = join_processes()
     spoken = processes.is_main  # one process speaks for all
@@ -102,6 +112,20 @@ def run(
             write_json(directory / "report.json", report.as_mapping())
             write_run_page(directory)
     return report
+
+
+def _check_held(task: Task, resume: bool, jobs: int) -> None:
+    """:raises ConfigError: where a run with a task in memory would need it in another process, now or later."""
+    if resume:
+        raise ConfigError(
+            f"a run of the task {task.name!r}, given as an object, cannot be resumed: nothing shows that it holds the "
+            "same rows as before; begin another run with another out, or write the task into a folder"
+        )
+    if jobs > 1:
+        raise ConfigError(
+            f"jobs = {jobs} trains seeds in processes of their own, which cannot see the task {task.name!r} that is "
+            "given as an object; train with jobs = 1, or write the task into a folder"
+        )
 
 
 def beside(directory: Path, baseline: str = PLAIN) -> Path:

@@ -26,7 +26,7 @@ from aang_core.data.auxiliary import (
     with_sources,
 )
 from aang_core.data.splits import draw_train_rows, split_anew, without_split_remark
-from aang_core.data.task import Task, load_task, registered_tasks
+from aang_core.data.task import Task, check_given, load_task, registered_tasks
 from aang_core.errors import ConfigError, TaskError
 from aang_core.method.proportions import proportioned
 from aang_core.registry.legality import (
@@ -62,8 +62,10 @@ class ResolvedRun:
     space: Space | None
 
 
-def resolve(config: RunConfig, registry: Registry) -> ResolvedRun:
+def resolve(config: RunConfig, registry: Registry, given: Task | None = None) -> ResolvedRun:
     """Find and read everything that a configuration names; loads no encoder.
+
+    :param given: the task itself, where `config` names one in memory (`spec.MEMORY`).
 
     :raises AangError: of the kind that says what is wrong: unknown names, a malformed task, bad options.
     """
@@ -81,10 +83,14 @@ def resolve(config: RunConfig, registry: Registry) -> ResolvedRun:
         space = expanded(space, registry, auxiliary)
     check_options(config, registry)
     check_corpora(config.external, registry)
+    registered = registered_tasks(registry)
+    if given is not None:
+        check_given(given, kind.reads)
+        registered[config.task] = lambda: given
     task = load_task(
         config.task,
         reads=kind.reads,
-        registered=registered_tasks(registry),
+        registered=registered,
         external=config.external,
         drop_empty=config.drop_empty,
     )
