@@ -36,7 +36,8 @@ from aang_core.rundir.report import SeedReport, seed_report, write_json
 from aang_core.study.pool import StudyCallback, in_processes
 from aang_core.study.trial import Trial
 from aang_core.train.callbacks import Callback, Callbacks, Progress, Spent, Stopped
-from aang_core.train.disk import disk_remark
+from aang_core.train.checkpoint import discard
+from aang_core.train.dry_run import disk_remark
 from aang_core.train.evaluation import scores
 from aang_core.train.export import export_model, write_predictions
 from aang_core.train.guard import PLAIN, guarded, plain_run, verdict
@@ -48,7 +49,6 @@ from aang_core.train.resolve import (
     resolve,
     seed_task,
 )
-from aang_core.train.resuming import discard
 from aang_core.train.session import Session, build_session, forget_peak
 from aang_core.train.step import StepRecord
 from aang_core.train.trainer import Trainer, phases

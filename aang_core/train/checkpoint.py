@@ -1,7 +1,8 @@
-"""Checkpoints: what a run needs to go on as if it had never stopped, and the best model so far.
+"""Checkpoints: what a run needs to go on as if it had never stopped, and which of them a seed can go on from.
 
 Tensors are safetensors, the rest is JSON; no pickle. A checkpoint is written beside its place and renamed into it
 when it is complete, so that a crash leaves the previous one; every file's checksum is verified before it is used.
+Generators need no saving: every random number follows from the seed and the step (`aang_core.randomness`).
 """
 
 from __future__ import annotations
@@ -15,54 +16,25 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aang_core.errors import RunError
 from aang_core.files import flush, load_tensors, save_tensors, write_text
 from aang_core.method.weighting import WeightState
 from aang_core.registry.records import STAGES
+from aang_core.train.callbacks import Progress
+from aang_core.train.optimizer import optimizer_tensors, restore_optimizer
+from aang_core.train.session import Session
 
 KEPT = 2
 """Checkpoints kept in a run: the newest, and one to fall back on."""
 
+BEST, SEARCHED = "best.safetensors", "searched.safetensors"
+"""What dev chose; and the same before the final fine-tuning, which may replace it."""
+
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
 _WEIGHTS = ("objectives", "end_task", "norms", "window", "seen")
 """The tensors of a `WeightState` beside those of its stages."""
-
-
-def named_parameters(body: nn.Module, heads: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter once: a decoder tied to the embeddings goes by the encoder's name."""
-    found: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
-    for prefix, module in (("body.", body), ("heads.", heads)):
-        for name, parameter in module.named_parameters():
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                found[prefix + name] = parameter
-    return found
-
-
-def named_buffers(body: nn.Module, heads: nn.Module) -> dict[str, Tensor]:
-    """What modules keep beside parameters and save with them, such as the running means of batch normalisation."""
-    found: dict[str, Tensor] = {}
-    for prefix, module in (("body.", body), ("heads.", heads)):
-        saved = module.state_dict(keep_vars=True)
-        found |= {prefix + n: buffer for n, buffer in module.named_buffers() if n in saved}
-    return found
-
-
-def load_into(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put saved values back into parameters and buffers.
-
-    :raises RunError: where the file is missing or damaged, or holds others.
-    """
-    saved = load_tensors(path)
-    if saved.keys() != tensors.keys():
-        odd = sorted(saved.keys() ^ tensors.keys())
-        raise RunError(f"{path} does not fit this model: {odd[0]} and {len(odd) - 1} more differ")
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            tensor.copy_(saved[name])
 
 
 @attrs.frozen(eq=False)
@@ -132,6 +104,156 @@ def _digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+def snapshot(session: Session, progress: Progress, history: Path, kept: Any) -> Checkpoint:
+    """Everything that the coming steps depend on.
+
+    :param history: ``history.jsonl`` as it is at this step.
+    :param kept: remarks, engine and the like; JSON that comes back as it is.
+    """
+    tensors = {name: t.detach() for name, t in session.trained_tensors.items()}
+    tensors |= optimizer_tensors(session.optimizer, session.parameters)
+    tensors |= weight_tensors(session.weights, "weights")
+    planned = weight_tensors(session.planned, "planned")
+    tensors |= {name: value.clone() for name, value in planned.items()}  # may be `weights` itself
+    for name, value in (session.dev_gradient or {}).items():
+        tensors[f"dev.{name}"] = value
+    if session.slow is not None:
+        tensors |= {f"slow.{name}": value for name, value in session.slow.mean.items()}
+    for number, memory in (session.teacher.memories if session.teacher else {}).items():
+        tensors |= {f"memory.{number}.{name}": value for name, value in memory.items()}
+    flush(history)  # a checkpoint must not be there without the steps that led to it
+    size = history.stat().st_size
+    facts = {
+        "progress": attrs.asdict(progress),
+        "history": {"bytes": size, "sha256": _digest_of(history, size)},
+        "kept": kept,
+        "slow_steps": session.slow.steps if session.slow else 0,
+    }
+    return Checkpoint(tensors=tensors, facts=facts)
+
+
+def restore(session: Session, saved: Checkpoint) -> Progress:
+    """Put a snapshot back into a freshly built session of the same configuration.
+
+    :raises RunError: where the model has other parameters now.
+    """
+    tensors = session.trained_tensors
+    if lacking := sorted(tensors.keys() - saved.tensors.keys()):
+        raise RunError(
+            f"the checkpoint does not fit this model: it lacks {lacking[0]} and {len(lacking) - 1} more; "
+            "it was written by another version of aang or of the encoder"
+        )
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(saved.tensors[name])
+    restore_optimizer(session.optimizer, session.parameters, saved.tensors)
+    session.weights = weight_state(saved.tensors, "weights")
+    session.planned = weight_state(saved.tensors, "planned")
+    # In the encoder's own order, as it was made: the order of a sum shows in its last bit.
+    names = [name for name in session.model.body() if f"dev.{name}" in saved.tensors]
+    dev = {name: saved.tensors[f"dev.{name}"].to(session.device) for name in names}
+    session.dev_gradient = dev or None
+    _restore_teacher(session, saved)
+    facts = dict(saved.facts["progress"])
+    return Progress(**{**facts, "evaluations": tuple(facts["evaluations"])})
+
+
+def _restore_teacher(session: Session, saved: Checkpoint) -> None:
+    """The slow copy, and what the outputs that asked it remember."""
+    if session.slow is not None:
+        mean = {name: saved.tensors[f"slow.{name}"] for name in session.slow.mean}
+        session.slow.load(mean, saved.facts["slow_steps"])
+    if session.teacher is not None:
+        session.teacher.memories = {
+            number: {
+                name: saved.tensors[f"memory.{number}.{name}"].to(session.device) for name in memory
+            }
+            for number, memory in session.teacher.memories.items()
+        }
+
+
+@attrs.frozen(eq=False)
+class Found:
+    """What a seed can go on from.
+
+    :param saved: the newest checkpoint that is whole, with everything that belongs to it; None to begin again.
+    :param remarks: what is damaged, and what is used instead.
+    :param spoilt: files and folders that are of no use any more.
+    """
+
+    saved: Checkpoint | None
+    remarks: tuple[str, ...]
+    spoilt: tuple[Path, ...]
+
+
+def newest(directory: Path) -> Found:
+    """Look for the checkpoint to go on from in a seed's directory; changes nothing."""
+    folder = directory / "checkpoint"
+    faults: list[str] = []
+    spoilt: list[Path] = []
+    for name in (SEARCHED, BEST):
+        if (folder / name).exists() and (fault := _fault(folder / name)):
+            faults.append(fault)
+            # a final fine-tuning may have replaced the best parameters that `searched` was a copy of
+            spoilt += [folder / SEARCHED, folder / BEST]
+    for place in places(folder):
+        try:
+            saved = read(place)
+            _check_company(saved.facts, directory, spoilt)
+        except (RunError, KeyError) as cause:
+            older = f"checkpoint {place.name} was written by another version of aang (no {cause})"
+            faults.append(str(cause) if isinstance(cause, RunError) else older)
+            spoilt.append(place)
+        else:
+            end = f"the run goes on from checkpoint {place.name}"
+            return Found(saved, tuple(f"{fault}; {end}" for fault in faults), tuple(spoilt))
+    end = "no checkpoint before it is whole, so the seed begins again"
+    return Found(None, tuple(f"{fault}; {end}" for fault in faults), tuple(spoilt))
+
+
+def discard(directory: Path) -> None:
+    """Remove what only an unfinished run needs from a seed's directory."""
+    folder = directory / "checkpoint"
+    remove((*places(folder), *folder.glob(".*partial*"), folder / SEARCHED))
+
+
+def remove(spoilt: tuple[Path, ...]) -> None:
+    """Clear away files and folders that are of no use any more."""
+    for path in spoilt:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _fault(path: Path) -> str:
+    try:
+        load_tensors(path)
+    except RunError as cause:
+        return str(cause)
+    return ""
+
+
+def _check_company(facts: Mapping[str, Any], directory: Path, spoilt: list[Path]) -> None:
+    """:raises RunError: where the files that a checkpoint speaks of are not as it left them."""
+    history, recorded = directory / "history.jsonl", facts["history"]
+    if _digest_of(history, recorded["bytes"]) != recorded["sha256"]:
+        raise RunError(f"{history} was changed after step {facts['progress']['done']}")
+    best = directory / "checkpoint" / BEST
+    if facts["progress"]["best_score"] is not None and (best in spoilt or not best.exists()):
+        raise RunError(f"step {facts['progress']['done']} needs {best}, which is lost")
+
+
+def _digest_of(path: Path, size: int) -> str:
+    """The sha256 of a file's first `size` bytes; empty where it has fewer, or is not there."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(size)
+    except OSError:
+        return ""
+    return hashlib.sha256(data).hexdigest() if len(data) == size else ""
+
+
 def weight_tensors(state: WeightState, prefix: str) -> dict[str, Tensor]:
     """A `WeightState` as named tensors."""
     tensors = {f"{prefix}.stage.{stage}": state.stages[stage] for stage in STAGES}
@@ -148,30 +270,3 @@ def weight_state(tensors: Mapping[str, Tensor], prefix: str) -> WeightState:
         steps=int(tensors[f"{prefix}.steps"]),
         **{name: tensors[f"{prefix}.{name}"] for name in _WEIGHTS},
     )
-
-
-def optimizer_tensors(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
-) -> dict[str, Tensor]:
-    """The optimiser's state by parameter name."""
-    return {
-        f"optimizer.{key}.{name}": torch.as_tensor(value)
-        for name, parameter in parameters.items()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    tensors: Mapping[str, Tensor],
-) -> None:
-    """Put back what `optimizer_tensors` gave; the step counter stays where the optimiser keeps it."""
-    for name, parameter in parameters.items():
-        suffix = f".{name}"
-        state = {}
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            if (value := tensors.get(f"optimizer.{key}{suffix}")) is not None:
-                state[key] = value.clone() if key == "step" else value.to(parameter.device).clone()
-        if state:
-            optimizer.state[parameter] = state

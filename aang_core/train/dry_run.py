@@ -1,9 +1,14 @@
-"""What a run would be, without training: ``aang run --dry-run``. In: RunConfig. Out: `PlanSummary`."""
+"""What a run would be, without training: ``aang run --dry-run``. In: RunConfig. Out: `PlanSummary`.
+
+Every run also says how much disk it needs before its first step, and what is free where it will lie (`disk_remark`).
+"""
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,14 +20,17 @@ from aang_core.method.precision import precision_remark
 from aang_core.method.step_plan import StepPlan
 from aang_core.processes import Processes
 from aang_core.registry.registry import Registry
-from aang_core.train.disk import disk_mib, size_mib
+from aang_core.train.checkpoint import KEPT
+from aang_core.train.final import final_epochs
+from aang_core.train.guard import guarded
 from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, resolve, seed_task
-from aang_core.train.session import Session, build_session
+from aang_core.train.session import META_METHODS, Session, build_session
 from aang_core.train.step import dropout, training
-from aang_core.train.trainer import final_epochs, phases
+from aang_core.train.trainer import phases
 
 _TIMED_STEPS = 2
 _TIMED_ROWS = 64
+_MIB = 2**20
 
 
 @attrs.frozen(kw_only=True)
@@ -224,3 +232,45 @@ def _all(session: Session) -> list[Tensor]:
     """Every parameter once, frozen ones too."""
     body = [*session.model.backbone.body.parameters(), *session.model.heads.parameters()]
     return list({id(p): p for p in body}.values())
+
+
+def disk_mib(session: Session) -> dict[str, float]:
+    """What all seeds leave, and what the one that is running needs beside it, in MiB; text files are not counted.
+
+    A checkpoint holds what training changes, two moments of every parameter, and the dev gradient where the method has
+    one. The best parameters are complete before the former ones go, and the final fine-tuning keeps those that it began
+    with.
+    """
+    config = session.config
+    kept = size_mib(session.trained_tensors.values())
+    trained = size_mib(session.parameters.values())
+    body = size_mib(session.model.body().values())
+    one = kept + 2 * trained + (body if config.method in META_METHODS else 0)
+    model = size_mib(session.model.backbone.body.parameters())
+    trainings = 2 if guarded(config) else 1
+    parts = {
+        "checkpoints while it runs": trainings * (KEPT * one + 2 * kept),
+        "best parameters": trainings * len(config.seeds) * kept,
+        "models": len(config.seeds) * (model + size_mib(session.end_task_head.parameters())),
+    }
+    return {**parts, "total": sum(parts.values())}
+
+
+def free_mib(directory: Path) -> float:
+    """What is free where a directory lies or will lie, in MiB."""
+    place = next(each for each in (directory, *directory.absolute().parents) if each.exists())
+    return shutil.disk_usage(place).free / _MIB
+
+
+def disk_remark(session: Session, directory: Path) -> str:
+    """The bound as a sentence, with a warning where less is free."""
+    need, free = disk_mib(session)["total"], free_mib(directory)
+    said = f"disk: at most {need:,.0f} MiB in {directory}"
+    return (
+        f"{said}; only {free:,.0f} MiB are free there, so it may not end" if free < need else said
+    )
+
+
+def size_mib(tensors: Iterable[Tensor]) -> float:
+    """MiB."""
+    return sum(t.numel() * t.element_size() for t in tensors) / _MIB

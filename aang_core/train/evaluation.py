@@ -1,9 +1,15 @@
-"""Predictions of the end-task: in length order, without gradients, dropout off."""
+"""Evaluation: predictions of the end-task in length order, no gradients or dropout; their scores, and the best so far.
+
+`DevJudge` scores dev between steps and keeps the best parameters so far.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +21,13 @@ from aang_core.batch.protocols import Backbone
 from aang_core.batch.rows import Row
 from aang_core.data.metrics import score
 from aang_core.data.task import Task
+from aang_core.files import save_tensors
+from aang_core.method.slow_copy import SlowCopy
 from aang_core.randomness import evaluating
+from aang_core.train.callbacks import Progress
+
+if TYPE_CHECKING:
+    from aang_core.train.session import Session
 
 _BATCH_TOKENS = 4096
 
@@ -60,3 +72,60 @@ def scores(task: Task, logits: Sequence[Tensor], rows: Sequence[Row]) -> dict[st
         return score(task.kind, torch.cat(list(logits)).numpy(), labels.numpy(), classes)
     stacked: NDArray[np.float32] = torch.stack(list(logits)).numpy()
     return score(task.kind, stacked, np.asarray([row.label for row in rows]), classes)
+
+
+class DevJudge:
+    """Scores a session on dev, and keeps the best parameters so far.
+
+    :param best: the file that they are kept in.
+    """
+
+    def __init__(self, session: Session, best: Path) -> None:
+        self.session, self.best = session, best
+
+    def judged(self, progress: Progress, slow: SlowCopy | None = None) -> Progress:
+        """`progress` after one more evaluation; what is the best so far is written, by the main process.
+
+        :param slow: the running mean of the parameters, judged beside them or in their place
+            (``training.mean_evaluation``); the better of the two counts.
+        """
+        session, found = self.session, []
+        judge = session.config.training.mean_evaluation if slow is not None else "off"
+        if judge != "only":
+            found.append((self._scores(), False))
+        if slow is not None and judge != "off":
+            with slow.in_place():
+                found.append((self._scores(), True))
+        metric = session.task.metric
+        metrics, mean = max(found, key=lambda each: _finite(each[0][metric]))
+        progress = progress.evaluated(metrics, metric, mean)
+        if progress.waited == 0 and session.processes.is_main:
+            with slow.in_place() if mean and slow is not None else nullcontext():
+                save_tensors(self.best, session.trained_tensors)
+        return progress
+
+    def load_best(self) -> None:
+        """Put the best parameters back, on every process."""
+        self.session.processes.barrier()  # for the one that writes
+        self.session.load(self.best)
+
+    def never_finite(self, evaluations: int) -> str:
+        """What to say where none of so many evaluations gave a finite score."""
+        session = self.session
+        return (
+            f"seed {session.seed}: dev {session.task.metric} was not finite (NaN or infinite) in any of {evaluations} "
+            f"evaluations, so there is no best checkpoint in {self.best.parents[1]}; expected a finite score in at "
+            f"least one. The training diverged: lower training.lr (now {session.config.training.lr:g}), and begin "
+            "again with another --out"
+        )
+
+    def _scores(self) -> dict[str, float]:
+        session = self.session
+        with session.engine.autocast():
+            logits = session.predict(session.stopping)
+        return scores(session.task, logits, session.stopping)
+
+
+def _finite(score: float) -> float:
+    """A score to compare by: one that is not finite is worse than any."""
+    return score if math.isfinite(score) else -math.inf

@@ -1,20 +1,31 @@
-"""What a finished seed leaves for others: a model that needs no aang, and its predictions on test."""
+"""The model that a finished seed leaves for others: written and proved, and asked about examples of a file.
+
+``model/`` needs no aang. What it answers are labels with probabilities (`prediction`), for the rows of test
+(`write_predictions`) and for any file (`chosen_model`, `read_examples`, `answers`).
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import attrs
 import torch
 from torch import Tensor
 
+from aang_core.batch.protocols import BackboneSettings
 from aang_core.batch.rows import Row, word_starts
-from aang_core.data.spec import LABEL
+from aang_core.config.settings import RunConfig
+from aang_core.data.readers import SUFFIXES, Faults, Table, decoded_lines, read_lines, read_table
+from aang_core.data.spec import LABEL, TaskSpec, read_spec
 from aang_core.data.task import Task
-from aang_core.errors import RunError
+from aang_core.errors import RunError, TaskError
+from aang_core.registry.records import BackboneKind, load_factory
+from aang_core.registry.registry import Registry
+from aang_core.rundir.finished import read_run
 from aang_core.train.session import Session
 
 TOLERANCE = 1e-4
@@ -113,3 +124,191 @@ def gold(task: Task, label: Any) -> Any:
     if task.kind == "token":
         return [names[number] for number in label]
     return names[label] if task.kind == "class" else label
+
+
+class Predictor(Protocol):
+    """An exported model; what a `primitives.BackboneKind`'s ``predictor(directory, settings)`` returns."""
+
+    kind: str
+    label_names: tuple[str, ...]
+
+    def logits(self, examples: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+        """Each example's logits on the CPU: [C], or for token tasks [words, C], as far as the longest row reaches."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class ChosenModel:
+    """The model of one seed of a finished run, and what asking it needs.
+
+    :param seed: the one whose model answers; `seeds` are all that the run has.
+    :param reads: the input columns of its task, but for those that only training needs.
+    """
+
+    config: RunConfig
+    kind: BackboneKind
+    model: Path
+    seed: int
+    seeds: tuple[int, ...]
+    reads: tuple[str, ...]
+
+
+def chosen_model(directory: Path, registry: Registry, seed: int | None = None) -> ChosenModel:
+    """The model that answers for a run.
+
+    :param seed: one of the run's; None for the first.
+    :raises RunError: where the run is unfinished or damaged, or has no such seed.
+    """
+    run = read_run(directory)
+    chosen = run.seeds[0] if seed is None else seed
+    model = run.folder_of(chosen) / "model"
+    if not model.is_dir():
+        raise RunError(f"{model} is missing; the run was moved or pruned, so it cannot answer")
+    kind = registry.backbone_for(run.report["model"])
+    return ChosenModel(
+        config=run.config,
+        kind=kind,
+        model=model,
+        seed=chosen,
+        seeds=run.seeds,
+        reads=tuple(name for name in run.report["reads"] if name not in kind.training_only),
+    )
+
+
+Examples = tuple[Table, list[dict[str, Any]]]
+"""A table, whose numbers are lines of its file, and its rows by input column."""
+
+
+def read_examples(asked: ChosenModel, path: Path) -> Examples:
+    """The examples in a file with the columns of the run's task, in one that its encoder reads, or one text a line.
+
+    :raises TaskError: where the file is missing, malformed, empty, or lacks a column.
+    """
+    faults = Faults()
+    if reader := asked.kind.readers.get(path.suffix.lower()):
+        columns = load_factory(reader)(path)
+        numbers = range(1, 1 + max(map(len, columns.values()), default=0))
+        table = Table(where=str(path), columns=columns, numbers=numbers, by_line=False)
+        return _examples(asked, table, TaskSpec(folder=Path()), faults)
+    if path.suffix.lower() not in SUFFIXES:
+        return _from_lines(asked, read_lines(path, faults), str(path), faults)
+    spec = _spec(asked)
+    return _examples(asked, read_table(path, spec.header, faults), spec, faults)
+
+
+def read_texts(asked: ChosenModel, data: bytes, where: str) -> Examples:
+    """The examples in bytes that messages call `where`, one text a line.
+
+    :raises TaskError: where they are malformed or empty, or the task reads more than one text.
+    """
+    faults = Faults()
+    return _from_lines(asked, decoded_lines(data, where, faults), where, faults)
+
+
+def _examples(asked: ChosenModel, table: Table, spec: TaskSpec, faults: Faults) -> Examples:
+    """The rows of a table, checked."""
+    path = table.where
+    faults.raise_any(path)
+    columns = {role: _column(table, role, spec) for role in asked.reads}
+    values = {role: table.columns.get(column) for role, column in columns.items()}
+    lacking = [columns[role] for role, found in values.items() if found is None]
+    if lacking and len(table):
+        raise TaskError(
+            f"{path} has no column {', '.join(map(repr, lacking))}; the run's task reads "
+            f"{', '.join(map(repr, columns.values()))}, and the file has {', '.join(map(repr, table.columns))}"
+        )
+    if not len(table):
+        raise TaskError(f"{path} holds no example")
+    examples = [
+        {role: (values[role] or [])[row] for role in asked.reads} for row in range(len(table))
+    ]
+    for row, example in enumerate(examples):
+        for role, value in example.items():
+            if not value or (isinstance(value, str) and not value.strip()):
+                faults.add(table.at(row), f"column {columns[role]!r} is empty")
+            elif not isinstance(value, (str, list)):
+                faults.add(table.at(row), f"column {columns[role]!r} holds {value!r}, not a text")
+    faults.raise_any(path)
+    return table, examples
+
+
+def _spec(asked: ChosenModel) -> TaskSpec:
+    """What the task's own ``task.toml`` says of columns; nothing where there is none any more."""
+    place = Path(asked.config.task).expanduser()
+    toml = place / "task.toml" if place.is_dir() else place
+    if toml.suffix == ".toml" and toml.is_file():
+        return read_spec(toml, asked.kind.reads)
+    return TaskSpec(folder=Path())
+
+
+def _column(table: Table, role: str, spec: TaskSpec) -> str:
+    """The task's column for a role, or the one that has the role's own name."""
+    column = spec.columns.get(role, role)
+    return column if column in table.columns or role not in table.columns else role
+
+
+def _from_lines(
+    asked: ChosenModel, lines: Sequence[tuple[int, str]], path: str, faults: Faults
+) -> Examples:
+    """One text a line; blank lines are left out.
+
+    :raises TaskError: where the task reads more than one text.
+    """
+    reads = asked.reads
+    if len(reads) > 1:
+        raise TaskError(
+            f"{path} holds one text a line, but the run's task reads {', '.join(map(repr, reads))}; "
+            f"give a file with these columns ({', '.join(SUFFIXES)})"
+        )
+    kept = [(number, text) for number, text in lines if text.strip()]
+    blank = len(lines) - len(kept)
+    table = Table(
+        where=path,
+        columns={reads[0]: [text for _, text in kept]},
+        numbers=[number for number, _ in kept],
+        remarks=(f"{path}: {blank} blank lines skipped",) if blank else (),
+    )
+    return _examples(asked, table, TaskSpec(folder=Path()), faults)
+
+
+def _in_words(example: Mapping[str, Any], column: str) -> Mapping[str, Any]:
+    """An example of a token task, a text of which is cut at its blanks, as the task's own are."""
+    value = example[column]
+    return {**example, column: value.split()} if isinstance(value, str) else example
+
+
+def answers(
+    asked: ChosenModel, table: Table, examples: Sequence[Mapping[str, Any]], device: str = "auto"
+) -> Iterator[dict[str, Any]]:
+    """``{"line", …}`` for each example, with what `prediction` says of it.
+
+    :raises RunError: where the run's kind of encoder has no predictor.
+    """
+    if not asked.kind.predictor:
+        raise RunError(
+            f"encoders of the kind {asked.kind.name!r} bring no way to predict from files"
+        )
+    settings = BackboneSettings(max_length=asked.config.training.max_length, device=device)
+    predictor: Predictor = load_factory(asked.kind.predictor)(asked.model, settings)
+    if predictor.kind == "token":
+        examples = [_in_words(example, asked.reads[0]) for example in examples]
+    for number, logits in zip(table.numbers, predictor.logits(examples), strict=True):
+        yield {"line": number, **prediction(predictor, logits)}
+
+
+def labelled_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The examples' own columns with the answers behind them, a row each, as a spreadsheet shows them.
+
+    Answers are ``label`` and its ``probability``; for several labels a row, or one a word, ``labels`` between blanks;
+    for regression ``value``. Where the file has a column of such a name already, ours is called ``predicted_…``.
+    """
+    found = []
+    for number, row in enumerate(rows):
+        answer = {name: row[name] for name in ("value", "label") if name in row}
+        if "label" in row:
+            answer["probability"] = round(row["probabilities"][row["label"]], 6)
+        if "labels" in row:
+            answer["labels"] = " ".join(row["labels"])
+        own = {name: values[number] for name, values in table.columns.items()}
+        answer = {f"predicted_{n}" if n in own else n: value for n, value in answer.items()}
+        found.append({**own, **answer})
+    return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -15,9 +16,10 @@ from aang_core.batch.packing import BoundObjective
 from aang_core.batch.protocols import Backbone, Binding
 from aang_core.batch.rows import Origin, Row, lay_on_words
 from aang_core.batch.stream import FusedBatch
-from aang_core.config.settings import RunConfig, Training
+from aang_core.config.settings import RunConfig
 from aang_core.data.task import Task
-from aang_core.errors import ConfigError
+from aang_core.errors import ConfigError, RunError
+from aang_core.files import load_tensors
 from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask, LabelledRows
 from aang_core.method.engine import Engine
@@ -32,8 +34,8 @@ from aang_core.method.weighting import Factors, WeightState
 from aang_core.processes import Processes
 from aang_core.randomness import generator, seeded
 from aang_core.rundir.recipe import starting_state
-from aang_core.train.checkpoint import named_parameters
 from aang_core.train.evaluation import predict
+from aang_core.train.optimizer import optimizer_for
 
 META_METHODS = ("aang", "tartan")
 """The methods that learn weights; the others compute no dev gradient."""
@@ -97,6 +99,11 @@ class Session:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
     @property
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """Everything of the model that training changes, by name: parameters that train, and all buffers."""
+        return {**self.parameters, **named_buffers(self.model.backbone.body, self.model.heads)}
+
+    @property
     def head_parameters(self) -> dict[str, list[str]]:
         """The heads' parameters: ``pretrained`` train at the encoder's rate, ``new`` at the heads'."""
         names = [name for name in self.parameters if name.startswith("heads.")]
@@ -122,6 +129,42 @@ class Session:
     def predict(self, rows: Sequence[Row]) -> list[Tensor]:
         """Each row's logits by the end-task's head, as `evaluation.predict` gives them."""
         return predict(self.model.backbone, self.end_task_head, self.task, rows)
+
+    def load(self, path: Path) -> None:
+        """Put saved values of `trained_tensors` back.
+
+        :raises RunError: where the file is missing or damaged, or holds others.
+        """
+        saved, tensors = load_tensors(path), self.trained_tensors
+        if saved.keys() != tensors.keys():
+            odd = sorted(saved.keys() ^ tensors.keys())
+            raise RunError(
+                f"{path} does not fit this model: {odd[0]} and {len(odd) - 1} more differ"
+            )
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(saved[name])
+
+
+def named_parameters(body: nn.Module, heads: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter once: a decoder tied to the embeddings goes by the encoder's name."""
+    found: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for prefix, module in (("body.", body), ("heads.", heads)):
+        for name, parameter in module.named_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                found[prefix + name] = parameter
+    return found
+
+
+def named_buffers(body: nn.Module, heads: nn.Module) -> dict[str, Tensor]:
+    """What modules keep beside parameters and save with them, such as the running means of batch normalisation."""
+    found: dict[str, Tensor] = {}
+    for prefix, module in (("body.", body), ("heads.", heads)):
+        saved = module.state_dict(keep_vars=True)
+        found |= {prefix + n: buffer for n, buffer in module.named_buffers() if n in saved}
+    return found
 
 
 def forget_peak() -> None:
@@ -164,44 +207,37 @@ def build_session(
     processes: Processes,
 ) -> Session:
     """Put a session together; the encoder is changed by training from here on."""
-    config = _without_factors(config) if config.method == "tartan" else config
-    device = next(backbone.body.parameters()).device
+    if config.method == "tartan":  # a weight for each objective, and nothing that they share
+        config = attrs.evolve(config, meta=attrs.evolve(config.meta, factored=False))
     settings = {"class_weights": config.training.class_weights}
     end_task = EndTask(Binding(task=task, backbone=backbone, options=settings, seed=seed))
+    device = next(backbone.body.parameters()).device
     with seeded(seed, "heads", device=torch.device("cpu")):
         heads = Heads(end_task, objectives, config.heads.policy).to(device)
     model = Model(backbone, heads)
+    named = named_parameters(backbone.body, heads).items()
+    parameters = {name: parameter for name, parameter in named if parameter.requires_grad}
+    pretrained = frozenset(parameters.keys() & {f"heads.{name}" for name in heads.pretrained})
     train = task_rows(backbone, task, "train")
     steering, stopping = _split_dev(task_rows(backbone, task, "dev"), config.meta.hold_back, seed)
+    learns = config.method in META_METHODS
     factors = Factors.of([objective.id for objective in objectives])
-    parameters = {
-        n: p for n, p in named_parameters(backbone.body, heads).items() if p.requires_grad
-    }
-    pretrained = frozenset(parameters.keys() & {f"heads.{name}" for name in heads.pretrained})
-    dev = None
-    if config.method in META_METHODS:
-        dev = DevGradient(model, end_task, steering, train, config.meta, seed)
+    weights = _starting_weights(config, objectives, len(train), factors)
     slow = _slow_copy(config, objectives, heads, parameters)
     asking = slow is not None and any(map(asks, objectives))
-    weights = _starting_weights(config, objectives, len(train), factors)
     return Session(
         config=config,
         seed=seed,
         task=task,
         model=model,
-        engine=Engine(
-            model,
-            config.meta.engine if backbone.packed else "looped",
-            config.training.micro_batch_tokens,
-            precision_on(device, config.training.precision),
-        ),
+        engine=_engine(model, config),
         end_task=end_task,
         planner=Planner(config, seed, objectives, factors, end_task, LabelledRows(train, seed)),
         factors=factors,
         parameters=parameters,
         pretrained=pretrained,
         optimizer=optimizer_for(parameters, pretrained, config.training),
-        dev=dev,
+        dev=DevGradient(model, end_task, steering, train, config.meta, seed) if learns else None,
         stopping=stopping,
         test=task_rows(backbone, task, "test") if "test" in task.splits else (),
         processes=processes,
@@ -209,6 +245,16 @@ def build_session(
         planned=weights,
         slow=slow,
         teacher=Teacher(model, task, slow, objectives) if slow is not None and asking else None,
+    )
+
+
+def _engine(model: Model, config: RunConfig) -> Engine:
+    device = next(model.backbone.body.parameters()).device
+    return Engine(
+        model,
+        config.meta.engine if model.backbone.packed else "looped",
+        config.training.micro_batch_tokens,
+        precision_on(device, config.training.precision),
     )
 
 
@@ -224,11 +270,6 @@ def _slow_copy(
     head = {id(parameter) for parameter in heads.head(0).parameters()}
     chosen = {n: p for n, p in parameters.items() if n.startswith("body.") or id(p) in head}
     return SlowCopy(chosen, config.training.mean_decay)
-
-
-def _without_factors(config: RunConfig) -> RunConfig:
-    """What ``tartan`` means: a weight for each objective, and nothing that they share."""
-    return attrs.evolve(config, meta=attrs.evolve(config.meta, factored=False))
 
 
 def _starting_weights(
@@ -279,33 +320,3 @@ def _split_dev(
         return rows, rows
     order = torch.randperm(len(rows), generator=generator(seed, "hold-back")).tolist()
     return [rows[i] for i in sorted(order[held:])], [rows[i] for i in sorted(order[:held])]
-
-
-def optimizer_for(
-    parameters: Mapping[str, nn.Parameter],
-    pretrained: Set[str],
-    training: Training,
-    lr: float = 0.0,
-) -> torch.optim.AdamW:
-    """AdamW in four groups: pretrained parameters and new ones, with and without weight decay (vectors have none).
-
-    :param pretrained: names of the heads' parameters that train as the encoder's do.
-    :param lr: one learning rate for all groups, for the final fine-tuning; 0 for those of `training`.
-    """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in parameters.items():
-        known = name.startswith("body.") or name in pretrained
-        groups.setdefault((known, parameter.ndim > 1), []).append(parameter)
-    tables: list[dict[str, Any]] = []
-    for (known, decays), members in groups.items():
-        base = lr or (training.lr if known else training.head_lr)
-        decay = training.weight_decay if known else training.head_weight_decay
-        tables.append(
-            {
-                "params": members,
-                "lr": base,
-                "base_lr": base,
-                "weight_decay": decay if decays else 0.0,
-            }
-        )
-    return torch.optim.AdamW(tables, betas=(training.beta1, training.beta2), fused=True)

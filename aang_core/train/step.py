@@ -1,6 +1,6 @@
-"""The loop: the nine steps in their order, evaluation, early stopping, checkpoints.
+"""One step of the loop: the nine modules of the design in their order.
 
-Read `train_step` first; every line of it is one module of the design.
+Read `train_step` first; every line of it is one arrow of the data flow.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from aang_core.method.metagrad import Alignment, dot
 from aang_core.method.step_plan import END_TASK, StepPlan
 from aang_core.method.teacher import Lesson
 from aang_core.method.weighting import WeightState, observe, updated
+from aang_core.processes import Processes
 from aang_core.randomness import seeded
-from aang_core.train.schedule import linear_warmup_decay
+from aang_core.train.optimizer import linear_warmup_decay
 from aang_core.train.session import Session
 
 DEV_GRADIENT = "dev gradient"
@@ -121,6 +122,18 @@ def train_step(session: Session, preparation: Preparation, step: int, total: int
     tokens = session.processes.total(read, session.device)
     record = _record(session, plan, losses, alignment)
     return attrs.evolve(record, lr=lr, tokens=tokens, skipped=skipped)
+
+
+def engine_fault(session: Session) -> str:
+    """Why the fused engine cannot be used, by the batch of the first step; empty where it can."""
+    if session.dev is None or session.engine.kind == "looped":
+        return ""  # nothing to compare
+    plan = session.planner.plan(0, session.weights)
+    _, batch = session.planner.batch(plan, Processes())
+    if batch is None:
+        return ""
+    lesson = session.taught(batch, plan)
+    return session.engine.check(lesson.batch, plan.coefficients, session.dev.at(0, None))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from aang_core.errors import ConfigError
 from aang_core.method.end_task import end_task_losses, label_targets
 from aang_core.randomness import generator, seeded
 from aang_core.selection.protocols import SelectionContext, Window, pooled
-from aang_core.train.schedule import linear_warmup_decay
+from aang_core.train.optimizer import linear_warmup_decay
 
 _CLIP = 1.0
 _WEIGHT_DECAY = 0.01

@@ -30,8 +30,7 @@ from aang_core.registry.spaces import read_space
 from aang_core.rundir.finished import read_run
 from aang_core.rundir.recipe import read_recipe
 from aang_core.train import checkpoint
-from aang_core.train.checkpoint import Checkpoint
-from aang_core.train.resuming import newest
+from aang_core.train.checkpoint import Checkpoint, newest
 
 EXAMPLES = 60
 MORE = int(os.environ.get("AANG_FUZZ", "0"))

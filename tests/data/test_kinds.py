@@ -8,7 +8,7 @@ import torch
 import aang_core as aang
 from aang_core.data.task import load_task
 from aang_core.method.end_task import class_weights
-from aang_core.train.prediction import answers, chosen_model, read_examples
+from aang_core.train.export import answers, chosen_model, read_examples
 
 WORDS = ["list", "file", "names", "class", "tuple", "value", "type", "string"]
 SEVERAL = {"list": ["a"], "file": ["b"], "names": ["a", "b"], "class": ["c"], "tuple": ["b", "c"]}

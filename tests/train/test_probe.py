@@ -11,7 +11,7 @@ from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
 from aang_core.processes import Processes
 from aang_core.testing import tiny_backbone, tiny_task
-from aang_core.train.probe import _regressed, features_of, fit_probe, last_layer
+from aang_core.train.head_fitting import _regressed, features_of, fit_probe, last_layer
 from aang_core.train.session import build_session
 
 

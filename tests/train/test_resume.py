@@ -8,8 +8,8 @@ from _tasks import settings, untimed, write_task
 
 import aang_core as aang
 from aang_core.errors import RunError
-from aang_core.train.checkpoint import named_buffers
-from aang_core.train.disk import disk_mib
+from aang_core.train.dry_run import disk_mib
+from aang_core.train.session import named_buffers
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aang_core.errors import ConfigError
-from aang_core.train.schedule import linear_warmup_decay
+from aang_core.train.optimizer import linear_warmup_decay
 
 totals = st.integers(1, 500)
 shares = st.floats(0.0, 1.0)
