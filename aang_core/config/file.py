@@ -11,7 +11,7 @@ import attrs
 
 from aang_core.config.fields import RecordOf
 from aang_core.config.schema import rule_at, toml_value
-from aang_core.config.settings import RunConfig
+from aang_core.config.settings import RunConfig, Suggest
 from aang_core.errors import AangError, ConfigError
 from aang_core.files import toml_of
 
@@ -31,17 +31,19 @@ def build_config(
     path: Path | None,
     flags: Mapping[str, tuple[Any, str]],
     assignments: Iterable[str] = (),
+    suggest: Suggest | None = None,
 ) -> RunConfig:
     """A file, then flags over it, then ``--set`` over both.
 
     :param path: a TOML file; None for the defaults.
     :param flags: dotted key → (value, the flag it comes from), only for flags that were given.
     :param assignments: ``KEY=VALUE`` texts, as in `parse_settings`.
+    :param suggest: as in `RunConfig.from_mapping`.
     :raises ConfigError: names every fault with its line or flag.
     """
     raw, origins = read_config(path) if path is not None else ({}, {})
     merged = overlaid(raw, origins, {**flags, **parse_settings(assignments)})
-    return RunConfig.from_mapping(*merged)
+    return RunConfig.from_mapping(*merged, suggest)
 
 
 def read_config(

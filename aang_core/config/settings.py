@@ -6,7 +6,7 @@ Where the paper (Dery et al., ICLR 2023) and its public code disagree, each way 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -26,6 +26,10 @@ from aang_core.config.schema import (
 )
 
 METHODS = ("aang", "tartan", "static", "finetune", "pretrain-finetune")
+
+
+Suggest = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""What a configuration is to begin with → defaults for what it leaves out."""
 
 
 @attrs.frozen(kw_only=True)
@@ -239,16 +243,22 @@ class RunConfig:
 
     @classmethod
     def from_mapping(
-        cls, raw: Mapping[str, Any], origins: Mapping[str, str] | None = None
+        cls,
+        raw: Mapping[str, Any],
+        origins: Mapping[str, str] | None = None,
+        suggest: Suggest | None = None,
     ) -> RunConfig:
         """A configuration from plain values, as TOML, flags or Python keywords give them.
 
         :param raw: settings by key; ``training``, ``meta`` and ``heads`` are tables. What is left out has its default.
         :param origins: dotted key → where it was set (``run.toml:12``, ``--max-steps``), for messages.
+        :param suggest: what else is the default where `raw` says nothing (`registry.spaces.suggestions`).
         :raises ConfigError: names every unknown key and every value that breaks its rule, each with its origin.
         """
         if raw.get("selection"):
             raw = laid_over(TARGET_ORIENTED, raw)
+        if suggest is not None:
+            raw = laid_over(suggest(raw), raw)
         config: RunConfig = checked(RecordOf(cls), raw, origins, what="the configuration")
         return config
 
@@ -276,9 +286,9 @@ together, then five on the target alone at a learning rate that is constant, so 
 
 
 def laid_over(base: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
-    """`raw` over `base`, tables entry by entry."""
+    """`raw` over `base`, tables entry by entry, and tables in them likewise."""
     merged = {**base, **raw}
     for key, table in base.items():
         if isinstance(table, Mapping) and isinstance(raw.get(key), Mapping):
-            merged[key] = {**table, **raw[key]}
+            merged[key] = laid_over(table, raw[key])
     return merged

@@ -186,6 +186,8 @@ class Space:
 
     :param optional: data sources whose absence makes their objectives illegal instead of being an
         error.
+    :param settings: defaults of a run over this space, by key as in a configuration's file; whatever the run itself
+        sets goes before them.
     """
 
     name: str = attrs.field(validator=_check_name)
@@ -193,6 +195,7 @@ class Space:
     blocks: tuple[Block, ...] = attrs.field(converter=_blocks)
     optional: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
     source: str = ""
+    settings: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
 
 
 @attrs.frozen(kw_only=True)

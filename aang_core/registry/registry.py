@@ -174,6 +174,12 @@ def load_registry(only: frozenset[str] | None = None) -> Registry:
     return collect(discover(allow_list(os.environ.get(ALLOW_LIST, "")) if only is None else only))
 
 
+def registry_named(plugins: Any) -> Registry:
+    """The registry that a configuration's own `plugins` ask for; what is no list of names is its checks' to refuse."""
+    named = isinstance(plugins, list | tuple) and all(isinstance(name, str) for name in plugins)
+    return load_registry(frozenset(plugins) if named and plugins else None)
+
+
 def collect(discovered: Discovered) -> Registry:
     """Call every hook of every discovered plugin and index what comes back.
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from aang_core.config.file import read_config
 from aang_core.config.schema import ListOf, Table, Text, faults_of, said
+from aang_core.config.settings import Suggest
 from aang_core.errors import ConfigError, PluginError, did_you_mean, one_message
 from aang_core.registry.records import STAGES, Block, Space
 from aang_core.registry.registry import Registry
@@ -50,6 +52,22 @@ def resolve_space(name_or_path: str, registry: Registry, with_: Iterable[str] = 
     if faults:
         raise ConfigError(one_message(faults, where))
     return attrs.evolve(space, blocks=tuple(_extended(b, extra, registry) for b in space.blocks))
+
+
+def suggestions(registry: Registry) -> Suggest:
+    """The settings that the registered space of a run suggests, for `RunConfig.from_mapping`.
+
+    Plain fine-tuning has no space, so it gets none.
+    """
+
+    def suggest(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        entry = registry.spaces.get(str(raw.get("space", "")))
+        if entry is None or raw.get("method") == "finetune":
+            return {}
+        settings: Mapping[str, Any] = entry.record.settings
+        return settings
+
+    return suggest
 
 
 def read_space(path: Path) -> Space:

@@ -20,7 +20,8 @@ from aang_core.data.spec import MEMORY
 from aang_core.data.task import Task
 from aang_core.errors import ConfigError
 from aang_core.processes import join_processes
-from aang_core.registry.registry import Registry, load_registry
+from aang_core.registry.registry import Registry, registry_named
+from aang_core.registry.spaces import suggestions
 from aang_core.rundir.directory import run_directory, seed_directory, unused_directory
 from aang_core.rundir.failures import explained
 from aang_core.rundir.finished import read_runs
@@ -70,11 +71,14 @@ def run(
         config = load_config(Path(out) / "config.toml")
     held = task if isinstance(task, Task) else None
     named = {} if task is None else {"task": MEMORY + held.name if held else task}
-    chosen = config or RunConfig.from_mapping(from_keywords({**settings, **named}))
+    plugins = config.plugins if config else settings.get("plugins", ())
+    registry = registry or registry_named(plugins)
+    chosen = config or RunConfig.from_mapping(
+        from_keywords({**settings, **named}), suggest=suggestions(registry)
+    )
     if held is not None:
         chosen = attrs.evolve(chosen, task=MEMORY + held.name)
         _check_held(held, resume, jobs)
-    registry = registry or load_registry(frozenset(chosen.plugins) or None)
     resolved = resolve(chosen, registry, held)
     check_recipe(chosen)
     directory = Path(out) if out else _fresh(resolved)

@@ -53,8 +53,10 @@ from aang_core.config.schema import (
     origin_of,
     said,
 )
-from aang_core.config.settings import SECTIONS, RunConfig
+from aang_core.config.settings import SECTIONS, RunConfig, Suggest
 from aang_core.errors import ConfigError, faults_in, one_message
+from aang_core.registry.registry import registry_named
+from aang_core.registry.spaces import suggestions
 
 Flags = Mapping[str, tuple[Any, str]]
 """Dotted key → (value, where it was set)."""
@@ -109,13 +111,17 @@ def load_experiment(
                 if name in found:
                     raise ConfigError(f"{path}: two runs are named {name!r}")
                 merged = overlaid(base, base_origins, {**own, **point, **given})
-                found[name] = RunConfig.from_mapping(*merged)
+                found[name] = RunConfig.from_mapping(*merged, _suggest(merged[0].get("plugins")))
             except ConfigError as error:
                 faults += faults_in(str(error))
     faults += [f"{path}: {name!r} is no printable name" for name in found if not name.isprintable()]
     if faults:  # a fault of the base comes with every run, and is said once
         raise ConfigError(one_message(dict.fromkeys(faults), str(path)))
     return Experiment(title=str(raw.get("title") or path.stem), runs=found)
+
+
+def _suggest(plugins: Any) -> Suggest:
+    return suggestions(registry_named(plugins))
 
 
 def _points(

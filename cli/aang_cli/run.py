@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +81,6 @@ def command(
       aang run --task my_task/ --selection chosen --top 100 --top 500 --control none --out runs/chosen
       aang run --set meta.alignment=dot --set training.lr=3e-5 --dry-run
     """
-    from aang_core.config.file import build_config
-
     if resume and dry_run:
         raise click.UsageError("--resume and --dry-run exclude each other")
     if resume and out is None:
@@ -95,18 +93,18 @@ def command(
         if against:
             raise click.UsageError("--against goes with one run; for several use --control none")
         where = selected_runs.folder(controls, out, dry_run or processes > 1)
-        one = build_config(config, flags, assignments)
+        one = _configured(config, flags, assignments)
         selected_runs.carry_out(one, tops, controls, where, resume, jobs, as_json)
         return
     if dry_run:
-        _plan(build_config(config, flags, assignments), as_json)
+        _plan(_configured(config, flags, assignments), as_json)
         return
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         _launch(processes)
     if resume and out is not None:
         chosen = _resumed(out, config, flags, assignments)
     else:
-        chosen = build_config(config, flags, assignments)
+        chosen = _configured(config, flags, assignments)
     _train(chosen, out, resume, jobs, against or "", as_json)
 
 
@@ -116,6 +114,20 @@ def _flags(given: Mapping[str, Any], top: int | None) -> dict[str, tuple[Any, st
     flags |= {"top": (top, "--top")} if top is not None else {}
     named = list(given["plugins"])
     return flags | ({"plugins": (named, "--plugins")} if named else {})
+
+
+def _configured(
+    config: Path | None,
+    flags: Mapping[str, tuple[Any, str]],
+    assignments: Iterable[str] = (),
+) -> RunConfig:
+    """The configuration of a file and flags, over what the space itself suggests."""
+    from aang_core.config.file import build_config
+    from aang_core.registry.registry import registry_named
+    from aang_core.registry.spaces import suggestions
+
+    registry = registry_named(flags["plugins"][0] if "plugins" in flags else ())
+    return build_config(config, flags, assignments, suggestions(registry))
 
 
 def _resumed(
@@ -128,21 +140,21 @@ def _resumed(
 
     :raises RunError: where there is no run, or where a flag says something else than its configuration.
     """
-    from aang_core.config.file import build_config, load_config, parse_settings
+    from aang_core.config.file import load_config, parse_settings
     from aang_core.errors import RunError
 
     begun_with = out / "config.toml"
     if not begun_with.is_file():
         raise RunError(f"{out} holds no run to resume (no config.toml)")
     begun = load_config(begun_with)
-    if config is not None and build_config(config, flags, assignments) == begun:
+    if config is not None and _configured(config, flags, assignments) == begun:
         return begun
     everything = {**flags, **parse_settings(assignments)}
     differing = [f"--config {config}"] if config is not None else []
     differing += [
         flag
         for key, (value, flag) in everything.items()
-        if build_config(begun_with, {key: (value, flag)}) != begun
+        if _configured(begun_with, {key: (value, flag)}) != begun
     ]
     if differing:
         raise RunError(

@@ -5,12 +5,37 @@ A space is a union of products; what is illegal in a product follows from what t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from aang_core.registry.records import Block, NamedObjective, Space
-from aang_text.records import AANG, BERT, ELECTRA, ELMO, GPT, SPANBERT, STILTS, TAPT, XLNET
+from aang_text.records import (
+    AANG,
+    BERT,
+    ELECTRA,
+    ELMO,
+    FIXMATCH,
+    GPT,
+    MEAN_TEACHER,
+    SETFIT,
+    SPANBERT,
+    STILTS,
+    SUPCON,
+    TAPT,
+    UDA,
+    XLNET,
+)
 
 _TRANSFORMS = ("bert-op", "mask", "replace", "no-op")
 _REPRESENTATIONS = ("bidirectional", "left-to-right", "right-to-left", "random-factorized")
 _OUTPUTS = ("denoise", "end-task")
+
+_TAUGHT: Mapping[str, Any] = {
+    "method": "static",
+    "training": {"mean_evaluation": "best", "final_epochs": 0},
+}
+"""What training with a teacher begins with: equal weights, dev judges the slow copy too, no final fine-tuning (it would
+forget what the unlabelled texts taught)."""
 
 _FIGURE_2 = Block(
     data=("out-of-domain", "in-domain", "task", "neural-lm"),
@@ -35,6 +60,25 @@ def _aang(name: str, summary: str, data: tuple[str, ...]) -> Space:
     return Space(name=name, summary=summary, blocks=(block,), source=AANG)
 
 
+def _agreement(
+    name: str, summary: str, source: str, transforms: tuple[str, ...], **options: Any
+) -> Space:
+    """Consistency with a slow teacher on the texts without labels, with the options of one method."""
+    block = Block(
+        data=("unlabelled",),
+        transform=transforms,
+        representation=("bidirectional",),
+        output=("agree",),
+    )
+    return Space(
+        name=name,
+        summary=summary,
+        source=source,
+        blocks=(block,),
+        settings={**_TAUGHT, "primitives": {"agree": options}},
+    )
+
+
 def _union(name: str, summary: str, source: str, *objectives: str) -> Space:
     """A space of exactly these objectives, one block each."""
     return Space(
@@ -52,6 +96,52 @@ SPACES = (
         "task/no-op/left-to-right/denoise",
         "task/no-op/random-factorized/denoise",
         "task/bert-op/bidirectional/denoise",
+    ),
+    _agreement(
+        "uda",
+        "Agreement with the teacher's sharpened, sure answers on changed texts",
+        UDA,
+        ("mask", "delete", "swap"),
+        temperature=0.4,
+        align=False,
+        gate="fixed",
+        threshold=0.8,
+    ),
+    _agreement(
+        "mean-teacher",
+        "Agreement with the teacher's answers as they are, under dropout",
+        MEAN_TEACHER,
+        ("no-op",),
+        temperature=1.0,
+        align=False,
+    ),
+    _agreement(
+        "fixmatch",
+        "The teacher's surest answers as labels of strongly changed texts",
+        FIXMATCH,
+        ("mask", "swap"),
+        temperature=0.1,
+        align=False,
+        gate="fixed",
+        threshold=0.95,
+    ),
+    Space(
+        name="setfit",
+        summary="Pairs of labelled texts, of one class or of two; a probe as the last layer",
+        source=SETFIT,
+        blocks=(_block("task/no-op/bidirectional/same-class"),),
+        settings={
+            "method": "static",
+            "training": {"final_epochs": 0},
+            "heads": {"finish": "probe"},
+        },
+    ),
+    Space(
+        name="supcon",
+        summary="Labelled texts of a class closer to each other than to all others",
+        source=SUPCON,
+        blocks=(_block("task/no-op/bidirectional/class-contrast"),),
+        settings={"method": "static", "training": {"final_epochs": 0}},
     ),
     _union(
         "bert", "Masked language modelling on the task", BERT, "task/bert-op/bidirectional/denoise"

@@ -118,3 +118,29 @@ def test_a_malformed_file_is_refused_with_every_fault(tmp_path, text, faults):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read the space file .*gone\.toml"):
         resolve_space(str(tmp_path / "gone.toml"), REGISTRY)
+
+
+def test_a_space_suggests_settings_that_a_run_may_overrule():
+    """What a space brings is a default: the run's own settings go before it, and fine-tuning takes none of it."""
+    from aang_core.config.settings import RunConfig
+    from aang_core.registry.registry import load_registry
+    from aang_core.registry.spaces import suggestions
+
+    suggest = suggestions(load_registry())
+    plain = RunConfig.from_mapping({"space": "uda"}, suggest=suggest)
+    assert plain.method == "static"
+    assert plain.training.mean_evaluation == "best"
+    assert plain.primitives["agree"]["gate"] == "fixed"
+    own = {
+        "space": "uda",
+        "method": "aang",
+        "training": {"final_epochs": 3},
+        "primitives": {"agree": {"threshold": 0.9}},
+    }
+    ruled = RunConfig.from_mapping(own, suggest=suggest)
+    assert ruled.method == "aang"
+    assert ruled.training.final_epochs == 3
+    assert ruled.training.mean_evaluation == "best"
+    assert ruled.primitives["agree"] == {**plain.primitives["agree"], "threshold": 0.9}
+    tuned = RunConfig.from_mapping({"space": "uda", "method": "finetune"}, suggest=suggest)
+    assert tuned == RunConfig.from_mapping({"space": "uda", "method": "finetune"})
