@@ -60,6 +60,8 @@ class Training:
     :param activation_checkpointing: recompute activations in the backward pass: less memory, a third more time.
     :param frozen_layers: embeddings and this many of the encoder's lowest layers do not train; 0 freezes nothing.
     :param lora_rank: train low-rank adapters of this rank in place of the encoder's weights; 0 for none.
+    :param pooling: what the end-task's head reads of a row: ``default``, as the encoder's family does (mostly its first
+        position), or the ``mean`` of its positions.
     :param class_weights: ``none``, or ``balanced``: end-task losses by inverse class frequency.
     :param epochs: passes over the end-task's labelled rows, in place of `max_steps`; 0 for none.
     :param task_weights: the weights that training begins with: ``equal``, or ``size``: by the texts of each objective's
@@ -95,6 +97,7 @@ class Training:
     activation_checkpointing: bool = setting(Flag(), False)
     frozen_layers: int = setting(Integer(0), 0)
     lora_rank: int = setting(Integer(0), 0)
+    pooling: str = setting(Choice(("default", "mean")), "default")
     class_weights: str = setting(Choice(("none", "balanced")), "none")
     epochs: int = setting(Integer(0), 0)
     task_weights: str = setting(Choice(("equal", "size")), "equal")

@@ -136,6 +136,7 @@ def load_backbone(resolved: ResolvedRun, seed: int) -> Backbone:
         checkpointing=training.activation_checkpointing,
         frozen_layers=training.frozen_layers,
         lora_rank=training.lora_rank,
+        pooling=training.pooling,
         options=settings_of(resolved.kind, resolved.config.backbones),
     )
     backbone: Backbone = load_factory(resolved.kind.factory)(resolved.model, settings)

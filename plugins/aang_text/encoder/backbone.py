@@ -77,6 +77,7 @@ class HuggingFaceBackbone:
             self._inputs & frozenset(self.tokenizer.model_input_names),
         )
         self.capabilities = self._capabilities()
+        self.pooling = settings.pooling
         self._heads: dict[tuple[str, tuple[str, ...]], ClassifierHead] = {}
         self._vocabulary: tuple[nn.Module, Tensor] | None = None
         self._tune(settings)
@@ -147,10 +148,13 @@ class HuggingFaceBackbone:
         return torch.cat(answers)[plan.scatter]
 
     def end_task_head(self, task: Task) -> ClassifierHead:
-        """The family's classification head, pooler included, in the same initial state at every call."""
+        """The family's classification head, pooler included, in the same initial state at every call.
+
+        :raises ModelError: where the family has none, or none that can read the mean where ``training.pooling`` asks.
+        """
         key = (task.kind, task.label_names)
         if key not in self._heads:
-            self._heads[key] = make_head(self.checkpoint, task).to(self.device)
+            self._heads[key] = make_head(self.checkpoint, task, self.pooling).to(self.device)
         return deepcopy(self._heads[key])
 
     def vocabulary_head(self, tied: bool) -> VocabularyHead:

@@ -18,6 +18,7 @@ from aang_core.batch.parts import device_named
 from aang_core.errors import ModelError
 from aang_text.encoder.checkpoint import quiet
 from aang_text.encoder.heads import PROBLEMS, ClassifierHead, auto_class
+from aang_text.encoder.pooling import mean_layer
 from aang_text.encoder.tokens import Tokens
 from aang_text.encoder.tuning import plain_state
 
@@ -34,15 +35,21 @@ def export_model(
 ) -> None:
     """Write configuration, safetensors, tokenizer and model card.
 
-    The model is assembled on the meta device from the trained tensors themselves, so nothing is copied.
+    The model is assembled on the meta device from the trained tensors themselves, so nothing is copied. A head that
+    reads the mean gets one frozen layer behind the encoder's own, which computes it; see `pooling`.
 
     :raises ModelError: where the parts do not make up the family's whole model.
     """
     shell: Any = head.shell
+    config = deepcopy(shell.config)
+    config.num_hidden_layers += head.reading is not None
     with torch.device("meta"):
-        whole = auto_class(task.kind).from_config(deepcopy(shell.config))
+        whole = auto_class(task.kind).from_config(config)
     prefix = shell.base_model_prefix
     state = {f"{prefix}.{name}": tensor for name, tensor in plain_state(body).items()}
+    if head.reading is not None:
+        kind = next(iter(state.values())).dtype
+        state |= {n: t.to(kind) for n, t in mean_layer(getattr(whole, prefix), prefix).items()}
     state |= shell.state_dict()
     lacking, surplus = whole.load_state_dict(state, strict=False, assign=True)
     if lacking or surplus:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from aang_core.batch.rows import Hidden
 from aang_core.errors import ModelError
+from aang_text.encoder.pooling import MeanReading, mean_reading, refused
 
 if TYPE_CHECKING:
     from aang_core.data.task import Task
@@ -57,14 +58,21 @@ class ClassifierHead(nn.Module):
     """Called as ``head(hidden, rows)``: logits [R, C]; for token tasks ``head(hidden, positions)``: [M, C].
 
     :param lacking: names of the shell's parameters that the checkpoint does not hold.
+    :param reading: what the shell is given as each row's first position in place of its state there; see `pooling`.
     :ivar first_only: whether the family's head reads nothing but each row's first position, so that no row is
         padded for it.
     :ivar pretrained_names: what the checkpoint brings (a pooler, a head for these labels); see `BoundOutput.head`.
     """
 
-    def __init__(self, shell: nn.Module, kind: str, lacking: frozenset[str]) -> None:
+    def __init__(
+        self,
+        shell: nn.Module,
+        kind: str,
+        lacking: frozenset[str],
+        reading: MeanReading | None = None,
+    ) -> None:
         super().__init__()
-        self.shell = shell
+        self.shell, self.reading = shell, reading
         brought = (name for name, _ in shell.named_parameters() if name not in lacking)
         self.pretrained_names = frozenset(f"shell.{name}" for name in brought)
         self.kind = kind
@@ -76,7 +84,8 @@ class ClassifierHead(nn.Module):
             mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
             return self._logits(states, mask)[:, 0]
         if self.first_only:
-            states = hidden.first(rows)[:, None]
+            first = hidden.first(rows) if self.reading is None else self.reading(hidden, rows)
+            states = first[:, None]
             mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
             return self._logits(states, mask)
         states, real = hidden.padded(rows)
@@ -86,18 +95,33 @@ class ClassifierHead(nn.Module):
         return self.shell(inputs_embeds=states, attention_mask=mask).logits  # type: ignore[no-any-return]
 
 
-def make_head(checkpoint: Checkpoint, task: Task) -> ClassifierHead:
+def make_head(checkpoint: Checkpoint, task: Task, pooling: str = "default") -> ClassifierHead:
     """The head of the checkpoint's family for a task, on the CPU, in its initial state.
 
-    :raises ModelError: where the family has no such head, or one that cannot run without its encoder.
+    :param pooling: ``default``: what the family's head reads; ``mean``: the mean of the row's positions.
+    :raises ModelError: where the family has no such head, or one that cannot run without its encoder, or cannot read
+        the mean.
     """
-    model, lacking = checkpoint.build(auto_class(task.kind), **_labels(task))
+    if pooling == "mean" and task.kind == "token":
+        raise ModelError(
+            f"training.pooling = 'mean' is for one answer a text; the task {task.name!r} asks for one a word: leave it "
+            "at 'default'"
+        )
+    changes = _labels(task)
+    own = pooling == "mean" and hasattr(checkpoint.config, "classifier_pooling")  # ModernBERT
+    if own:
+        changes["classifier_pooling"] = "mean"
+    model, lacking = checkpoint.build(auto_class(task.kind), **changes)
     prefix = str(model.base_model_prefix)
     base = getattr(model, prefix)
+    reading = mean_reading(base, checkpoint) if pooling == "mean" and not own else None
     given = Given(getattr(base, "pooler", None), getattr(base, "pooler_activation", None))
     _check_pooling(base, given, checkpoint)
     setattr(model, prefix, given)
-    return ClassifierHead(model, task.kind, lacking)
+    head = ClassifierHead(model, task.kind, lacking, reading)
+    if reading is not None and not head.first_only:
+        raise refused(base, checkpoint, "its head reads other positions than the first")
+    return head
 
 
 def auto_class(kind: str) -> Any:

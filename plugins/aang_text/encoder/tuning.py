@@ -69,16 +69,24 @@ def plain_state(body: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _stack(body: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The encoder's layers and their name."""
+def layers_of(body: nn.Module) -> tuple[str, nn.ModuleList] | None:
+    """The encoder's layers and their name; None where it has no list of them."""
     config: Any = body.config
     for name, module in body.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
             return name, module
-    raise ModelError(
-        f"{type(body).__name__} has no list of {config.num_hidden_layers} layers; "
-        "frozen layers and adapters cannot be used with it"
-    )
+    return None
+
+
+def _stack(body: nn.Module) -> tuple[str, nn.ModuleList]:
+    found = layers_of(body)
+    if found is None:
+        config: Any = body.config
+        raise ModelError(
+            f"{type(body).__name__} has no list of {config.num_hidden_layers} layers; "
+            "frozen layers and adapters cannot be used with it"
+        )
+    return found
 
 
 def _before(body: nn.Module, key: str, stack: str) -> bool:
