@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from aang_core.registry.spaces import resolve_space as resolve_space
     from aang_core.rundir.report import RunReport as RunReport
     from aang_core.selection.job import select as select
+    from aang_core.study.estimator import TextClassifier as TextClassifier
     from aang_core.study.run import run as run
     from aang_core.train.callbacks import Callback as Callback
     from aang_core.train.callbacks import Watcher as Watcher
@@ -71,6 +72,7 @@ _HOMES = {
     "registry.spaces": ("resolve_space",),
     "rundir.report": ("RunReport",),
     "selection.job": ("select",),
+    "study.estimator": ("TextClassifier",),
     "study.run": ("run",),
     "train.callbacks": ("Callback", "Watcher"),
 }

@@ -206,7 +206,7 @@ def _read_task(spec: TaskSpec, reads: Sequence[str]) -> Task:
             tables[split], dropped[split] = _without_empty(table, roles, label, split == "test")
     labels = _labels(spec, tables, label, faults)
     rows = {
-        split: _inputs(table, roles, labels.kind, labels.splits.get(split), faults)
+        split: inputs_of(table, roles, labels.kind, labels.splits.get(split), faults)
         for split, table in tables.items()
     }
     faults.raise_any(f"task {name!r}")
@@ -287,7 +287,7 @@ def _labels(spec: TaskSpec, tables: Mapping[str, Table], column: str, faults: Fa
     return labels
 
 
-def _inputs(
+def inputs_of(
     table: Table, roles: Mapping[str, str], kind: str, labels: Sequence[Any] | None, faults: Faults
 ) -> dict[str, list[Any]]:
     """The input columns under their roles. A token task's first input becomes a list of words.
