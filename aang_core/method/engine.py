@@ -1,6 +1,9 @@
 """Step 8 of 9, as the trainer calls it: one step's gradients by the engine that holds for this encoder.
 
-Cuts the step into micro-batches, and compares ``fused`` with ``looped`` once before the first step.
+`Engine.aligned` cuts a step's stream along its objectives into micro-batches of bounded size, and sends each through
+one of the ways of `metagrad`. An objective that lies whole in one micro-batch has its norm read off it. Only one that
+is larger than that by itself is cut inside, along its rows (never inside ``row_multiple``, never where its losses need
+each other). `Engine.check` compares ``fused`` with ``looped`` once before the first step.
 """
 
 from __future__ import annotations
@@ -8,19 +11,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
+import attrs
 import torch
 from torch import Tensor
 
-from aang_core.batch.micro_batches import cut, cut_rows, scattered
-from aang_core.batch.stream import FusedBatch
+from aang_core.batch.protocols import BoundOutput
+from aang_core.batch.rows import Targets
+from aang_core.batch.stream import FusedBatch, Segment
 from aang_core.errors import ConfigError
-from aang_core.method.fused import disagreement, fused
 from aang_core.method.metagrad import (
-    Alignment,
     Gradient,
     Model,
     StepResult,
-    dot,
+    disagreement,
+    fused,
     looped,
     one_objective,
     plain,
@@ -30,7 +34,7 @@ from aang_core.method.tracked_layers import FusedUnsupportedError
 from aang_core.randomness import evaluating
 
 TOLERANCE = 1e-4
-"""The largest `fused.disagreement` between the engines on the first batch."""
+"""The largest `metagrad.disagreement` between the engines on the first batch."""
 
 
 class Engine:
@@ -39,7 +43,7 @@ class Engine:
     :param kind: ``fused`` or ``looped``; `check` may change it to ``looped``.
     :param budget: most positions in one forward pass, 0 for no bound.
     :param precision: ``fp32``, or ``bf16`` for autocast in the passes.
-    :ivar gap: what `check` found between the engines (`fused.disagreement`); None where it has not compared them.
+    :ivar gap: what `check` found between the engines (`metagrad.disagreement`); None where it has not compared them.
     """
 
     def __init__(self, model: Model, kind: str, budget: int, precision: str) -> None:
@@ -52,14 +56,15 @@ class Engine:
         return autocast(self.device, self.precision)
 
     def plain(self, batch: FusedBatch, coefficients: Tensor) -> Tensor:
-        """The losses [S]; ``Σ c_k g_k`` into ``.grad``, no alignments."""
-        losses = coefficients.new_zeros(len(batch.segments)).to(self.device)
+        """The losses [S] in fp64; ``Σ c_k g_k`` into ``.grad``, no alignments."""
+        losses = []
         for group in cut(batch, self.budget):
+            own = torch.zeros(len(group), dtype=torch.float64, device=self.device)
             for piece in self._pieces(batch, group):
                 with self.autocast():
-                    own = plain(self.model, piece, coefficients[group])
-                losses = losses + scattered(own.to(losses), group, len(losses))
-        return losses
+                    own = own + plain(self.model, piece, coefficients[group])
+            losses.append(own)
+        return torch.cat(losses)
 
     def aligned(
         self,
@@ -71,36 +76,29 @@ class Engine:
     ) -> StepResult:
         """The losses, ``Σ c_k g_k`` into ``.grad``, and the alignments of all objectives.
 
-        :param examples: also each row's share of its objective's dot (``fused`` alone); see `fused.fused`.
+        :param examples: also each row's share of its objective's dot (``fused`` alone); see `metagrad.fused`.
         :raises ConfigError: where `examples` meets an objective larger than a micro-batch.
 
         Groups of whole objectives go through the engine; an objective that has to be cut goes through its pieces
-        one by one with its own gradient summed up beside them, since norms of pieces do not add.
+        one by one, by its own gradient.
         """
-        results: list[tuple[list[int], StepResult]] = []
+        results = []
         for group in cut(batch, self.budget):
-            pieces = self._pieces(batch, group)
+            pieces, own = self._pieces(batch, group), coefficients[group]
             if len(pieces) > 1 and examples:
                 raise ConfigError(
                     f"alignments of single examples need objectives of at most {self.budget} positions; one has "
                     f"{batch.select(group).tokens} (raise training.micro_batch_tokens)"
                 )
-            if len(pieces) > 1:
-                result = _in_pieces(self, pieces, coefficients[group], dev_gradient)
-            elif self.kind == "looped":
-                with self.autocast():
-                    result = looped(self.model, pieces[0], coefficients[group], dev_gradient)
-            else:
-                with self.autocast():
-                    result = fused(
-                        self.model,
-                        pieces[0],
-                        coefficients[group],
-                        dev_gradient,
-                        examples=examples,
-                    )
-            results.append((group, result))
-        return _merged(results, len(batch.segments))
+            with self.autocast():
+                if len(pieces) > 1:
+                    result = one_objective(self.model, pieces, float(own[0]), dev_gradient)
+                elif self.kind == "looped":
+                    result = looped(self.model, pieces[0], own, dev_gradient)
+                else:
+                    result = fused(self.model, pieces[0], own, dev_gradient, examples=examples)
+            results.append(result)
+        return StepResult.joined(results)
 
     def check(self, batch: FusedBatch, coefficients: Tensor, dev_gradient: Gradient) -> str:
         """Compare the engines on one batch, dropout and autocast off; ``.grad`` is left empty.
@@ -130,59 +128,74 @@ class Engine:
         return reason
 
     def _pieces(self, batch: FusedBatch, group: Sequence[int]) -> list[FusedBatch]:
-        if len(group) == len(batch.segments) and not self._too_large(batch):
-            return [batch]
-        whole = batch.select(group)
-        if len(group) > 1 or not self._too_large(whole):
+        """A group's batch; of an objective that is too large by itself, the batches of its rows."""
+        whole = batch if len(group) == len(batch.segments) else batch.select(group)
+        if len(group) > 1 or not 0 < self.budget < whole.tokens:
             return [whole]
-        output = self.model.heads.outputs[whole.segments[0].objective]
-        return cut_rows(whole, 0, output, self.budget)
-
-    def _too_large(self, batch: FusedBatch) -> bool:
-        return 0 < self.budget < batch.tokens
+        return cut_rows(
+            whole, 0, self.model.heads.outputs[whole.segments[0].objective], self.budget
+        )
 
 
-def _in_pieces(
-    engine: Engine, pieces: Sequence[FusedBatch], coefficient: Tensor, dev_gradient: Gradient
-) -> StepResult:
-    """One objective, piece by piece; its own gradient is what each piece adds to ``.grad`` of the body's part."""
-    body = engine.model.body()
-    total: dict[str, Tensor] = {}
-    loss = coefficient.new_zeros(()).to(engine.device)
-    for piece in pieces:
-        with engine.autocast():
-            part, gradient = one_objective(engine.model, body, piece, float(coefficient[0]))
-        loss = loss + part
-        for name, value in gradient.items():
-            total[name] = total[name].add_(value) if name in total else value.clone()
-    observed = bool(total) and float(coefficient[0]) != 0 and pieces[0].segments[0].count > 0
-    zero = torch.zeros((), device=engine.device)
-    alignment = Alignment(
-        dots=(dot(total, dev_gradient) if observed else zero)[None],
-        squared_norms=(dot(total, total) if observed else zero)[None],
-        observed=torch.tensor([observed]),
-        dev_norm=dot(dev_gradient, dev_gradient).sqrt(),
+def cut(batch: FusedBatch, budget: int) -> list[list[int]]:
+    """Groups of segments (positions in ``batch.segments``, in order) of at most `budget` positions each.
+
+    A segment larger than the budget is a group of its own. With budget 0 there is one group.
+    """
+    if budget == 0:
+        return [list(range(len(batch.segments)))]
+    groups: list[list[int]] = []
+    filled = 0
+    for i, segment in enumerate(batch.segments):
+        size = segment.stop - segment.start
+        if not groups or filled + size > budget:
+            groups.append([])
+            filled = 0
+        groups[-1].append(i)
+        filled += size
+    return groups
+
+
+def cut_rows(batch: FusedBatch, segment: int, output: BoundOutput, budget: int) -> list[FusedBatch]:
+    """One segment as several batches of at most `budget` positions (where its rows allow), counts unchanged."""
+    whole = batch.select([segment])
+    if not output.pointwise:
+        return [whole]
+    step, lengths = output.row_multiple, whole.lengths
+    ranges: list[tuple[int, int]] = []
+    start, filled = 0, 0
+    for row in range(0, len(lengths), step):
+        size = sum(lengths[row : row + step])
+        if row > start and filled + size > budget:
+            ranges.append((start, row))
+            start, filled = row, 0
+        filled += size
+    ranges.append((start, len(lengths)))
+    return [_rows_of(whole, a, b) for a, b in ranges]
+
+
+def _rows_of(batch: FusedBatch, first: int, last: int) -> FusedBatch:
+    """Rows `first` to `last` of a batch with one segment."""
+    start, stop = int(batch.offsets[first]), int(batch.offsets[last])
+    (segment,), (targets,) = batch.segments, batch.targets
+    low, high = (first, last) if targets.level == "row" else (start, stop)
+    return FusedBatch(
+        inputs={name: value[start:stop] for name, value in batch.inputs.items()},
+        offsets=batch.offsets[first : last + 1] - start,
+        rules=batch.rules[first:last],
+        segments=(Segment(segment.objective, 0, last - first, 0, stop - start, segment.count),),
+        targets=(_within(targets, low, high),),
+        noise=None if batch.noise is None else batch.noise[start:stop],
     )
-    return StepResult(losses=loss[None], alignment=alignment)
 
 
-def _merged(results: Sequence[tuple[list[int], StepResult]], size: int) -> StepResult:
-    if len(results) == 1:
-        return results[0][1]
-
-    def spread(values: list[Tensor]) -> Tensor:
-        parts = zip(values, (group for group, _ in results), strict=True)
-        return torch.stack([scattered(value, group, size) for value, group in parts]).sum(0)
-
-    alignments = [result.alignment for _, result in results]
-    examples = [result.examples for _, result in results if result.examples is not None]
-    return StepResult(
-        examples=torch.cat(examples) if len(examples) == len(results) else None,
-        losses=spread([result.losses for _, result in results]),
-        alignment=Alignment(
-            dots=spread([a.dots.double() for a in alignments]),
-            squared_norms=spread([a.squared_norms.double() for a in alignments]),
-            observed=spread([a.observed.cpu().long() for a in alignments]).bool(),
-            dev_norm=alignments[0].dev_norm,
-        ),
+def _within(targets: Targets, low: int, high: int) -> Targets:
+    leading = targets.index if targets.index.ndim == 1 else targets.index[:, 0]
+    keep = (leading >= low) & (leading < high)
+    return attrs.evolve(
+        targets,
+        index=targets.index[keep] - low,
+        value=targets.value[keep],
+        extra={name: tensor[keep] for name, tensor in targets.extra.items()},
+        weight=None if targets.weight is None else targets.weight[keep],
     )

@@ -1,8 +1,17 @@
 """Step 8 of 9. In: losses and the dev gradient. Out: Alignment, and the weighted gradient in ``.grad``.
 
 The first-order meta-gradient of an objective's weight is ``−β ⟨∇θ L_k, ∇θ L_dev⟩`` over the body's parameters
-(paper, eq. 4 and 5). This module holds the obviously correct way to get it, one backward pass per objective;
-`aang_core.method.fused` gets the same from a single one.
+(paper, eq. 4 and 5). Three ways through a step stand here side by side:
+
+- `plain`: one forward and one backward pass, without alignments;
+- `looped`: one forward and backward pass per objective, the obviously correct way to get the alignments;
+- `fused`: the same alignments from a single forward and backward pass.
+
+How ``fused`` works: each row of the stream belongs to one objective, so a layer with inputs a and output gradients g
+(per position) has the weight gradient ``c_k G_k = Σ_{positions of k} g aᵀ`` for objective k. While the layers form the
+gradient of ``Σ c_k L_k`` segment by segment (`tracked_layers`), they take ``⟨c_k G_k, V⟩`` and ``‖c_k G_k‖²`` on the
+way and return the sum. The multiply-adds are those of plain training; beside them stands one buffer of the size of a
+weight.
 
 A gradient is of the body when it flows through `Hidden`. What a head does with a body parameter (a decoder tied
 to the embeddings) enters ``.grad`` but not the alignment, as in the paper, whose decoder is a copy.
@@ -10,7 +19,8 @@ to the embeddings) enters ``.grad`` but not the alignment, as in the paper, whos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import attrs
 import torch
@@ -19,7 +29,9 @@ from torch import Tensor, nn
 from aang_core.batch.protocols import Backbone
 from aang_core.batch.rows import Hidden
 from aang_core.batch.stream import FusedBatch
+from aang_core.method import tracked_layers
 from aang_core.method.heads import Heads
+from aang_core.method.tracked_layers import FusedUnsupportedError, Tape
 
 Gradient = Mapping[str, Tensor]
 """Body parameter name → a tensor of its shape, in fp32 or wider."""
@@ -57,6 +69,24 @@ class StepResult:
     losses: Tensor
     alignment: Alignment
     examples: Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[StepResult]) -> StepResult:
+        """The result of a whole step, from those of its segments in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        aligned = [part.alignment for part in parts]
+        examples = [part.examples for part in parts if part.examples is not None]
+        return cls(
+            losses=torch.cat([part.losses for part in parts]),
+            alignment=Alignment(
+                dots=torch.cat([each.dots for each in aligned]),
+                squared_norms=torch.cat([each.squared_norms for each in aligned]),
+                observed=torch.cat([each.observed for each in aligned]),
+                dev_norm=aligned[0].dev_norm,
+            ),
+            examples=torch.cat(examples) if len(examples) == len(parts) else None,
+        )
 
 
 @attrs.frozen(eq=False)
@@ -104,28 +134,41 @@ def looped(
 
     :param coefficients: [S] in the order of ``batch.segments``.
     """
-    body = model.body()
-    losses, dots, norms, observed = [], [], [], []
-    zero = next(iter(dev_gradient.values())).new_zeros(())
-    for i, (segment, coefficient) in enumerate(
-        zip(batch.segments, coefficients.tolist(), strict=True)
-    ):
-        loss, gradient = one_objective(model, body, batch.select([i]), coefficient)
-        losses.append(loss)
-        counted = coefficient != 0 and segment.count > 0
-        dots.append(dot(gradient, dev_gradient) if counted and gradient else zero)
-        norms.append(dot(gradient, gradient) if counted and gradient else zero)
-        observed.append(counted)
-    alignment = Alignment(
-        dots=torch.stack(dots),
-        squared_norms=torch.stack(norms),
-        observed=torch.tensor(observed),
-        dev_norm=dot(dev_gradient, dev_gradient).sqrt(),
-    )
-    return StepResult(losses=torch.stack(losses), alignment=alignment)
+    results = [
+        one_objective(model, [batch.select([i])], coefficient, dev_gradient)
+        for i, coefficient in enumerate(coefficients.tolist())
+    ]
+    return StepResult.joined(results)
 
 
 def one_objective(
+    model: Model, pieces: Sequence[FusedBatch], coefficient: float, dev_gradient: Gradient
+) -> StepResult:
+    """One objective by its own gradient, summed over its pieces: norms of pieces do not add.
+
+    Adds the scaled gradients to ``.grad``; the result is of one segment.
+
+    :param pieces: batches of one segment each, all of them of this objective, with the same count of targets.
+    """
+    body = model.body()
+    loss, own = _own_gradient(model, body, pieces[0], coefficient)
+    for piece in pieces[1:]:
+        part, gradient = _own_gradient(model, body, piece, coefficient)
+        loss = loss + part
+        for name, value in gradient.items():
+            own[name] = own[name] + value if name in own else value
+    observed = coefficient != 0 and pieces[0].segments[0].count > 0
+    zero = next(iter(dev_gradient.values())).new_zeros(())
+    alignment = Alignment(
+        dots=(dot(own, dev_gradient) if observed and own else zero)[None],
+        squared_norms=(dot(own, own) if observed and own else zero)[None],
+        observed=torch.tensor([observed], device=zero.device),
+        dev_norm=dot(dev_gradient, dev_gradient).sqrt(),
+    )
+    return StepResult(losses=loss[None], alignment=alignment)
+
+
+def _own_gradient(
     model: Model, body: Mapping[str, nn.Parameter], batch: FusedBatch, coefficient: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The objective's loss and its own body gradient (unscaled); adds the scaled gradients to ``.grad``."""
@@ -145,3 +188,96 @@ def one_objective(
         scaled = (gradient * coefficient).to(parameter.dtype)
         parameter.grad = scaled if parameter.grad is None else parameter.grad.add_(scaled)
     return loss.detach(), own
+
+
+def fused(
+    model: Model,
+    batch: FusedBatch,
+    coefficients: Tensor,
+    dev_gradient: Gradient,
+    *,
+    examples: bool = False,
+) -> StepResult:
+    """The same as `looped`, from one pass over the whole stream.
+
+    :param coefficients: [S] in the order of ``batch.segments``.
+    :param examples: also each row's share of its objective's dot product, in ``StepResult.examples`` ([B];
+        the shares of an objective's rows sum to its dot).
+    :raises FusedUnsupportedError: where a layer is not covered, does not see exactly the N packed positions,
+        or is applied twice.
+    """
+    body = model.body()
+    tape = Tape.of(batch, body, dev_gradient, examples=examples)
+    with tracked(model.backbone.body, tape):
+        losses = model.heads.losses(model.backbone.encode(batch), batch)
+        torch.autograd.backward((losses * coefficients.to(losses)).sum())
+    if repeated := sorted(name for name, count in tape.uses.items() if count > 1):
+        raise FusedUnsupportedError(f"{repeated[0]} is applied {tape.uses[repeated[0]]} times")
+    scale = coefficients.to(tape.dots)
+    observed = (scale != 0) & torch.tensor([s.count > 0 for s in batch.segments]).to(scale.device)
+    safe = torch.where(observed, scale, torch.ones_like(scale))
+    zero = torch.zeros_like(safe)
+    alignment = Alignment(
+        dots=torch.where(observed, tape.dots / safe, zero),
+        squared_norms=torch.where(observed, tape.squared_norms / safe.square(), zero),
+        observed=observed,
+        dev_norm=dot(dev_gradient, dev_gradient).sqrt(),
+    )
+    shares = _row_shares(tape, batch, safe, observed) if examples else None
+    return StepResult(losses=losses.detach(), alignment=alignment, examples=shares)
+
+
+def _row_shares(tape: Tape, batch: FusedBatch, scale: Tensor, observed: Tensor) -> Tensor:
+    """[B] sums of the positions' products over each row, divided by the row's coefficient."""
+    lengths = torch.tensor(batch.lengths, device=scale.device)
+    rows = torch.tensor([s.row_stop - s.row_start for s in batch.segments], device=scale.device)
+    owner = torch.repeat_interleave(torch.arange(len(rows), device=scale.device), rows)
+    row_of = torch.repeat_interleave(torch.arange(len(lengths), device=scale.device), lengths)
+    assert tape.position_dots is not None
+    sums = torch.zeros(len(lengths), dtype=scale.dtype, device=scale.device)
+    sums = sums.index_add(0, row_of, tape.position_dots.to(scale.dtype))
+    return torch.where(observed[owner], sums / scale[owner], torch.zeros_like(sums))
+
+
+@contextmanager
+def tracked(body: nn.Module, tape: Tape) -> Iterator[None]:
+    """Let the encoder's layers write on `tape` inside the block (their ``forward`` is replaced meanwhile).
+
+    :raises FusedUnsupportedError: where a trainable parameter belongs to a layer that cannot.
+    """
+    replaced: list[nn.Module] = []
+    try:
+        for name, module in body.named_modules():
+            own = {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}
+            if not own:
+                continue
+            forward = tracked_layers.tracked_forward(module, name, tape)
+            if forward is None:
+                raise FusedUnsupportedError(
+                    f"{name} is a {type(module).__name__}, which has no segment gradients"
+                )
+            module.forward = forward
+            replaced.append(module)
+        yield
+    finally:
+        for module in replaced:
+            del module.forward
+
+
+def disagreement(left: StepResult, right: StepResult) -> float:
+    """How far a result is from the oracle's of the same step.
+
+    It is the largest ``|Δdot| / (‖g_k‖ ‖V‖)`` or ``|Δ‖g_k‖| / ‖g_k‖``; NaN where a product is not finite, 0
+    where nothing is observed.
+
+    :param right: the oracle's, whose norms the differences are relative to.
+    """
+    a, b = left.alignment, right.alignment
+    both = a.observed.cpu() & b.observed.cpu()
+    if not bool(both.any()):
+        return 0.0
+    scale = b.squared_norms.cpu().sqrt() * b.dev_norm.cpu()
+    gap = (a.dots.cpu().double() - b.dots.cpu().double()).abs() / scale.double().clamp(min=1e-30)
+    norms = (a.squared_norms.cpu().sqrt() - b.squared_norms.cpu().sqrt()).abs()
+    relative = norms / b.squared_norms.cpu().sqrt().clamp(min=1e-30)
+    return float(torch.maximum(gap[both].max(), relative[both].max().double()))

@@ -6,7 +6,7 @@ Read `train_step` first; every line of it is one arrow of the data flow.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 
@@ -14,7 +14,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from aang_core.batch.micro_batches import scattered
 from aang_core.batch.stream import FusedBatch
 from aang_core.method.metagrad import Alignment, dot
 from aang_core.method.step_plan import END_TASK, StepPlan
@@ -173,20 +172,27 @@ def _gradients(
     if session.dev_gradient is None:
         if own is not None:
             part = session.engine.plain(own, coefficients)
-            losses = scattered(part.double(), places, size)
+            losses = _scattered(part.double(), places, size)
     else:
         products = torch.zeros(3, size, dtype=torch.float64, device=session.device)
         if own is not None:
             result = session.engine.aligned(own, coefficients, session.dev_gradient)
-            losses = scattered(result.losses.double(), places, size)
+            losses = _scattered(result.losses.double(), places, size)
             found = result.alignment
             columns = (found.dots, found.squared_norms, found.observed.to(session.device))
-            products = torch.stack([scattered(c.double(), places, size) for c in columns])
+            products = torch.stack([_scattered(c.double(), places, size) for c in columns])
         dots, squared_norms, observed = group.sum(products)
         norm = dot(session.dev_gradient, session.dev_gradient).sqrt()
         alignment = Alignment(dots, squared_norms, observed > 0, norm)
     group.sum_gradients(session.parameters.values())
     return group.sum(losses), alignment
+
+
+def _scattered(values: Tensor, places: Sequence[int], size: int) -> Tensor:
+    """[size] zeros with `values` at `places`."""
+    out = values.new_zeros(size)
+    out[torch.tensor(list(places), dtype=torch.long, device=values.device)] = values
+    return out
 
 
 def _follow(session: Session, plan: StepPlan, lesson: Lesson | None) -> None:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from aang_core.batch.stream import FusedBatch
 from aang_core.config.settings import RunConfig
-from aang_core.method.fused import fused
-from aang_core.method.metagrad import Alignment
+from aang_core.method.metagrad import Alignment, fused
 from aang_core.method.step_plan import StepPlan
 from aang_core.method.weighting import observe, updated
 from aang_core.processes import Processes
@@ -66,19 +65,19 @@ def _before(session: Session, registry: Registry, config: RunConfig) -> Iterator
     illegal = next(v for v in verdicts if isinstance(v, Illegal))
     rows = {split: len(data) for split, data in task.splits.items()}
     yield from _INTRODUCTION
-    yield from _step(1, "The configuration", "config.py", "`RunConfig`, every default filled in.")
+    yield from _step(1, "The configuration", "config/settings.py", "`RunConfig`, every default filled in.")
     yield from _text(
         f"method {config.method}, space {config.space}, encoder {config.model}",
         f"rows of a step: {config.training.end_task_rows} of the end-task, "
         f"{config.training.auxiliary_rows} shared by {config.meta.objectives_per_step} objectives",
     )
-    yield from _step(2, "The task", "task.py", "`Task`: splits, labels, the measure.")
+    yield from _step(2, "The task", "data/task.py", "`Task`: splits, labels, the measure.")
     yield from _text(
         ", ".join(f"{count} {split} rows" for split, count in rows.items()),
         f"classes {', '.join(task.label_names)}; chosen by {task.metric}",
         f"first text: {task.splits['train'][0]['text']}",
     )
-    yield from _step(3, "The registry", "registry.py", "named primitives and who brings them.")
+    yield from _step(3, "The registry", "registry/registry.py", "named primitives and who brings them.")
     yield from _text(
         *(
             f"{stage:15}" + ", ".join(getattr(space.blocks[0], stage))
@@ -86,7 +85,7 @@ def _before(session: Session, registry: Registry, config: RunConfig) -> Iterator
         )
     )
     yield from _step(
-        4, "The objectives", "objectives.py", "what is legal, and for the rest the reason."
+        4, "The objectives", "registry/legality.py", "what is legal, and for the rest the reason."
     )
     yield from _text(
         f"{len(session.factors.ids)} of {len(verdicts)} combinations are legal; one that is not:",
@@ -99,7 +98,7 @@ def _batch(session: Session, plan: StepPlan, batch: FusedBatch) -> Iterator[str]
     yield from _step(
         5,
         "The batch",
-        "batching.py",
+        "batch/packing.py",
         "`FusedBatch`: two objectives are drawn; their rows and the end-task's become one packed stream.",
     )
     lines = [f"{'segment':{COLUMN}}rows  positions  targets  multiplier"]
@@ -137,7 +136,7 @@ def _hidden(session: Session, batch: FusedBatch) -> Iterator[str]:
 
 
 def _losses(session: Session, plan: StepPlan, losses: Tensor) -> Iterator[str]:
-    yield from _step(7, "The heads", "heads.py", "one mean loss for each objective.")
+    yield from _step(7, "The heads", "method/heads.py", "one mean loss for each objective.")
     total = float((losses.double() * plan.coefficients).sum())
     closing = f"with the multipliers from above the loss of the step is {total:.2f}"
     yield from _table("loss", session, plan, losses, closing)
@@ -147,7 +146,7 @@ def _alignment(session: Session, plan: StepPlan, alignment: Alignment) -> Iterat
     yield from _step(
         8,
         "The meta-gradient",
-        "metagrad.py",
+        "method/metagrad.py",
         "`Alignment`: how each objective's gradient lies to the dev gradient, from the same backward pass that leaves "
         "the summed gradient for the optimiser.",
     )
@@ -159,7 +158,7 @@ def _weights(session: Session, weights: Tensor, share: float) -> Iterator[str]:
     yield from _step(
         9,
         "The weights",
-        "weighting.py",
+        "method/weighting.py",
         "the next `WeightState`. All were 1/24 = 0.0417, and λ was 0.5.",
     )
     order = weights.argsort(descending=True).tolist()

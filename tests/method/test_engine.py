@@ -4,9 +4,8 @@ import pytest
 import torch
 from _steps import MIXED, make_step
 
-from aang_core.batch.micro_batches import cut, cut_rows
 from aang_core.errors import ConfigError
-from aang_core.method.engine import Engine
+from aang_core.method.engine import Engine, cut, cut_rows
 from aang_core.method.metagrad import looped
 from aang_core.processes import Processes
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from aang_core.batch.protocols import BackboneSettings
 from aang_core.method.engine import Engine
-from aang_core.method.fused import disagreement, fused, tracked
-from aang_core.method.metagrad import looped
+from aang_core.method.metagrad import disagreement, fused, looped, tracked
 from aang_core.method.tracked_layers import FusedUnsupportedError, Tape
 from aang_core.testing import tiny_backbone
 

@@ -10,13 +10,13 @@ from aang_text.outputs.contrast import Contrastive, FirstSentence, QuickThoughts
 from aang_text.outputs.structure import AdjacentSentence, NextSentence, SentenceOrder
 from aang_text.outputs.supervised import Supervised
 
-from aang_core.batch.micro_batches import cut_rows
 from aang_core.batch.packing import BoundObjective, Piece, fuse, pack
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Hidden, Layout, Origin, Row
 from aang_core.batch.stream import FULL, Segment
 from aang_core.errors import ConfigError, PluginError, TaskError
 from aang_core.method.end_task import EndTask
+from aang_core.method.engine import cut_rows
 from aang_core.method.heads import Heads
 from aang_core.testing import tiny_backbone, tiny_source, tiny_task
 

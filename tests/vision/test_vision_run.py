@@ -20,9 +20,8 @@ from aang_core.batch.stream import FULL
 from aang_core.config.settings import Meta
 from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask
-from aang_core.method.fused import disagreement, fused
 from aang_core.method.heads import Heads
-from aang_core.method.metagrad import Model, looped
+from aang_core.method.metagrad import Model, disagreement, fused, looped
 
 IDS = (
     "task/mask-patches/bidirectional/patch-denoise",
