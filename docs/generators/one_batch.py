@@ -65,7 +65,9 @@ def _before(session: Session, registry: Registry, config: RunConfig) -> Iterator
     illegal = next(v for v in verdicts if isinstance(v, Illegal))
     rows = {split: len(data) for split, data in task.splits.items()}
     yield from _INTRODUCTION
-    yield from _step(1, "The configuration", "config/settings.py", "`RunConfig`, every default filled in.")
+    yield from _step(
+        1, "The configuration", "config/settings.py", "`RunConfig`, every default filled in."
+    )
     yield from _text(
         f"method {config.method}, space {config.space}, encoder {config.model}",
         f"rows of a step: {config.training.end_task_rows} of the end-task, "
@@ -77,7 +79,9 @@ def _before(session: Session, registry: Registry, config: RunConfig) -> Iterator
         f"classes {', '.join(task.label_names)}; chosen by {task.metric}",
         f"first text: {task.splits['train'][0]['text']}",
     )
-    yield from _step(3, "The registry", "registry/registry.py", "named primitives and who brings them.")
+    yield from _step(
+        3, "The registry", "registry/registry.py", "named primitives and who brings them."
+    )
     yield from _text(
         *(
             f"{stage:15}" + ", ".join(getattr(space.blocks[0], stage))
