@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from aang_core.registry.records import Space as Space
     from aang_core.registry.records import TaskKind as TaskKind
     from aang_core.registry.records import Transform as Transform
+    from aang_core.registry.records import Weighting as Weighting
     from aang_core.registry.registry import load_registry as load_registry
     from aang_core.registry.spaces import resolve_space as resolve_space
     from aang_core.rundir.report import RunReport as RunReport
@@ -66,7 +67,7 @@ _HOMES = {
     "registry.legality": ("Objective", "enumerate_objectives", "legal_objectives"),
     "registry.records": (
         *("BackboneKind", "Block", "DataSource", "Logger", "NamedObjective", "Output"),
-        *("Representation", "Selector", "Space", "TaskKind", "Transform"),
+        *("Representation", "Selector", "Space", "TaskKind", "Transform", "Weighting"),
     ),
     "registry.registry": ("load_registry",),
     "registry.spaces": ("resolve_space",),

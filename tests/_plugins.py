@@ -53,6 +53,7 @@ def registry_of(*records: Record | Space | NamedObjective) -> Registry:
         tasks={},
         selectors={},
         loggers={},
+        weightings={},
         named={e.record.objective: (e.record.name,) for e in entries if _is_named(e.record)},
         plugins=(),
         failed=(),

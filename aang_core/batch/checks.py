@@ -32,12 +32,15 @@ def expect(holds: bool, message: str) -> None:
 
 
 @contextmanager
-def errors_of(who: str, doing: str) -> Iterator[None]:
+def errors_of(
+    who: str, doing: str, instead: str = "leave the primitive out of the space"
+) -> Iterator[None]:
     """Name `who` for whatever goes wrong inside.
 
     Exhausted memory passes as it is, and so do errors that say themselves what the user can mend.
 
     :param who: a primitive with its plugin, as `BoundObjective.who` says it.
+    :param instead: what to do where the plugin cannot be mended.
     :raises PluginError: for any other exception, with its type, text and place, and for broken contracts.
     """
     try:
@@ -52,8 +55,7 @@ def errors_of(who: str, doing: str) -> Iterator[None]:
         last = traceback.extract_tb(cause.__traceback__)[-1]
         place = f"{Path(last.filename).name}:{last.lineno}"
         raise PluginError(
-            f"{who} failed in {doing}: {type(cause).__name__}: {cause} ({place}); mend the plugin, or leave the "
-            "primitive out of the space"
+            f"{who} failed in {doing}: {type(cause).__name__}: {cause} ({place}); mend the plugin, or {instead}"
         ) from cause
 
 

@@ -35,10 +35,12 @@ class RowNeed:
 class RowShares:
     """:param rows: rows of each objective; 0 leaves it out of the step.
     :param coefficients: [K] float64, what multiplies its mean loss.
+    :param chances: [K] float64, with which probability it got rows.
     """
 
     rows: tuple[int, ...]
     coefficients: Tensor
+    chances: Tensor
 
 
 def share_rows(
@@ -60,7 +62,8 @@ def share_rows(
         return _systematic(weights, total, units, generator)
     shares = torch.full_like(weights, 1 / len(units)) if mode == "equal" else weights
     rows = _largest_remainder(shares, total, needs)
-    return RowShares(rows=rows, coefficients=weights.double().clone())
+    own = weights.double().clone()
+    return RowShares(rows=rows, coefficients=own, chances=torch.ones_like(own))
 
 
 def _largest_remainder(shares: Tensor, total: int, needs: Sequence[RowNeed]) -> tuple[int, ...]:
@@ -83,4 +86,5 @@ def _systematic(
     start = torch.rand(1, generator=generator, dtype=torch.float64)
     marks = torch.floor(edges + start).long()
     rows = tuple(int(n) * unit for n, unit in zip(marks.diff().tolist(), units, strict=True))
-    return RowShares(rows=rows, coefficients=torch.tensor(rows, dtype=torch.float64) / total)
+    shares = torch.tensor(rows, dtype=torch.float64) / total
+    return RowShares(rows=rows, coefficients=shares, chances=lengths.clamp(max=1.0))

@@ -25,6 +25,7 @@ from aang_core.config.schema import (
     checked,
 )
 
+AUTO = "auto"
 METHODS = ("aang", "tartan", "static", "finetune", "pretrain-finetune")
 
 
@@ -111,6 +112,10 @@ class Meta:
 
     :param objectives_per_step: a number, or 0 for all legal objectives in every step.
     :param factored: one logit per primitive beside the one per objective (``tartan`` switches it off).
+    :param rule: the rule by which weights learn (`aang list-weightings`); ``auto``: Algorithm 1 with the settings of
+        this table, as the methods ``aang`` and ``tartan`` set them.
+    :param control: ``shuffled``: what the rule learns of an objective moves the weight of another one, through one
+        permutation a seed (`rules.Shuffled`); ``none`` for a run that means what it learns.
     :param alignment: ``cosine`` (public code) or ``dot`` (paper, eq. 5).
     :param logit_step: ``direct`` (public code), ``softmax`` (through the Jacobian of w) or ``exponentiated``.
     :param factor_reduce: ``mean`` or ``sum`` over the objectives that share a primitive.
@@ -131,6 +136,8 @@ class Meta:
 
     objectives_per_step: int = setting(Integer(0, word="all"), 0)
     factored: bool = setting(Flag(), True)
+    rule: str = setting(Text(), AUTO)
+    control: str = setting(Choice(("none", "shuffled")), "none")
     alignment: str = setting(Choice(("cosine", "dot")), "cosine")
     logit_step: str = setting(Choice(("direct", "softmax", "exponentiated")), "direct")
     factor_reduce: str = setting(Choice(("mean", "sum")), "mean")
@@ -217,6 +224,7 @@ class RunConfig:
     :param primitives: options of primitives by name.
     :param backbones: options of kinds of encoders by name; what a kind takes, its record says.
     :param loggers: options of loggers by name.
+    :param weightings: options of weighting rules by name.
     """
 
     task: str = setting(Text(), "sample")
@@ -243,6 +251,7 @@ class RunConfig:
     primitives: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
     backbones: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
     loggers: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
+    weightings: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
 
     @classmethod
     def from_mapping(
@@ -268,7 +277,7 @@ class RunConfig:
 
 SECTIONS: Mapping[str, type] = {"training": Training, "meta": Meta, "heads": Heads}
 
-OPTION_TABLES = ("primitives", "backbones", "loggers")
+OPTION_TABLES = ("primitives", "backbones", "loggers", "weightings")
 """The tables ``[TABLE.NAME]`` with options of what plugins bring; each has the name of its index in the registry."""
 
 TARGET_ORIENTED: Mapping[str, Any] = {

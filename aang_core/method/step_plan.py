@@ -36,6 +36,7 @@ class StepPlan:
     :param weights: [n] their w_k.
     :param candidates, candidate_weights: [m] the objectives among which the rows were dealt, and their w_k: where
         rows are drawn by weight, the light ones among them have none in most steps.
+    :param chances: [n] the probability with which each of `sampled` had a place in the step and rows in it.
     :param rows: n row counts.
     :param coefficients: what multiplies each mean loss, in stream order: the end-task's first, where it takes part.
     :param end_task_weight: λ_e.
@@ -49,6 +50,7 @@ class StepPlan:
     weights: Tensor
     candidates: Tensor
     candidate_weights: Tensor
+    chances: Tensor
     rows: tuple[int, ...]
     coefficients: Tensor
     end_task_weight: float
@@ -115,6 +117,7 @@ class Planner:
             weights=weights[kept],
             candidates=sampled,
             candidate_weights=weights,
+            chances=shared.chances[kept] * len(sampled) / len(self.objectives),
             rows=tuple(rows for rows in shared.rows if rows > 0),
             coefficients=torch.cat([end_task, auxiliary]),
             end_task_weight=end_task_weight,
@@ -132,6 +135,7 @@ class Planner:
             weights=none,
             candidates=none.long(),
             candidate_weights=none,
+            chances=none,
             rows=(),
             coefficients=torch.ones(1, dtype=torch.float64),
             end_task_weight=1.0,

@@ -1,4 +1,4 @@
-"""Step 9 of 9. In: Alignment. Out: the next WeightState.
+"""Step 9 of 9. In: Alignment. Out: the next WeightState. Here is what weighting rules (`method.rules`) share.
 
 ``w_k ∝ exp(W_all[k] + W_D[d] + W_T[t] + W_R[r] + W_O[o])`` over the objectives of a step, and
 ``(λ_e, 1 − λ_e) = softmax(end-task, auxiliary)`` (paper, Algorithm 1). Pure functions over a frozen state, in
@@ -8,6 +8,7 @@ float64 on the CPU: serialisable, resumable, the same on every device.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -53,6 +54,7 @@ class WeightState:
     :param window: sums of the signals since the last update: [K + 2] (objectives, end-task, auxiliary sum).
     :param seen: [K + 2] how many signals each sum holds.
     :param steps: steps since the last update.
+    :param memory: what a rule remembers beside these, tensors by its own names; saved in checkpoints.
     """
 
     objectives: Tensor
@@ -62,6 +64,7 @@ class WeightState:
     window: Tensor
     seen: Tensor
     steps: int = 0
+    memory: Mapping[str, Tensor] = attrs.field(factory=dict)
 
     @classmethod
     def initial(cls, factors: Factors) -> WeightState:
@@ -81,6 +84,10 @@ class WeightState:
         shared = [self.stages[stage][factors.members[stage]] for stage in STAGES]
         return self.objectives + torch.stack(shared).sum(0)
 
+    def placed(self, factors: Factors, logits: Tensor) -> WeightState:
+        """The state whose summed logits are these ([K]); those of the stages stay."""
+        return attrs.evolve(self, objectives=self.objectives + (logits - self.logits(factors)))
+
     def weights(self, factors: Factors, sampled: Tensor | None = None) -> Tensor:
         """Weights on the simplex, over all objectives or over the sampled ones ([n] indices)."""
         logits = self.logits(factors)
@@ -98,6 +105,15 @@ class WeightState:
             )
             for stage in STAGES
         }
+
+    def window_mean(self) -> tuple[Tensor, Tensor]:
+        """[K + 2] mean signals since the last update, and bool, whether there was any."""
+        return self.window / self.seen.clamp(min=1), self.seen > 0
+
+    def emptied(self, **changed: Any) -> WeightState:
+        """The state with an empty window: after an update, whose results are `changed`."""
+        window, seen = torch.zeros_like(self.window), torch.zeros_like(self.seen)
+        return attrs.evolve(self, window=window, seen=seen, steps=0, **changed)
 
     @property
     def end_task_weight(self) -> float:
@@ -154,21 +170,17 @@ def updated(state: WeightState, factors: Factors, meta: Meta) -> WeightState:
     """
     if state.steps < meta.update_every:
         return state
-    mean = state.window / state.seen.clamp(min=1)
-    signal, observed = mean[:-2], state.seen[:-2] > 0
+    mean, seen = state.window_mean()
+    signal, observed = mean[:-2], seen[:-2]
     step = _objective_steps(state, factors, signal, observed, meta)
     stages = dict(state.stages)
     if meta.factored and meta.logit_step != "exponentiated":
         for stage in STAGES:
             stages[stage] = stages[stage] + _by_factor(step, observed, factors, stage, meta)
-    return attrs.evolve(
-        state,
+    return state.emptied(
         objectives=state.objectives + step,
         stages=stages,
         end_task=state.end_task + _end_task_step(state, mean[-2:], meta),
-        window=torch.zeros_like(state.window),
-        seen=torch.zeros_like(state.seen),
-        steps=0,
     )
 
 
@@ -180,13 +192,21 @@ def _objective_steps(
     signal = torch.where(observed, signal, torch.zeros_like(signal))
     if meta.logit_step == "direct":
         return meta.factor_lr * signal
-    weights = state.weights(factors) * observed
-    weights = weights / weights.sum()
     if meta.logit_step == "softmax":
+        weights = state.weights(factors) * observed
+        weights = weights / weights.sum()
         return meta.factor_lr * weights * (signal - (weights * signal).sum())
-    step = meta.factor_lr * signal
-    kept = torch.log((weights * torch.exp(step)).sum())
-    return torch.where(observed, step - kept, torch.zeros_like(step))
+    return share_kept(meta.factor_lr * signal, state.weights(factors), observed)
+
+
+def share_kept(step: Tensor, weights: Tensor, members: Tensor) -> Tensor:
+    """[K] steps of logits, less a constant for the members, so that their weights keep their sum; 0 for the others.
+
+    :param weights: [K] before the step. :param members: [K] bool, at least one of them.
+    """
+    own = weights * members
+    kept = torch.log((own / own.sum() * torch.exp(step)).sum())
+    return torch.where(members, step - kept, torch.zeros_like(step))
 
 
 def _by_factor(step: Tensor, observed: Tensor, factors: Factors, stage: str, meta: Meta) -> Tensor:

@@ -27,6 +27,7 @@ from aang_core.registry.records import (
     Space,
     TaskKind,
     Transform,
+    Weighting,
 )
 
 hookspec = pluggy.HookspecMarker("aang")
@@ -81,3 +82,8 @@ def aang_selectors() -> Iterable[Selector]:  # type: ignore[empty-body]
 @hookspec
 def aang_loggers() -> Iterable[Logger]:  # type: ignore[empty-body]
     """Places that receive a run's history as it grows."""
+
+
+@hookspec
+def aang_weightings() -> Iterable[Weighting]:  # type: ignore[empty-body]
+    """Rules by which the weights of objectives learn."""

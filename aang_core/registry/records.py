@@ -83,7 +83,7 @@ class Record:
     """What every registered thing has: a unique kebab-case name, one line about it, its code's address.
 
     :param options: the settings that the factory understands, with their defaults; a run changes them under
-        ``[primitives.NAME]``, ``[backbones.NAME]`` or ``[loggers.NAME]`` of its configuration.
+        ``[primitives.NAME]``, ``[backbones.NAME]``, ``[loggers.NAME]`` or ``[weightings.NAME]`` of its configuration.
     :param check_options: the address of a function of all options, with the run's over the defaults. It returns a
         text for each fault that their types do not show; a run reports these with all others. Empty for no check.
     :param source: the publication or software that the thing comes from.
@@ -259,3 +259,8 @@ class Logger(Record):
 
     needs: tuple[str, ...] = ()
     install: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Weighting(Record):
+    """A rule by which weights learn. ``factory(binding)`` takes a `rules.RuleBinding` and returns a `rules.Rule`."""

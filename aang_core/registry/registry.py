@@ -31,6 +31,7 @@ from aang_core.registry.records import (
     Space,
     TaskKind,
     Transform,
+    Weighting,
 )
 
 R_co = TypeVar("R_co", covariant=True)
@@ -47,6 +48,7 @@ _OTHER_HOOKS: Mapping[str, type] = {
     "aang_tasks": TaskKind,
     "aang_selectors": Selector,
     "aang_loggers": Logger,
+    "aang_weightings": Weighting,
 }
 _HOOKS: Mapping[str, type] = {
     **_STAGE_HOOKS,
@@ -98,6 +100,7 @@ class Registry:
     tasks: Mapping[str, Registered[TaskKind]]
     selectors: Mapping[str, Registered[Selector]]
     loggers: Mapping[str, Registered[Logger]]
+    weightings: Mapping[str, Registered[Weighting]]
     named: Mapping[str, tuple[str, ...]]
     plugins: tuple[Plugin, ...]
     failed: tuple[FailedPlugin, ...]
@@ -202,6 +205,7 @@ def collect(discovered: Discovered) -> Registry:
         tasks=tables["aang_tasks"],
         selectors=tables["aang_selectors"],
         loggers=tables["aang_loggers"],
+        weightings=tables["aang_weightings"],
         named=_names(found["aang_named_objectives"]),
         plugins=discovered.plugins,
         failed=discovered.failed,

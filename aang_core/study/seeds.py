@@ -320,7 +320,9 @@ def _ready(
         resolved, task, backbone, seed, remark=said.append, progress=callbacks.on_preparation
     )
     cut = _truncated(backbone)
-    session = build_session(resolved.config, seed, task, backbone, objectives, processes)
+    session = build_session(
+        resolved.config, seed, task, backbone, objectives, processes, resolved.weighting
+    )
     check_first_batch(session.model, objectives, seed)
     said += _remarks(session, objectives, _truncated(backbone) - cut)
     return session, objectives, said

@@ -113,8 +113,7 @@ def snapshot(session: Session, progress: Progress, history: Path, kept: Any) -> 
     tensors = {name: t.detach() for name, t in session.trained_tensors.items()}
     tensors |= optimizer_tensors(session.optimizer, session.parameters)
     tensors |= weight_tensors(session.weights, "weights")
-    planned = weight_tensors(session.planned, "planned")
-    tensors |= {name: value.clone() for name, value in planned.items()}  # may be `weights` itself
+    tensors |= weight_tensors(session.planned, "planned")
     for name, value in (session.dev_gradient or {}).items():
         tensors[f"dev.{name}"] = value
     if session.slow is not None:
@@ -255,17 +254,20 @@ def _digest_of(path: Path, size: int) -> str:
 
 
 def weight_tensors(state: WeightState, prefix: str) -> dict[str, Tensor]:
-    """A `WeightState` as named tensors."""
+    """A `WeightState` as named tensors, no two of which share their values."""
     tensors = {f"{prefix}.stage.{stage}": state.stages[stage] for stage in STAGES}
     for name in _WEIGHTS:
         tensors[f"{prefix}.{name}"] = getattr(state, name)
     tensors[f"{prefix}.steps"] = torch.tensor(state.steps)
-    return tensors
+    tensors |= {f"{prefix}.memory.{name}": value for name, value in state.memory.items()}
+    return {name: value.clone() for name, value in tensors.items()}  # some may be one tensor
 
 
 def weight_state(tensors: Mapping[str, Tensor], prefix: str) -> WeightState:
     """The inverse of `weight_tensors`."""
+    own = f"{prefix}.memory."
     return WeightState(
+        memory={n.removeprefix(own): tensors[n] for n in sorted(tensors) if n.startswith(own)},
         stages={stage: tensors[f"{prefix}.stage.{stage}"] for stage in STAGES},
         steps=int(tensors[f"{prefix}.steps"]),
         **{name: tensors[f"{prefix}.{name}"] for name in _WEIGHTS},

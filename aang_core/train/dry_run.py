@@ -104,7 +104,9 @@ def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
     backbone = load_backbone(resolved, seed)
     said: list[str] = []
     objectives = bind_objectives(resolved, task, backbone, seed, remark=said.append)
-    session = build_session(config, seed, task, backbone, objectives, Processes())
+    session = build_session(
+        config, seed, task, backbone, objectives, Processes(), resolved.weighting
+    )
     if precision := precision_remark(session.device, config.training.precision):
         said.append(precision)
     timed = [_step(session, phase, steps) for phase, steps in phases(session)]

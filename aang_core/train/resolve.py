@@ -16,7 +16,7 @@ from aang_core.batch.binding import (
 from aang_core.batch.checks import errors_of
 from aang_core.batch.packing import BoundObjective
 from aang_core.batch.protocols import Backbone, BackboneSettings, Binding, BoundSource, no_op
-from aang_core.config.settings import RunConfig
+from aang_core.config.settings import AUTO, RunConfig
 from aang_core.data.auxiliary import (
     check_selection,
     expanded,
@@ -40,10 +40,17 @@ from aang_core.registry.legality import (
     sources_of,
 )
 from aang_core.registry.options import check_options, settings_of
-from aang_core.registry.records import BackboneKind, Block, Primitive, Space, load_factory
-from aang_core.registry.registry import Registry
+from aang_core.registry.records import (
+    BackboneKind,
+    Block,
+    Primitive,
+    Space,
+    Weighting,
+    load_factory,
+)
+from aang_core.registry.registry import Registered, Registry
 from aang_core.registry.spaces import resolve_space
-from aang_core.train.session import check_dev_rows
+from aang_core.train.session import META_METHODS, check_dev_rows
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -52,6 +59,7 @@ class ResolvedRun:
 
     :param model: the encoder's name, settled.
     :param space: None for a method without auxiliary objectives.
+    :param weighting: the rule by which weights learn; None for Algorithm 1 as the settings have it.
     """
 
     config: RunConfig
@@ -60,6 +68,7 @@ class ResolvedRun:
     kind: BackboneKind
     model: str
     space: Space | None
+    weighting: Registered[Weighting] | None = None
 
 
 def resolve(config: RunConfig, registry: Registry, given: Task | None = None) -> ResolvedRun:
@@ -82,6 +91,7 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
         space = resolve_space(config.space, registry, config.with_)
         space = expanded(space, registry, auxiliary)
     check_options(config, registry)
+    weighting = chosen_weighting(config, registry)
     check_corpora(config.external, registry)
     registered = registered_tasks(registry)
     if given is not None:
@@ -98,13 +108,37 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
         task = without_split_remark(task)
     task = joined_to(task, auxiliary)
     resolved = ResolvedRun(
-        config=config, registry=registry, task=task, kind=kind, model=model, space=space
+        config=config,
+        registry=registry,
+        task=task,
+        kind=kind,
+        model=model,
+        space=space,
+        weighting=weighting,
     )
     for seed in config.seeds:  # rows that cannot be drawn are found before any training
         splits = seed_task(resolved, seed).splits
         check_dev_rows(config, len(splits["dev"]))
         labelled = len(splits["train"])
     return attrs.evolve(resolved, config=proportioned(config, labelled, auxiliary))
+
+
+def chosen_weighting(config: RunConfig, registry: Registry) -> Registered[Weighting] | None:
+    """The rule that a run asks for; None for Algorithm 1 as the settings have it.
+
+    :raises ConfigError: where there is none of that name, or weights that do not learn are to be shuffled.
+    """
+    if config.meta.control != "none" and config.method not in META_METHODS:
+        raise ConfigError(
+            f'meta.control = "{config.meta.control}" shuffles what is learned, and the method {config.method!r} '
+            f"learns no weights; choose one of {', '.join(META_METHODS)}"
+        )
+    name = config.meta.rule
+    if name == AUTO:
+        return None
+    if name not in registry.weightings:
+        raise ConfigError(registry.unknown("weighting", name, registry.weightings))
+    return registry.weightings[name]
 
 
 def usual_model(task: str, registry: Registry) -> str:

@@ -27,12 +27,15 @@ from aang_core.method.heads import Heads
 from aang_core.method.metagrad import Gradient, Model
 from aang_core.method.precision import precision_on
 from aang_core.method.proportions import sized_state
+from aang_core.method.rules import Rule, begun, make_rule
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.method.step_plan import Planner, StepPlan
 from aang_core.method.teacher import Lesson, Teacher, asks
 from aang_core.method.weighting import Factors, WeightState
 from aang_core.processes import Processes
 from aang_core.randomness import generator, seeded
+from aang_core.registry.records import Weighting
+from aang_core.registry.registry import Registered
 from aang_core.rundir.recipe import starting_state
 from aang_core.train.evaluation import predict
 from aang_core.train.optimizer import optimizer_for
@@ -49,7 +52,7 @@ class Session:
     :param task: with this seed's splits.
     :param parameters: what trains, of encoder and heads, by name.
     :param pretrained: the names of those of the heads that a checkpoint brought.
-    :param dev: where dev gradients come from; None for a method that learns no weights.
+    :param dev, rule: where dev gradients come from, and how weights learn from them; None for a method without.
     :param stopping: dev rows that choose the checkpoint.
     :param test: none where the task has no test split.
     :param planned: the weights that the coming step was planned with (one step older than `weights`, because its
@@ -71,6 +74,7 @@ class Session:
     pretrained: frozenset[str]
     optimizer: torch.optim.Optimizer
     dev: DevGradient | None
+    rule: Rule | None
     stopping: Sequence[Row]
     test: Sequence[Row]
     processes: Processes
@@ -205,8 +209,12 @@ def build_session(
     backbone: Backbone,
     objectives: Sequence[BoundObjective],
     processes: Processes,
+    weighting: Registered[Weighting] | None = None,
 ) -> Session:
-    """Put a session together; the encoder is changed by training from here on."""
+    """Put a session together; the encoder is changed by training from here on.
+
+    :param weighting: the rule by which weights learn; None for Algorithm 1 as the configuration sets it.
+    """
     if config.method == "tartan":  # a weight for each objective, and nothing that they share
         config = attrs.evolve(config, meta=attrs.evolve(config.meta, factored=False))
     settings = {"class_weights": config.training.class_weights}
@@ -223,6 +231,8 @@ def build_session(
     learns = config.method in META_METHODS
     factors = Factors.of([objective.id for objective in objectives])
     weights = _starting_weights(config, objectives, len(train), factors)
+    rule = make_rule(config, weighting, seed, factors) if learns else None
+    weights = begun(rule, weights, factors) if rule else weights
     slow = _slow_copy(config, objectives, heads, parameters)
     asking = slow is not None and any(map(asks, objectives))
     return Session(
@@ -238,6 +248,7 @@ def build_session(
         pretrained=pretrained,
         optimizer=optimizer_for(parameters, pretrained, config.training),
         dev=DevGradient(model, end_task, steering, train, config.meta, seed) if learns else None,
+        rule=rule,
         stopping=stopping,
         test=task_rows(backbone, task, "test") if "test" in task.splits else (),
         processes=processes,

@@ -18,7 +18,7 @@ from aang_core.batch.stream import FusedBatch
 from aang_core.method.metagrad import Alignment, dot
 from aang_core.method.step_plan import END_TASK, StepPlan
 from aang_core.method.teacher import Lesson
-from aang_core.method.weighting import WeightState, observe, updated
+from aang_core.method.weighting import WeightState
 from aang_core.processes import Processes
 from aang_core.randomness import seeded
 from aang_core.train.optimizer import linear_warmup_decay
@@ -110,10 +110,9 @@ def train_step(session: Session, preparation: Preparation, step: int, total: int
     if not skipped:
         session.optimizer.step()
         _follow(session, plan, lesson)
-        if alignment is not None:
-            meta = session.config.meta
-            seen = observe(session.weights, alignment, plan.sampled, plan.weights, meta)
-            session.weights = updated(seen, session.factors, meta)
+        if alignment is not None and session.rule is not None:
+            known = (session.weights, alignment, plan, session.factors)
+            session.weights = session.rule.next(*known)
     elif DEV_GRADIENT in skipped:
         session.dev_gradient = None  # a running mean would never be rid of it
     session.optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""The commands ``aang list-objectives``, ``list-primitives``, ``list-selectors`` and ``list-spaces``."""
+"""The commands ``aang list-*``: objectives, primitives, selectors, weightings and spaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aang_core.registry.records import STAGES
 if TYPE_CHECKING:
     from aang_core.registry.legality import Illegal, Verdict
     from aang_core.registry.records import Space
-    from aang_core.registry.registry import Registry
+    from aang_core.registry.registry import Registered, Registry
 
 
 @click.command("list-objectives")
@@ -223,6 +223,27 @@ def selectors(as_json: bool, plugins: tuple[str, ...]) -> None:
     Example:
       aang list-selectors
     """
+    _records(options.registry_of(plugins).selectors, "Selectors", as_json)
+
+
+@click.command("list-weightings")
+@options.as_json
+@options.plugins
+def weightings(as_json: bool, plugins: tuple[str, ...]) -> None:
+    """List the installed weighting rules.
+
+    Each is a way in which the weights of objectives learn: `meta.rule` chooses one.
+
+    \b
+    Example:
+      aang list-weightings
+      aang run --set meta.rule=confident
+    """
+    _records(options.registry_of(plugins).weightings, "Weighting rules", as_json)
+
+
+def _records(entries: Mapping[str, Registered[Any]], title: str, as_json: bool) -> None:
+    """Records that have options and a source, and nothing else to show."""
     found = [
         {
             "name": name,
@@ -233,10 +254,10 @@ def selectors(as_json: bool, plugins: tuple[str, ...]) -> None:
             "options": dict(entry.record.options),
             "source": entry.record.source,
         }
-        for name, entry in options.registry_of(plugins).selectors.items()
+        for name, entry in entries.items()
     ]
     columns = ("name", "summary", "plugin", "version")
-    render.rows(found, columns=columns, title="Selectors", as_json=as_json)
+    render.rows(found, columns=columns, title=title, as_json=as_json)
 
 
 @click.command("list-spaces")

@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "list-primitives": "aang_cli.lists:primitives",
     "list-spaces": "aang_cli.lists:spaces",
     "list-selectors": "aang_cli.lists:selectors",
+    "list-weightings": "aang_cli.lists:weightings",
     "plugins": "aang_cli.plugins:command",
     "show": "aang_cli.show:command",
     "doctor": "aang_cli.doctor:command",

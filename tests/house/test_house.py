@@ -17,6 +17,7 @@ SOURCES = (
         "plugins/aang_loggers",
         "plugins/aang_selectors",
         "plugins/aang_text",
+        "plugins/aang_weightings",
         "plugins/aang-vision/aang_vision",
     ),
     "cli/aang_cli",

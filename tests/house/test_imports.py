@@ -75,7 +75,9 @@ def test_the_core_knows_no_text_no_command_line_and_no_primitive(path):
     assert not FORBIDDEN & set(_imported(path))
 
 
-PACKAGES = {"aang_cli", "aang_loggers", "aang_selectors", "aang_text", "aang_vision"}
+PACKAGES = {
+    *("aang_cli", "aang_loggers", "aang_selectors", "aang_text", "aang_vision", "aang_weightings")
+}
 PLUGINS = [
     (name, path)
     for name in sorted(PACKAGES - {"aang_cli"})

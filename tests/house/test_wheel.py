@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"aang_core", "aang_loggers", "aang_selectors", "aang_text", "aang_cli"}
+PACKAGES = {
+    *("aang_core", "aang_loggers", "aang_selectors", "aang_text", "aang_weightings", "aang_cli")
+}
 
 
 def run(*command: object, cwd: Path, **environment: str) -> str:
@@ -73,6 +75,7 @@ def test_every_module_of_the_checkout_is_in_the_wheel(root, names):
             (root / "plugins", "aang_loggers"),
             (root / "plugins", "aang_selectors"),
             (root / "plugins", "aang_text"),
+            (root / "plugins", "aang_weightings"),
             (root / "cli", "aang_cli"),
         )
         for path in (parent / package).rglob("*.py")
@@ -95,6 +98,7 @@ def test_the_wheel_is_typed_licensed_and_names_its_entry_points(wheel, names):
     assert "".join(entries) == (
         "[console_scripts]aang=aang_cli.main:main"
         "[aang]loggers=aang_loggers.hooksselectors=aang_selectors.hookstext=aang_text.hooks"
+        "weightings=aang_weightings.hooks"
     )
 
 

@@ -1,0 +1,1 @@
+"""Rules by which the weights of objectives learn. Begin in `hooks`, which lists them."""

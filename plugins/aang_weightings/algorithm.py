@@ -1,0 +1,48 @@
+"""Algorithm 1 under its names, and weights that stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from aang_core.method.metagrad import Alignment
+from aang_core.method.rules import AlgorithmOne, RuleBinding
+from aang_core.method.step_plan import StepPlan
+from aang_core.method.weighting import Factors, WeightState, observe
+
+
+def aang(binding: RuleBinding) -> AlgorithmOne:
+    """With a logit for each primitive beside those of the objectives."""
+    return _with(binding, factored=True)
+
+
+def tartan(binding: RuleBinding) -> AlgorithmOne:
+    """Without factors."""
+    return _with(binding, factored=False)
+
+
+def exponentiated(binding: RuleBinding) -> AlgorithmOne:
+    """With ``meta.logit_step = "exponentiated"``."""
+    return _with(binding, logit_step="exponentiated")
+
+
+def _with(binding: RuleBinding, **meta: Any) -> AlgorithmOne:
+    config = attrs.evolve(binding.config, meta=attrs.evolve(binding.config.meta, **meta))
+    return AlgorithmOne(attrs.evolve(binding, config=config))
+
+
+class Equal:
+    """Weights and λ stay as they began (equal, unless a recipe says otherwise).
+
+    Unlike the method ``static`` the run still computes dev gradients, so that its history has alignments.
+    """
+
+    def __init__(self, binding: RuleBinding) -> None:
+        self.meta = binding.config.meta
+
+    def next(
+        self, state: WeightState, alignment: Alignment, plan: StepPlan, _factors: Factors
+    ) -> WeightState:
+        """The same logits; gradient norms are remembered for ``meta.balance``."""
+        return observe(state, alignment, plan.sampled, plan.weights, self.meta).emptied()

@@ -1,0 +1,63 @@
+"""Weighting rules: Algorithm 1 and its variants, rules that mind noise and overlap, and the control.
+
+Records only; the code lies beside this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aang_core.registry.hookspecs import hookimpl
+from aang_core.registry.records import Weighting
+
+_DERY = "Dery et al., AANG, ICLR 2023"
+
+
+@hookimpl
+def aang_weightings() -> Iterable[Weighting]:
+    return [
+        Weighting(
+            name="aang",
+            summary="Algorithm 1: a logit for each objective and each primitive",
+            factory="aang_weightings.algorithm:aang",
+            source=_DERY,
+        ),
+        Weighting(
+            name="tartan",
+            summary="Algorithm 1 with a logit for each objective alone",
+            factory="aang_weightings.algorithm:tartan",
+            source="Dery et al., META-TARTAN, ICLR 2022",
+        ),
+        Weighting(
+            name="exponentiated",
+            summary="Mirror descent on the simplex of the observed objectives",
+            factory="aang_weightings.algorithm:exponentiated",
+            source="Fan et al., DoGE, ICML 2024",
+        ),
+        Weighting(
+            name="confident",
+            summary="Logits move by the mean alignment less its standard error",
+            factory="aang_weightings.confident:Confident",
+            check_options="aang_weightings.confident:check",
+            options={"lr": 0.2, "errors": 1.0, "start": 0.15, "looks": 5, "forget": 0.98},
+        ),
+        Weighting(
+            name="budget",
+            summary="Fixed shares for groups of objectives; weights learn within each",
+            factory="aang_weightings.budget:Budget",
+            check_options="aang_weightings.budget:check",
+            options={"by": "data", "shares": {}},
+        ),
+        Weighting(
+            name="bandit",
+            summary="EXP3 over the objectives, with exploration that never ends",
+            factory="aang_weightings.bandit:Bandit",
+            source="Albalak et al., FLAD, NeurIPS 2023; Auer et al., SIAM J. Comput. 2002",
+        ),
+        Weighting(
+            name="equal",
+            summary="Weights stay as they began; alignments are recorded: the control",
+            factory="aang_weightings.algorithm:Equal",
+            source="Kurin et al., NeurIPS 2022; Xin et al., NeurIPS 2022",
+        ),
+    ]
