@@ -93,8 +93,8 @@ def make_rule(
     return Shuffled(rule, seed, factors) if config.meta.control == "shuffled" else rule
 
 
-def begun(rule: Rule, state: WeightState, factors: Factors) -> WeightState:
-    """The state before the first step, as the rule wants it."""
+def begun(rule: Rule | None, state: WeightState, factors: Factors) -> WeightState:
+    """The state before the first step, as the rule wants it; as it is where there is no rule."""
     begin = getattr(rule, "begin", None)
     return state if begin is None else begin(state, factors)
 

@@ -230,9 +230,8 @@ def build_session(
     steering, stopping = _split_dev(task_rows(backbone, task, "dev"), config.meta.hold_back, seed)
     learns = config.method in META_METHODS
     factors = Factors.of([objective.id for objective in objectives])
-    weights = _starting_weights(config, objectives, len(train), factors)
     rule = make_rule(config, weighting, seed, factors) if learns else None
-    weights = begun(rule, weights, factors) if rule else weights
+    weights = begun(rule, _starting_weights(config, objectives, len(train), factors), factors)
     slow = _slow_copy(config, objectives, heads, parameters)
     asking = slow is not None and any(map(asks, objectives))
     return Session(
