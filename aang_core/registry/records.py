@@ -104,11 +104,14 @@ class Primitive(Record):
     :param provides: capabilities beside ``stage:name``, such as ``representation:order``.
     :param requires: capabilities that the other stages, or the backbone, must provide.
     :param conflicts: capabilities that must be absent.
+    :param trial_options: options over the defaults, with which the contract kit tries the primitive on its tiny data;
+        for those that would keep no row of it.
     """
 
     provides: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
     requires: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
     conflicts: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
+    trial_options: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
     stage: ClassVar[str]
 
     @property

@@ -25,6 +25,7 @@ SIMCSE = "Gao et al., SimCSE, EMNLP 2021"
 SPANBERT = "Joshi et al., SpanBERT, TACL 2020"
 STILTS = "Phang et al., Sentence Encoders on STILTs, 2018"
 STRUCTBERT = "Wang et al., StructBERT, ICLR 2020"
+PSEUDO = "Lee, Pseudo-Label, ICML workshop 2013"
 SETFIT = "Tunstall et al., Efficient Few-Shot Learning Without Prompts, 2022"
 SUPCON = "Khosla et al., Supervised Contrastive Learning, NeurIPS 2020"
 TAPT = "Gururangan et al., Don't Stop Pretraining, ACL 2020"
@@ -53,6 +54,17 @@ DATA_SOURCES = (
         factory="aang_text.data.sources:UnlabelledTexts",
         requires={"task:unlabelled"},
         source=UDA,
+    ),
+    DataSource(
+        name="pseudo-labelled",
+        summary="Texts without labels, with a first model's label where neighbours confirm it",
+        factory="aang_text.data.pseudo:PseudoLabelled",
+        provides={"data:labels", "data:end-task"},
+        requires={"task:class", "task:unlabelled"},
+        options={"neighbours": 5, "agreement": 0.8, "confidence": 0.5},
+        check_options="aang_text.data.pseudo:faults",
+        trial_options={"agreement": 0.2, "confidence": 0.2},
+        source=PSEUDO,
     ),
     DataSource(
         name="in-domain",
@@ -252,6 +264,7 @@ OUTPUTS = (
             "memory_decay": 0.95,
             "ramp": [0.15, 0.4],
         },
+        check_options="aang_text.outputs.agree:faults",
         source=MEAN_TEACHER,
     ),
     Output(
@@ -260,6 +273,7 @@ OUTPUTS = (
         factory="aang_text.outputs.same_class:SameClass",
         requires={"task:class", "data:end-task"} | _WHOLE,
         options={"pooling": "mean"},
+        check_options="aang_text.outputs.same_class:faults",
         source=SETFIT,
     ),
     Output(
@@ -268,6 +282,7 @@ OUTPUTS = (
         factory="aang_text.outputs.same_class:ClassContrast",
         requires={"task:class", "data:end-task"} | _WHOLE,
         options={"pooling": "mean", "temperature": 0.1},
+        check_options="aang_text.outputs.same_class:faults",
         source=SUPCON,
     ),
     Output(

@@ -159,12 +159,12 @@ def tiny_binding(record: Primitive, folder: Path) -> Binding:
     corpus.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
     task = tiny_task(tags=True)
     task = attrs.evolve(task, external={record.name: corpus}, auxiliary={task.name: task})
-    per_task = isinstance(record, DataSource) and record.per_task
+    own = {"task": task.name} if isinstance(record, DataSource) and record.per_task else {}
     backbone = tiny_backbone(torch.float64)
     return Binding(
         task=task,
         backbone=backbone,
-        options={**record.options, "task": task.name} if per_task else record.options,
+        options={**record.options, **record.trial_options, **own},
         source=tiny_source(task, backbone) if record.stage == "output" else None,
         cache=folder,
     )

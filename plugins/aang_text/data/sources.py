@@ -67,9 +67,9 @@ class TaskTexts(ExampleSource):
     def _examples(self, numbers: Sequence[int]) -> tuple[Examples, list[Origin]]:
         labelled = [n for n in numbers if n < len(self.train)]
         others = [n - len(self.train) for n in numbers if n >= len(self.train)]
-        found = dict(zip(labelled, _records(self.train, labelled), strict=True))
+        found = dict(zip(labelled, records_of(self.train, labelled), strict=True))
         if self.unlabelled is not None:
-            records = _records(self.unlabelled, others)
+            records = records_of(self.unlabelled, others)
             found |= {n + len(self.train): r for n, r in zip(others, records, strict=True)}
         examples = [found[n] for n in numbers]
         if self.token_task or self.tag_names:
@@ -176,7 +176,7 @@ class UnlabelledTexts(ExampleSource):
         return len(self.examples)
 
     def _examples(self, numbers: Sequence[int]) -> tuple[Examples, list[Origin]]:
-        return _records(self.examples, numbers), [Origin(self.name, n, 0) for n in numbers]
+        return records_of(self.examples, numbers), [Origin(self.name, n, 0) for n in numbers]
 
 
 class AuxTexts(TaskTexts):
@@ -217,7 +217,7 @@ def out_of_domain(binding: Binding) -> CorpusTexts:
     return CorpusTexts("out-of-domain", binding)
 
 
-def _records(split: Dataset, numbers: Sequence[int]) -> list[dict[str, Any]]:
+def records_of(split: Dataset, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """Some examples of a split, read in one go."""
     if not numbers:
         return []
