@@ -193,8 +193,7 @@ def _read_task(spec: TaskSpec, reads: Sequence[str]) -> Task:
     faults = Faults()
     tables = read_splits(spec, faults)
     faults.raise_any(f"task {name!r}")
-    required = check_columns(list(tables.values()), spec, reads[0], required=True)
-    roles = {reads[0]: required}
+    roles = {reads[0]: check_columns(list(tables.values()), spec, reads[0], required=True)}
     for role in reads[1:]:
         if column := check_columns(list(tables.values()), spec, role, required=False):
             roles[role] = column

@@ -245,17 +245,7 @@ def checked(
         samples.append(pool.sample(most, config.seed, seen.excluded))
     kept_out = [seen.excluded | set(sample) for seen, sample in zip(scans, samples, strict=True)]
     left = {p.name: len(p) - len(out) for p, out in zip(pools, kept_out, strict=True)}
-    faults += [
-        f"the pool {name} has no row left to score; give another"
-        for name, n in left.items()
-        if not n
-    ]
-    total = sum(left.values())
-    if config.top > total:
-        faults.append(
-            f"top is {config.top}, and the pools have {total} rows that can be scored "
-            f"({', '.join(f'{name} {n}' for name, n in left.items())}); lower it, or add pools"
-        )
+    faults += _size_faults(left, config.top)
     if faults:
         raise TaskError(one_message(faults, f"selecting for {target.name}"))
     examples = target_pool(target, config.target)
@@ -265,8 +255,24 @@ def checked(
         target_sample=examples.sample(config.examples_per_task or len(examples), config.seed),
         samples=samples,
         kept_out=kept_out,
-        top=config.top or min(DEFAULT_TOP, total),
+        top=config.top or min(DEFAULT_TOP, sum(left.values())),
     )
+
+
+def _size_faults(left: Mapping[str, int], top: int) -> Iterator[str]:
+    """Pools without a row, and a `top` that is too large.
+
+    :param left: rows that can be scored, by pool.
+    """
+    for name, rows in left.items():
+        if not rows:
+            yield f"the pool {name} has no row left to score; give another"
+    total = sum(left.values())
+    if top > total:
+        yield (
+            f"top is {top}, and the pools have {total} rows that can be scored "
+            f"({', '.join(f'{name} {n}' for name, n in left.items())}); lower it, or add pools"
+        )
 
 
 def _scans(

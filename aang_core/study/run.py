@@ -86,6 +86,22 @@ def run(
     if against:
         how: dict[str, Any] = {"task": held, "jobs": jobs, "callbacks": given, "registry": registry}
         return _run_against(resolved, chosen, against, directory, resume, how)
+    return _carried_out(resolved, chosen, directory, resume, jobs, given, registry)
+
+
+def _carried_out(
+    resolved: ResolvedRun,
+    chosen: RunConfig,
+    directory: Path,
+    resume: bool,
+    jobs: int,
+    given: Sequence[Callback],
+    registry: Registry,
+) -> RunReport:
+    """Take the directory, train every seed, and write what the run leaves; arguments as in `run`.
+
+    :param chosen: the configuration as it was given, which the directory keeps.
+    """
     processes = join_processes()
     spoken = processes.is_main  # one process speaks for all
     heard = Callbacks(given if spoken else ())

@@ -42,6 +42,7 @@ from aang_core.train.callbacks import Callback
 from aang_core.train.resolve import resolve
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CONTROLS = ("none", "random", "random-matched", "full")
@@ -178,13 +179,18 @@ def run_selected(
             resolve(trial.config, registry)
         run_trials(trials, registry, callback, _Naming(told), jobs=jobs)
         found = compare_runs(read_runs([trial.directory for trial in trials]))
-        if available():  # each selector over N, and the level of what has none
-            rows = zip(arms, found.rows, strict=True)
-            scores = [Score(arm, row["mean"], row["std"]) for arm, row in rows]
-            measure = f"{found.split} {found.metric}"
-            title = f"{measure} against the number of selected examples"
-            write_plots([score_curve("scores", title, measure, scores)], out)
+        _draw(arms, found, out)
     return found
+
+
+def _draw(arms: Sequence[Arm], found: Comparison, out: Path) -> None:
+    """``scores.png`` beside the runs: each selector over N, and the level of what has none."""
+    if available():
+        rows = zip(arms, found.rows, strict=True)
+        scores = [Score(arm, row["mean"], row["std"]) for arm, row in rows]
+        measure = f"{found.split} {found.metric}"
+        title = f"{measure} against the number of selected examples"
+        write_plots([score_curve("scores", title, measure, scores)], out)
 
 
 class _Naming(StudyCallback):
@@ -206,6 +212,15 @@ class Score:
     std: float | None
 
 
+def _logarithmic(axes: Axes, tops: Sequence[int]) -> None:
+    """An x axis of N, with a tick for each of these."""
+    axes.set_xscale("log")
+    axes.set_xticks(tops, [str(top) for top in tops])
+    axes.minorticks_off()
+    axes.set_xlim(0.8 * tops[0], 1.25 * tops[-1])
+    axes.set_xlabel("selected examples, N")
+
+
 def score_curve(name: str, title: str, measure: str, scores: Sequence[Score]) -> Plot:
     """A line over N for each way to select, with a standard deviation as error bar, and a level for what has no N.
 
@@ -219,7 +234,6 @@ def score_curve(name: str, title: str, measure: str, scores: Sequence[Score]) ->
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        tops = sorted({score.arm.top for score in scores if score.arm.top})
         for number, (label, own) in enumerate(lines.items()):
             colour = COLOURS[number % len(COLOURS)]
             # beside each other, where error bars would hide one another
@@ -239,11 +253,7 @@ def score_curve(name: str, title: str, measure: str, scores: Sequence[Score]) ->
             axes.axhline(
                 level.mean, color=QUIET, linestyle=style, linewidth=1.2, label=level.arm.label
             )
-        axes.set_xscale("log")
-        axes.set_xticks(tops, [str(top) for top in tops])
-        axes.minorticks_off()
-        axes.set_xlim(0.8 * tops[0], 1.25 * tops[-1])
-        axes.set_xlabel("selected examples, N")
+        _logarithmic(axes, sorted({score.arm.top for score in scores if score.arm.top}))
         says(axes, measure)
         legend_below(axes, columns=2)
 

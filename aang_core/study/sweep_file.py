@@ -143,13 +143,7 @@ def _points(
                 drawn = search.points()
             except ConfigError as error:
                 faults.append(f"{origins.get('random.trials')}: {error}")
-    for table, key in keys:
-        if key == "seeds":
-            why = "cannot vary; give seeds = [0, 1, 2] in [base]"
-            fault = f"{why}: every run of [{table}] has each of them"
-            faults.append(said((table, key), fault, origins))
-        if table == "random" and key in grid:
-            faults.append(said((table, key), "stands in [grid] as well", origins))
+    faults += _misplaced(keys, origins)
     size = math.prod(map(len, grid.values())) * len(drawn) * len(raw["runs"])
     if size > MOST:
         where = origins.get("grid") or origins.get("random")
@@ -167,6 +161,20 @@ def _points(
         for values in itertools.product(*grid.values())
         for point in drawn
     ]
+
+
+def _misplaced(keys: Sequence[tuple[str, str]], origins: Mapping[str, str]) -> Iterator[str]:
+    """Settings that cannot vary, or vary in two tables.
+
+    :param keys: the table and the setting of each.
+    """
+    for table, key in keys:
+        if key == "seeds":
+            why = "cannot vary; give seeds = [0, 1, 2] in [base]"
+            fault = f"{why}: every run of [{table}] has each of them"
+            yield said((table, key), fault, origins)
+        if table == "random" and ("grid", key) in keys:
+            yield said((table, key), "stands in [grid] as well", origins)
 
 
 def _named(

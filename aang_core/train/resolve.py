@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from aang_core.registry.legality import (
     legal_objectives,
     sources_of,
 )
-from aang_core.registry.options import check_options, settings_of
+from aang_core.registry.options import Options, check_options, settings_of
 from aang_core.registry.records import (
     BackboneKind,
     Block,
@@ -75,7 +75,6 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
     """Find and read everything that a configuration names; loads no encoder.
 
     :param given: the task itself, where `config` names one in memory (`spec.MEMORY`).
-
     :raises AangError: of the kind that says what is wrong: unknown names, a malformed task, bad options.
     """
     model = config.model or usual_model(config.task, registry)
@@ -86,10 +85,7 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
     else:
         auxiliary = load_auxiliary(config.aux_tasks, kind.reads, registry, config.drop_empty)
     registry = with_sources(registry, auxiliary)
-    space = None
-    if config.method != "finetune":
-        space = resolve_space(config.space, registry, config.with_)
-        space = expanded(space, registry, auxiliary)
+    space = _space(config, registry, auxiliary)
     check_options(config, registry)
     weighting = chosen_weighting(config, registry)
     check_corpora(config.external, registry)
@@ -104,8 +100,7 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
         external=config.external,
         drop_empty=config.drop_empty,
     )
-    if config.split_anew:
-        task = without_split_remark(task)
+    task = without_split_remark(task) if config.split_anew else task
     task = joined_to(task, auxiliary)
     resolved = ResolvedRun(
         config=config,
@@ -119,8 +114,15 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
     for seed in config.seeds:  # rows that cannot be drawn are found before any training
         splits = seed_task(resolved, seed).splits
         check_dev_rows(config, len(splits["dev"]))
-        labelled = len(splits["train"])
-    return attrs.evolve(resolved, config=proportioned(config, labelled, auxiliary))
+    settled = proportioned(config, len(splits["train"]), auxiliary)
+    return attrs.evolve(resolved, config=settled)
+
+
+def _space(config: RunConfig, registry: Registry, auxiliary: Mapping[str, Task]) -> Space | None:
+    """The space with the further tasks in it; plain fine-tuning has none."""
+    if config.method == "finetune":
+        return None
+    return expanded(resolve_space(config.space, registry, config.with_), registry, auxiliary)
 
 
 def chosen_weighting(config: RunConfig, registry: Registry) -> Registered[Weighting] | None:
@@ -229,31 +231,46 @@ def bind_objectives(
         remark=_once(remark),
         progress=progress,
     )
-    bound, missing = bind_sources(
-        sources_of(resolved.space),
-        resolved.registry,
-        task,
-        backbone,
-        options,
-        seed,
-        cache,
-        remark=base.remark,
-        progress=progress,
-    )
+    bound, missing = _bound_sources(resolved.registry, sources_of(resolved.space), base, options)
     verdicts = verdicts_of(resolved, task, bound, missing, backbone)
     legal_objectives(verdicts, resolved.space)
     primitives = _Primitives(resolved, options, base, bound)
     judged, objectives = primitives.tried(verdicts)
     legal_objectives(judged, resolved.space)
-    reasons: Counter[str] = Counter()
-    for before, after in zip(verdicts, judged, strict=True):
-        if isinstance(after, Illegal) and before is not after:
-            rejected(after)
-            reasons[after.reason] += 1
-    for reason, count in reasons.items():
-        which = "1 objective is" if count == 1 else f"{count} objectives are"
-        base.remark(f"{which} illegal with this task and left out: {reason}")
+    refused = [
+        after
+        for before, after in zip(verdicts, judged, strict=True)
+        if isinstance(after, Illegal) and before is not after
+    ]
+    for verdict in refused:
+        rejected(verdict)
+    for remarked in _left_out(refused):
+        base.remark(remarked)
     return objectives
+
+
+def _bound_sources(
+    registry: Registry, names: Iterable[str], base: Binding, options: Options
+) -> tuple[dict[str, BoundSource], dict[str, str]]:
+    """Data sources bound as `base` says, and why others' data is not there."""
+    return bind_sources(
+        names,
+        registry,
+        base.task,
+        base.backbone,
+        options,
+        base.seed,
+        base.cache,
+        remark=base.remark,
+        progress=base.progress,
+    )
+
+
+def _left_out(refused: Sequence[Illegal]) -> Iterator[str]:
+    """How many objectives turned out illegal when they were bound, for each reason."""
+    for reason, count in Counter(verdict.reason for verdict in refused).items():
+        which = "1 objective is" if count == 1 else f"{count} objectives are"
+        yield f"{which} illegal with this task and left out: {reason}"
 
 
 def bind_one(

@@ -79,7 +79,7 @@ class Session:
     test: Sequence[Row]
     processes: Processes
     weights: WeightState
-    planned: WeightState
+    planned: WeightState = attrs.Factory(lambda self: self.weights, takes_self=True)
     slow: SlowCopy | None = None
     teacher: Teacher | None = None
     dev_gradient: Gradient | None = None
@@ -215,25 +215,16 @@ def build_session(
 
     :param weighting: the rule by which weights learn; None for Algorithm 1 as the configuration sets it.
     """
-    if config.method == "tartan":  # a weight for each objective, and nothing that they share
-        config = attrs.evolve(config, meta=attrs.evolve(config.meta, factored=False))
-    settings = {"class_weights": config.training.class_weights}
-    end_task = EndTask(Binding(task=task, backbone=backbone, options=settings, seed=seed))
-    device = next(backbone.body.parameters()).device
-    with seeded(seed, "heads", device=torch.device("cpu")):
-        heads = Heads(end_task, objectives, config.heads.policy).to(device)
-    model = Model(backbone, heads)
-    named = named_parameters(backbone.body, heads).items()
-    parameters = {name: parameter for name, parameter in named if parameter.requires_grad}
-    pretrained = frozenset(parameters.keys() & {f"heads.{name}" for name in heads.pretrained})
+    config = _without_factors(config) if config.method == "tartan" else config
+    end_task, model = _end_task_and_model(config, seed, task, backbone, objectives)
+    parameters, pretrained = _trained(model)
     train = task_rows(backbone, task, "train")
     steering, stopping = _split_dev(task_rows(backbone, task, "dev"), config.meta.hold_back, seed)
     learns = config.method in META_METHODS
     factors = Factors.of([objective.id for objective in objectives])
     rule = make_rule(config, weighting, seed, factors) if learns else None
     weights = begun(rule, _starting_weights(config, objectives, len(train), factors), factors)
-    slow = _slow_copy(config, objectives, heads, parameters)
-    asking = slow is not None and any(map(asks, objectives))
+    slow = _slow_copy(config, objectives, model.heads, parameters)
     return Session(
         config=config,
         seed=seed,
@@ -252,10 +243,30 @@ def build_session(
         test=task_rows(backbone, task, "test") if "test" in task.splits else (),
         processes=processes,
         weights=weights,
-        planned=weights,
         slow=slow,
-        teacher=Teacher(model, task, slow, objectives) if slow is not None and asking else None,
+        teacher=_teacher(model, task, slow, objectives),
     )
+
+
+def _without_factors(config: RunConfig) -> RunConfig:
+    """What ``tartan`` means: a weight for each objective, and nothing that they share."""
+    return attrs.evolve(config, meta=attrs.evolve(config.meta, factored=False))
+
+
+def _end_task_and_model(
+    config: RunConfig,
+    seed: int,
+    task: Task,
+    backbone: Backbone,
+    objectives: Sequence[BoundObjective],
+) -> tuple[EndTask, Model]:
+    """The end-task, and the encoder with new heads, which are the same on every device."""
+    settings = {"class_weights": config.training.class_weights}
+    end_task = EndTask(Binding(task=task, backbone=backbone, options=settings, seed=seed))
+    device = next(backbone.body.parameters()).device
+    with seeded(seed, "heads", device=torch.device("cpu")):
+        heads = Heads(end_task, objectives, config.heads.policy).to(device)
+    return end_task, Model(backbone, heads)
 
 
 def _engine(model: Model, config: RunConfig) -> Engine:
@@ -266,6 +277,23 @@ def _engine(model: Model, config: RunConfig) -> Engine:
         config.training.micro_batch_tokens,
         precision_on(device, config.training.precision),
     )
+
+
+def _trained(model: Model) -> tuple[dict[str, nn.Parameter], frozenset[str]]:
+    """What trains of encoder and heads, by name; and the names of those of the heads that a checkpoint brought."""
+    named = named_parameters(model.backbone.body, model.heads).items()
+    parameters = {name: parameter for name, parameter in named if parameter.requires_grad}
+    brought = {f"heads.{name}" for name in model.heads.pretrained}
+    return parameters, frozenset(parameters.keys() & brought)
+
+
+def _teacher(
+    model: Model, task: Task, slow: SlowCopy | None, objectives: Sequence[BoundObjective]
+) -> Teacher | None:
+    """What answers outputs that ask; None where none does."""
+    if slow is None or not any(map(asks, objectives)):
+        return None
+    return Teacher(model, task, slow, objectives)
 
 
 def _slow_copy(
