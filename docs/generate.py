@@ -215,6 +215,7 @@ def _shown(registry: Registry) -> Iterator[str]:
     yield "| `−old−` | the transform removed a token |"
     yield "| `‹token›` | selected, and left as it is |"
     yield "| `~token~` | noise covers its embedding |"
+    yield "| `░token░` | its embedding is set to zero |"
     yield "| `██` in row i, column j | position i attends to position j |"
     yield "| `►` | the loss reads the state of this position |"
     yield "| `visible` | a state that predicts this target can see it |"

@@ -87,7 +87,7 @@ def check_packed(packed: Packed, rows: int) -> None:
         sound and bool((packed.lengths > 0).all()),
         f"expected offsets of {rows} rows, none empty, from 0 to {count}, found {offsets.tolist()[:9]}",
     )
-    optional = {"proposals": packed.proposals, "noise": packed.noise}
+    optional = {"proposals": packed.proposals, "noise": packed.noise, "dropped": packed.dropped}
     fields: Mapping[str, Tensor] = {
         **{f"inputs[{name}]": value for name, value in packed.inputs.items()},
         **{f"original[{name}]": value for name, value in packed.original.items()},
@@ -100,6 +100,12 @@ def check_packed(packed: Packed, rows: int) -> None:
         expect(value.shape[:1] == (count,), f"expected {count} positions in {name}, {found}")
     if packed.noise is not None:
         expect(packed.noise.ndim == 2, f"expected noise [N, E], found {list(packed.noise.shape)}")
+    if packed.dropped is not None:
+        found = f"found {packed.dropped.dtype} {list(packed.dropped.shape)}"
+        expect(
+            packed.dropped.ndim == 1 and packed.dropped.dtype == torch.bool,
+            f"expected dropped [N] of booleans, {found}",
+        )
 
 
 def check_rule(tag: str, rule: Tensor | None, length: int) -> None:

@@ -181,6 +181,7 @@ def fuse(pieces: Sequence[tuple[int, Piece]]) -> FusedBatch:
         segments=tuple(segments),
         targets=tuple(piece.targets for _, piece in pieces),
         noise=_noise(packs),
+        dropped=_dropped(packs),
         asked=tuple(p.asked for _, p in pieces) if any(p.asked for _, p in pieces) else (),
     )
 
@@ -191,4 +192,12 @@ def _noise(packs: Sequence[Packed]) -> Tensor | None:
         return None
     return torch.cat(
         [p.noise if p.noise is not None else torch.zeros(len(p.special), width) for p in packs]
+    )
+
+
+def _dropped(packs: Sequence[Packed]) -> Tensor | None:
+    if all(p.dropped is None for p in packs):
+        return None
+    return torch.cat(
+        [p.dropped if p.dropped is not None else torch.zeros_like(p.special) for p in packs]
     )

@@ -112,6 +112,7 @@ class Packed:
     :param structure: [B] long, or None.
     :param proposals: [N], or None; −1 where a row has none.
     :param noise: [N, E] to be added to the input embeddings, or None.
+    :param dropped: [N] bool, positions whose input embedding is zero, or None.
     :param order: [N] each position's rank in its row's factorisation order, where the representation has one.
     :param tag: the representation's tag, so that outputs know in which direction the next position lies.
     :param weights: [B] the rows' weights, which the core multiplies into the losses; None where all are 1.
@@ -129,6 +130,7 @@ class Packed:
     structure: Tensor | None = None
     proposals: Tensor | None = None
     noise: Tensor | None = None
+    dropped: Tensor | None = None
     order: Tensor | None = None
     tag: str = "full"
     weights: Tensor | None = None

@@ -73,6 +73,7 @@ class FusedBatch:
     :param segments: contiguous, in stream order, covering the stream.
     :param targets: one per segment; indices count from the segment's start.
     :param noise: [N, E] to be added to the input embeddings, or None.
+    :param dropped: [N] bool, positions whose input embedding is zero, or None.
     :param asked: one per segment where any is there: its rows before their transform, under the full rule, for outputs
         that ask the teacher; None for the others.
     """
@@ -83,6 +84,7 @@ class FusedBatch:
     segments: tuple[Segment, ...] = ()
     targets: tuple[Targets, ...] = ()
     noise: Tensor | None = None
+    dropped: Tensor | None = None
     asked: tuple[FusedBatch | None, ...] = ()
 
     @cached_property
@@ -94,6 +96,14 @@ class FusedBatch:
     def tokens(self) -> int:
         """N."""
         return int(self.offsets[-1])
+
+    def covered(self, embedded: Tensor) -> Tensor:
+        """Input embeddings [N, E] as the layers get them: noise added, and zero (without a gradient) where dropped."""
+        if self.noise is not None:
+            embedded = embedded + self.noise.to(embedded)
+        if self.dropped is not None:
+            embedded = embedded.masked_fill(self.dropped.to(embedded.device)[:, None], 0.0)
+        return embedded
 
     def select(self, segments: Sequence[int]) -> FusedBatch:
         """The stream of some segments alone (positions in `segments`), in their order; counts stay the step's."""
@@ -113,6 +123,7 @@ class FusedBatch:
             segments=tuple(placed),
             targets=tuple(self.targets[i] for i in segments),
             noise=None if self.noise is None else self.noise[positions],
+            dropped=None if self.dropped is None else self.dropped[positions],
             asked=tuple(self.asked[i] for i in segments) if self.asked else (),
         )
 
@@ -125,5 +136,6 @@ class FusedBatch:
             inputs={k: v.to(device, non_blocking=True) for k, v in self.inputs.items()},
             targets=tuple(targets.to(device) for targets in self.targets),
             noise=None if self.noise is None else self.noise.to(device),
+            dropped=None if self.dropped is None else self.dropped.to(device),
             asked=tuple(None if rows is None else rows.to(device) for rows in self.asked),
         )

@@ -131,8 +131,8 @@ def copied_positions(output: BoundOutput, packed: Packed) -> Tensor:
 def visible_targets(output: BoundOutput, piece: Piece) -> Tensor:
     """[M] bool: does a state that the loss reads depend on a position that still shows the target?
 
-    A position depends on all that its rule reaches in any number of layers. A position under noise does
-    not show what it holds.
+    A position depends on all that its rule reaches in any number of layers. A position under noise, or one whose
+    embedding is dropped, does not show what it holds.
     """
     packed, targets = piece.packed, piece.targets
     copied = copied_positions(output, packed)
@@ -146,6 +146,8 @@ def visible_targets(output: BoundOutput, piece: Piece) -> Tensor:
             shown |= known & _equal(value[place], targets.value)
     if packed.noise is not None:
         shown &= ~(packed.noise[place] != 0).any(-1)
+    if packed.dropped is not None:
+        shown &= ~packed.dropped[place]
     if targets.level != "position":
         return shown
     index, rows = targets.index.reshape(len(targets), -1), packed.row_of[place]

@@ -48,7 +48,8 @@ class WalkedRow:
     :param before: the tokens that were drawn.
     :param shown: [T] the tokens after the transform.
     :param came_from: [T] each position's place in `before`; −1 where the transform made it.
-    :param changed: [T] whether another token is shown than the original; `noisy`: whether noise covers it.
+    :param changed: [T] whether another token is shown than the original; `noisy`: whether noise covers it;
+        `dropped`: whether its input embedding is zero.
     :param allowed: [T, T] bool, row i: what position i attends to.
     :param read: the positions whose states the loss really depends on.
     :param drawn, drawn_shown: lines of a picture of the row as it was drawn and as it is shown, where the encoder has
@@ -64,6 +65,7 @@ class WalkedRow:
     selected: tuple[bool, ...]
     changed: tuple[bool, ...]
     noisy: tuple[bool, ...]
+    dropped: tuple[bool, ...]
     allowed: Tensor
     targets: tuple[WalkedTarget, ...]
     read: tuple[int, ...]
@@ -175,7 +177,7 @@ def _row(
     inputs = {name: value[own] for name, value in packed.inputs.items()}
     length = own.stop - own.start
     place = packed.marks.get(_PLACE, torch.full((len(packed.special),), -1))
-    noise = packed.noise
+    noise, dropped = packed.noise, packed.dropped
     return WalkedRow(
         origin=row.origin,
         answer=_answer(objective, row),
@@ -186,6 +188,7 @@ def _row(
         selected=tuple(packed.selected[own].tolist()),
         changed=tuple(_changed(packed)[own].tolist()),
         noisy=(False,) * length if noise is None else tuple((noise[own] != 0).any(-1).tolist()),
+        dropped=(False,) * length if dropped is None else tuple(dropped[own].tolist()),
         allowed=piece.rules[number].matrix(length),
         targets=targets,
         read=tuple(read[own].nonzero().flatten().tolist()),

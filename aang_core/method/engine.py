@@ -186,6 +186,7 @@ def _rows_of(batch: FusedBatch, first: int, last: int) -> FusedBatch:
         segments=(Segment(segment.objective, 0, last - first, 0, stop - start, segment.count),),
         targets=(_within(targets, low, high),),
         noise=None if batch.noise is None else batch.noise[start:stop],
+        dropped=None if batch.dropped is None else batch.dropped[start:stop],
     )
 
 

@@ -1,7 +1,8 @@
 """A `Walk` for people: four stages in colour, and as plain text where there is no terminal.
 
 What is changed is told by signs as well as by colour: ``old→new`` a changed token, ``−old−`` a deleted one,
-``‹kept›`` one that was selected and left as it is, ``~token~`` one under noise.
+``‹kept›`` one that was selected and left as it is, ``~token~`` one under noise,
+``░token░`` one whose embedding is zero.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def _transform(row: WalkedRow) -> Iterator[Text]:
         (sum(row.selected), "selected"),
         (sum(row.changed), "changed"),
         (sum(row.noisy), "under noise"),
+        (sum(row.dropped), "set to zero"),
         (len(row.removed), "removed"),
     ]
     said = ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing selected"
@@ -112,6 +114,8 @@ def _token(row: WalkedRow, position: int, token: str) -> Text:
     if row.changed[position]:
         old = row.before[place] if place >= 0 else ""
         return Text.assemble((old, "red strike"), "→", (token, "bold green"))
+    if row.dropped[position]:
+        return Text(f"░{token}░", "dim magenta")
     if row.noisy[position]:
         return Text(f"~{token}~", "magenta")
     if row.selected[position]:

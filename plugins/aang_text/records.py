@@ -11,6 +11,7 @@ AANG = "Dery et al., AANG: Automating Auxiliary Learning, ICLR 2023"
 ALBERT = "Lan et al., ALBERT, ICLR 2020"
 BART = "Lewis et al., BART, ACL 2020"
 BERT = "Devlin et al., BERT, NAACL 2019"
+CUTOFF = "Shen et al., A Simple but Tough-to-Beat Data Augmentation Approach (Cutoff), 2020"
 ELECTRA = "Clark et al., ELECTRA, ICLR 2020"
 MEAN_TEACHER = "Tarvainen & Valpola, Mean Teachers Are Better Role Models, NeurIPS 2017"
 ELMO = "Peters et al., Deep Contextualized Word Representations, NAACL 2018"
@@ -173,6 +174,13 @@ TRANSFORMS = (
         factory="aang_text.transforms:NoiseEmbeddings",
         options={**_SELECTS, "noise": "gaussian", "std": 1.0},
         source=NEFTUNE,
+    ),
+    Transform(
+        name="cutoff",
+        summary="Set the input embeddings of a span of 15 % of the tokens to zero",
+        factory="aang_text.transforms:Cutoff",
+        options={**_SELECTS, "cut": "span"},
+        source=CUTOFF,
     ),
     Transform(
         name="delete",

@@ -19,6 +19,7 @@ from aang_core.errors import ConfigError
 from aang_text.encoder.tokens import IDS
 
 NOISES = ("gaussian", "uniform")
+CUTS = ("span", "token")
 
 
 class Selecting:
@@ -207,6 +208,44 @@ class NoiseEmbeddings(Selecting):
         return attrs.evolve(packed, noise=noise)
 
 
+class Cutoff(Selecting):
+    """Selected positions have a zero for their input embedding; the ids stay as they are (Shen et al., 2020).
+
+    Option ``cut``: ``span``, one span of ``rate`` of each row's tokens at a uniform place (their span cutoff), or
+    ``token``, so many single ones (their token cutoff). Special positions inside a span stay. The token's embedding is
+    set to zero; the position's, which the encoder adds, still says that something stands there.
+    """
+
+    name = "cutoff"
+
+    def __init__(self, binding: Binding) -> None:
+        super().__init__(binding)
+        self.cut = binding.options.get("cut", "span")
+        if self.cut not in CUTS:
+            raise ConfigError(
+                f"[primitives.{self.name}] cut: expected one of {', '.join(CUTS)}, found {self.cut!r}"
+            )
+
+    def apply(self, packed: Packed, generator: Generator) -> Packed:
+        """Select a span, or single tokens, and drop their embeddings."""
+        if self.cut == "token":
+            selected = select(packed, self.rate, self.whole_words, generator)
+        else:
+            selected = self._span(packed, generator)
+        return attrs.evolve(packed, selected=selected, dropped=selected)
+
+    def _span(self, packed: Packed, generator: Generator) -> Tensor:
+        """[N] bool: in each row one run of units, as many as its budget."""
+        found, rows = units(packed, self.whole_words), len(packed.lengths)
+        wanted = budgets(found.row_of, rows, self.rate)
+        counts = torch.bincount(found.row_of, minlength=rows)
+        draw = torch.rand(rows, generator=generator, dtype=torch.float64)
+        first = counts.cumsum(0) - counts + (draw * (counts - wanted + 1)).long()
+        place = torch.arange(len(found.row_of))
+        first, wanted = first[found.row_of], wanted[found.row_of]
+        return found.spread((place >= first) & (place < first + wanted))
+
+
 class Delete(Selecting):
     """Drops selected positions (or words).
 
@@ -243,6 +282,7 @@ def kept(packed: Packed, keep: Tensor) -> Packed:
         labels=[_cut_label(v, k) for v, k in zip(packed.labels, by_row, strict=True)],
         proposals=cut(packed.proposals),
         noise=cut(packed.noise),
+        dropped=cut(packed.dropped),
         order=cut(packed.order),
     )
 

@@ -60,6 +60,14 @@ def test_noise_is_neither_a_change_nor_a_removal(seen):
     assert not row.removed
 
 
+def test_a_dropped_embedding_is_neither_a_change_nor_a_removal(seen):
+    (row,) = seen("task/cutoff/bidirectional/denoise").rows
+    assert row.dropped == row.selected
+    assert any(row.dropped)
+    assert not any((*row.changed, *row.noisy, *row.removed))
+    assert not any(target.visible for target in row.targets)
+
+
 def test_what_the_loss_reads_is_more_than_the_targets_own_position(seen):
     (row,) = seen("task/span-mask/bidirectional/span-boundary", seed=1).rows
     borders = {i for target in row.targets for i in target.reads}

@@ -169,6 +169,32 @@ def test_noise_is_added_to_the_input_embeddings(families, kind):
     assert not torch.allclose(found, backbone.encode(plain_batch(rows)).states)
 
 
+@pytest.mark.parametrize("kind", ["roberta", "electra", "mpnet"])
+def test_a_dropped_position_has_a_zero_embedding_and_sends_it_no_gradient(families, kind):
+    backbone = families(kind)
+    rows = rows_of(backbone)
+    inputs, offsets = pack_rows(rows)
+    dropped = torch.rand(int(offsets[-1]), generator=torch.Generator().manual_seed(2)) < 0.4
+    noise = torch.randn(len(dropped), backbone.embedding_size, dtype=torch.float64)
+    ids = inputs["input_ids"].clone()
+    ids[dropped] = lone = int(backbone.replaceable[-1])  # an id that no other position has
+    ids[~dropped & (ids == lone)] = int(backbone.replaceable[0])
+    rules = (RowRule(),) * len(rows)
+    weight = backbone.body.get_input_embeddings().weight
+    plain = FusedBatch(inputs={**inputs, "input_ids": ids}, offsets=offsets, rules=rules)
+    for add in (None, noise):
+        batch = attrs.evolve(plain, dropped=dropped, noise=add)
+        found = backbone.encode(batch).states
+        (gradient,) = torch.autograd.grad(found.square().sum(), weight)
+        assert gradient[lone].abs().max() == 0
+        assert gradient.abs().max() > 0
+        # the slow reading: noise that is the very opposite of what is looked up there
+        looked_up = backbone.body.get_input_embeddings()(ids).detach()
+        opposite = torch.where(dropped[:, None], -looked_up, 0.0 if add is None else add)
+        expected = backbone.encode(attrs.evolve(plain, noise=opposite)).states
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
 def shaped(noise, offsets, ids, stream):
     """The noise of the one row that is being embedded."""
     for start, stop in pairwise(offsets.tolist()):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from aang_text.transforms import (
     BertOp,
+    Cutoff,
     Delete,
     Mask,
     NoiseEmbeddings,
@@ -214,6 +215,47 @@ def test_noise_has_its_relative_strength_on_the_selection_alone(kind):
     assert torch.equal(after.inputs["input_ids"], packed.inputs["input_ids"])
 
 
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(0, 99), st.integers(1, 3))
+def test_cutoff_drops_one_span_of_each_row(lengths, seed, word_length):
+    """A slow reading: the only runs of `size` words that there are, and the row has one of them."""
+    packed = packed_of(*lengths, word_length=word_length)
+    after = Cutoff(binding(rate=0.3, whole_words=word_length > 1)).apply(packed, gen(seed))
+    assert torch.equal(after.selected, after.dropped)
+    assert torch.equal(after.inputs["input_ids"], packed.inputs["input_ids"])
+    for n, dropped in zip(lengths, by_row(packed, after.dropped), strict=True):
+        words = -(-n // word_length)
+        size = min(words, max(1, round(words * 0.3)))
+        spans = [
+            [start <= (place - 1) // word_length < start + size for place in range(1, n + 1)]
+            for start in range(words - size + 1)
+        ]
+        assert dropped.tolist() in [[False, *span, False] for span in spans or [[]]]
+
+
+def test_a_spans_place_is_uniform_and_single_tokens_are_those_of_select():
+    packed = packed_of(6, 3)
+    cutoff, generator = Cutoff(binding(rate=0.5)), gen()
+    drawn = torch.stack([cutoff.apply(packed, generator).dropped for _ in range(4000)])
+    shares = drawn.double().mean(0)
+    # of four places for three tokens out of six, one to three cover a token
+    wanted = torch.tensor([0, 1 / 4, 2 / 4, 3 / 4, 3 / 4, 2 / 4, 1 / 4, 0])
+    assert (shares[:8] - wanted).abs().max() < 0.03
+    # 3 · 0.5 is rounded to the even 2: two places, of which both cover the middle
+    assert (shares[8:] - torch.tensor([0, 0.5, 1, 0.5, 0])).abs().max() < 0.03
+    after = Cutoff(binding(rate=0.5, cut="token")).apply(packed, gen(3))
+    assert torch.equal(after.dropped, select(packed, 0.5, False, gen(3)))
+
+
+def test_what_is_deleted_after_a_cutoff_is_no_longer_dropped():
+    packed = Cutoff(binding(rate=0.5)).apply(packed_of(8, 5), gen())
+    after = Delete(binding(rate=0.5)).apply(packed, gen(1))
+    places = [
+        torch.where(packed.row_of == row)[0][after.marks["place"][after.row_of == row]]
+        for row in (0, 1)
+    ]
+    assert torch.equal(after.dropped, packed.dropped[torch.cat(places)])
+
+
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(0, 99))
 def test_delete_keeps_order_facts_and_something_of_every_row(lengths, seed):
     packed = packed_of(*lengths)
@@ -242,6 +284,7 @@ def test_delete_keeps_order_facts_and_something_of_every_row(lengths, seed):
         (SpanMask, {"p": 1.0}, "p between 0 and 1"),
         (NoiseEmbeddings, {"noise": "pink"}, "gaussian, uniform"),
         (NoiseEmbeddings, {"std": -1}, "std over 0"),
+        (Cutoff, {"cut": "word"}, r"\[primitives.cutoff\] cut: expected one of span, token"),
     ],
 )
 def test_impossible_options_are_refused(transform, options, message):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,10 +80,11 @@ class TinyBody(nn.Module):
         positions: Tensor,
         lengths: tuple[int, ...],
         masks: Sequence[Tensor],
-        noise: Tensor | None = None,
+        covered: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         words = self.words(ids)
-        x = self.dropout((words if noise is None else words + noise) + self.places(positions))
+        words = words if covered is None else covered(words)
+        x = self.dropout(words + self.places(positions))
         for layer in self.layers:
             x = layer(x, lengths, masks)
         normed: Tensor = self.norm(x)
@@ -170,9 +171,10 @@ class TinyBackbone:
         masks = [rule.matrix(n) for rule, n in zip(batch.rules, lengths, strict=True)]
         places = torch.cat([torch.arange(n) for n in lengths])
         device = self._tiny.words.weight.device
-        noise = None if batch.noise is None else batch.noise.to(device, self.dtype)
         ids = batch.inputs["input_ids"].to(device)
-        return Hidden(self.body(ids, places.to(device), lengths, masks, noise), batch.offsets)
+        return Hidden(
+            self.body(ids, places.to(device), lengths, masks, batch.covered), batch.offsets
+        )
 
     def vocabulary_head(self, tied: bool) -> TinyVocabularyHead:
         """A new head over the vocabulary; the same initial state every time."""

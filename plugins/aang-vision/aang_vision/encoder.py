@@ -7,6 +7,8 @@ After Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import torch
 from torch import Tensor, nn
@@ -114,12 +116,13 @@ class PatchEncoder(nn.Module):
         nn.init.normal_(self.pixels.weight)
         nn.init.normal_(self.kinds.weight, std=0.02)
 
-    def forward(self, patches: Tensor, places: Tensor, plan: Plan, noise: Tensor | None) -> Tensor:
-        """:param noise: [N, H] to be added to the embedded pixels, or None."""
+    def forward(
+        self, patches: Tensor, places: Tensor, plan: Plan, covered: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """:param covered: the embedded pixels [N, H] as the layers get them; see `FusedBatch.covered`."""
         # 0 is the background, so what has no pixels is embedded as background of a kind of its own
         kinds = -patches[:, 0].clamp(max=0.0)
-        embedded = self.pixels(patches.clamp(min=0.0))
-        embedded = embedded if noise is None else embedded + noise
+        embedded = covered(self.pixels(patches.clamp(min=0.0)))
         states = self.dropout(embedded + self.kinds(kinds.long()) + self.places(places))
         for layer in self.layers:
             states = layer(states, plan)
@@ -150,5 +153,4 @@ def encode(body: nn.Module, batch: FusedBatch) -> Hidden:
     starts = torch.repeat_interleave(batch.offsets[:-1], torch.tensor(batch.lengths))
     places = (torch.arange(batch.tokens) - starts).to(weight.device)
     patches = batch.inputs[PATCHES].to(weight.device, weight.dtype)
-    noise = None if batch.noise is None else batch.noise.to(weight)
-    return Hidden(body(patches, places, plan, noise), batch.offsets)
+    return Hidden(body(patches, places, plan, batch.covered), batch.offsets)

@@ -109,9 +109,9 @@ class HuggingFaceBackbone:
         if "token_type_ids" in self._inputs and "token_type_ids" not in inputs:
             inputs["token_type_ids"] = torch.zeros_like(place)
         moved = {name: ids.to(self.device, non_blocking=True) for name, ids in inputs.items()}
-        if batch.noise is not None:
+        if batch.noise is not None or batch.dropped is not None:
             embedded = self.body.get_input_embeddings()(moved.pop("input_ids")[None])[0]
-            moved["inputs_embeds"] = embedded + batch.noise.to(embedded)
+            moved["inputs_embeds"] = batch.covered(embedded)
         plan = attention.make_plan(batch.lengths, batch.rules, self.device)
         states = self._packed(moved, plan) if self.packed else self._padded(moved, plan)
         return Hidden(states=states, offsets=batch.offsets)
