@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from aang_core.registry.legality import legal_objectives as legal_objectives
     from aang_core.registry.records import BackboneKind as BackboneKind
     from aang_core.registry.records import Block as Block
+    from aang_core.registry.records import CallbackKind as CallbackKind
     from aang_core.registry.records import DataSource as DataSource
     from aang_core.registry.records import Logger as Logger
     from aang_core.registry.records import NamedObjective as NamedObjective
@@ -66,7 +67,7 @@ _HOMES = {
     "registry.hookspecs": ("hookimpl",),
     "registry.legality": ("Objective", "enumerate_objectives", "legal_objectives"),
     "registry.records": (
-        *("BackboneKind", "Block", "DataSource", "Logger", "NamedObjective", "Output"),
+        *("BackboneKind", "Block", "CallbackKind", "DataSource", "Logger", "NamedObjective", "Output"),
         *("Representation", "Selector", "Space", "TaskKind", "Transform", "Weighting"),
     ),
     "registry.registry": ("load_registry",),

@@ -219,12 +219,14 @@ class RunConfig:
         the search for ``aang`` and ``tartan``; empty for equal weights.
     :param guard: also fine-tune plainly at equal tokens, and keep that model where it is better on dev.
     :param log: loggers that receive the history beside ``history.jsonl``, such as ``tensorboard``.
+    :param callbacks: plugins' callbacks, which hear every training and may end it; each process of a run loads them.
     :param plugins: allow-list; empty for all that are installed.
     :param device: ``cpu``, ``cuda`` or ``auto``.
     :param primitives: options of primitives by name.
     :param backbones: options of kinds of encoders by name; what a kind takes, its record says.
     :param loggers: options of loggers by name.
     :param weightings: options of weighting rules by name.
+    :param callback_options: options of callbacks by name.
     """
 
     task: str = setting(Text(), "sample")
@@ -243,6 +245,7 @@ class RunConfig:
     weights: str = setting(Text(empty=True), "")
     guard: bool = setting(Flag(), False)
     log: tuple[str, ...] = setting(ListOf(Text()), ())
+    callbacks: tuple[str, ...] = setting(ListOf(Text()), ())
     plugins: tuple[str, ...] = setting(ListOf(Text()), ())
     device: str = setting(Text(), "auto")
     training: Training = section(Training)
@@ -252,6 +255,7 @@ class RunConfig:
     backbones: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
     loggers: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
     weightings: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
+    callback_options: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
 
     @classmethod
     def from_mapping(
@@ -277,8 +281,14 @@ class RunConfig:
 
 SECTIONS: Mapping[str, type] = {"training": Training, "meta": Meta, "heads": Heads}
 
-OPTION_TABLES = ("primitives", "backbones", "loggers", "weightings")
-"""The tables ``[TABLE.NAME]`` with options of what plugins bring; each has the name of its index in the registry."""
+OPTION_TABLES: Mapping[str, str] = {
+    "primitives": "primitives",
+    "backbones": "backbones",
+    "loggers": "loggers",
+    "weightings": "weightings",
+    "callback_options": "callbacks",
+}
+"""The tables ``[TABLE.NAME]`` with options of what plugins bring → the registry's index of these."""
 
 TARGET_ORIENTED: Mapping[str, Any] = {
     "space": "supervised",

@@ -18,6 +18,7 @@ import pluggy
 
 from aang_core.registry.records import (
     BackboneKind,
+    CallbackKind,
     DataSource,
     Logger,
     NamedObjective,
@@ -87,3 +88,8 @@ def aang_loggers() -> Iterable[Logger]:  # type: ignore[empty-body]
 @hookspec
 def aang_weightings() -> Iterable[Weighting]:  # type: ignore[empty-body]
     """Rules by which the weights of objectives learn."""
+
+
+@hookspec
+def aang_callbacks() -> Iterable[CallbackKind]:  # type: ignore[empty-body]
+    """What hears trainings step by step, keeps a state in their checkpoints, and may end them."""

@@ -28,8 +28,8 @@ def check_options(config: RunConfig, registry: Registry) -> None:
         and whatever a record's own check says; names them all.
     """
     faults: list[str] = []
-    for table in OPTION_TABLES:
-        known, kind = getattr(registry, table), table.removesuffix("s")
+    for table, index in OPTION_TABLES.items():
+        known, kind = getattr(registry, index), index.removesuffix("s")
         for name, given in sorted(getattr(config, table).items()):
             if name in known:
                 faults += option_faults(known[name].record, given, (table, name))

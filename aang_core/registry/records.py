@@ -83,7 +83,8 @@ class Record:
     """What every registered thing has: a unique kebab-case name, one line about it, its code's address.
 
     :param options: the settings that the factory understands, with their defaults; a run changes them under
-        ``[primitives.NAME]``, ``[backbones.NAME]``, ``[loggers.NAME]`` or ``[weightings.NAME]`` of its configuration.
+        ``[primitives.NAME]``, ``[backbones.NAME]``, ``[loggers.NAME]``, ``[weightings.NAME]`` or
+        ``[callback_options.NAME]`` of its configuration.
     :param check_options: the address of a function of all options, with the run's over the defaults. It returns a
         text for each fault that their types do not show; a run reports these with all others. Empty for no check.
     :param source: the publication or software that the thing comes from.
@@ -267,3 +268,10 @@ class Logger(Record):
 @attrs.frozen(kw_only=True)
 class Weighting(Record):
     """A rule by which weights learn. ``factory(binding)`` takes a `rules.RuleBinding` and returns a `rules.Rule`."""
+
+
+@attrs.frozen(kw_only=True)
+class CallbackKind(Record):
+    """What hears a run's trainings and may end them. ``factory(options)`` returns a new `callbacks.Callback`, which is
+    asked of one training.
+    """

@@ -21,6 +21,7 @@ from aang_core.registry.discovery import (
 from aang_core.registry.records import (
     STAGES,
     BackboneKind,
+    CallbackKind,
     DataSource,
     Logger,
     NamedObjective,
@@ -49,6 +50,7 @@ _OTHER_HOOKS: Mapping[str, type] = {
     "aang_selectors": Selector,
     "aang_loggers": Logger,
     "aang_weightings": Weighting,
+    "aang_callbacks": CallbackKind,
 }
 _HOOKS: Mapping[str, type] = {
     **_STAGE_HOOKS,
@@ -101,6 +103,7 @@ class Registry:
     selectors: Mapping[str, Registered[Selector]]
     loggers: Mapping[str, Registered[Logger]]
     weightings: Mapping[str, Registered[Weighting]]
+    callbacks: Mapping[str, Registered[CallbackKind]] = attrs.field(factory=dict)
     named: Mapping[str, tuple[str, ...]]
     plugins: tuple[Plugin, ...]
     failed: tuple[FailedPlugin, ...]
@@ -206,6 +209,7 @@ def collect(discovered: Discovered) -> Registry:
         selectors=tables["aang_selectors"],
         loggers=tables["aang_loggers"],
         weightings=tables["aang_weightings"],
+        callbacks=tables["aang_callbacks"],
         named=_names(found["aang_named_objectives"]),
         plugins=discovered.plugins,
         failed=discovered.failed,

@@ -34,7 +34,8 @@ from aang_core.data.task import Task, inputs_of
 from aang_core.errors import RunError
 from aang_core.files import json_of
 from aang_core.registry.records import BackboneKind, load_factory
-from aang_core.registry.registry import load_registry
+from aang_core.registry.registry import registry_named
+from aang_core.registry.spaces import suggestions
 from aang_core.rundir.report import read_report, write_json
 from aang_core.study.run import run
 from aang_core.train.callbacks import Callback
@@ -241,8 +242,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             seed = check_random_state(seed).randint(2**31 - 1)
         mine = {name: getattr(self, name) for name in ("model", "space", "method", "device")}
         external = {"external": dict(self.external)} if self.external else {}
+        registry = registry_named(given.get("plugins", ()))
         return RunConfig.from_mapping(
-            from_keywords({**given, **mine, **external, "training": training, "seeds": [int(seed)]})
+            from_keywords(
+                {**given, **mine, **external, "training": training, "seeds": [int(seed)]}
+            ),
+            suggest=suggestions(registry),
         )
 
     def _without_dev(
@@ -325,7 +330,7 @@ _Columns = Mapping[str, list[Any]]
 
 
 def _kind(plugins: Sequence[str], model: str) -> BackboneKind:
-    registry = load_registry(frozenset(plugins) or None)
+    registry = registry_named(plugins)
     return registry.backbone_for(model or usual_model("", registry))
 
 

@@ -43,7 +43,7 @@ def run(
     out: str | Path | None = None,
     resume: bool = False,
     jobs: int = 1,
-    callbacks: Callback | Sequence[Callback] = (),
+    callbacks: Callback | str | Sequence[Callback | str] = (),
     watcher: Callback | None = None,
     registry: Registry | None = None,
     against: str = "",
@@ -60,29 +60,25 @@ def run(
         everything else, so nothing need be given.
     :param jobs: how many seeds run beside each other, each in a process of its own (which loads installed plugins
         itself, so `registry` has to be what they give).
-    :param callbacks: one or several that are told how the run goes. With `jobs` above 1 their ``on_step`` and
-        ``on_evaluation`` are given a stand-in for the session that knows the seed alone, and one that overrides
-        ``on_seed`` or ``on_trained`` is refused. :param watcher: their former name.
+    :param callbacks: one or several that hear how the run goes and may end a training; a text names one of a plugin,
+        as in the configuration's ``callbacks``, which every process of the run loads. With `jobs` above 1 the others'
+        ``on_step_end`` and ``on_evaluate`` are given a stand-in for the session that knows the seed alone, and one that
+        needs more, keeps a state or ends trainings is refused. :param watcher: their former name.
     :param against: ``finetune``: also train this baseline, plain fine-tuning at equal tokens on the same seeds, into
         ``OUT-finetune``; what the two say of each other is `RunReport.against`. With `resume` what is finished is kept.
     :raises AangError: for everything that the user can mend, before anything is written where that is possible.
     """
     if config is None and resume and out and not settings:
         config = load_config(Path(out) / "config.toml")
+    registry = registry or registry_named(config.plugins if config else settings.get("plugins", ()))
+    names, given = _given(callbacks, watcher)
+    chosen = _chosen(config, task, names, settings, registry)
     held = task if isinstance(task, Task) else None
-    named = {} if task is None else {"task": MEMORY + held.name if held else task}
-    plugins = config.plugins if config else settings.get("plugins", ())
-    registry = registry or registry_named(plugins)
-    chosen = config or RunConfig.from_mapping(
-        from_keywords({**settings, **named}), suggest=suggestions(registry)
-    )
     if held is not None:
-        chosen = attrs.evolve(chosen, task=MEMORY + held.name)
         _check_held(held, resume, jobs)
     resolved = resolve(chosen, registry, held)
     check_recipe(chosen)
     directory = Path(out) if out else _fresh(resolved)
-    given = _given(callbacks, watcher)
     if against:
         how: dict[str, Any] = {"task": held, "jobs": jobs, "callbacks": given, "registry": registry}
         return _run_against(resolved, chosen, against, directory, resume, how)
@@ -134,6 +130,23 @@ def _carried_out(
     return report
 
 
+def _chosen(
+    config: RunConfig | None,
+    task: str | Path | Task | None,
+    callbacks: Sequence[str],
+    settings: Mapping[str, Any],
+    registry: Registry,
+) -> RunConfig:
+    """The configuration that is given or that keywords make, with a task in memory and named callbacks in it."""
+    named = {"task": task} if isinstance(task, str | Path) else {}
+    chosen = config or RunConfig.from_mapping(
+        from_keywords({**settings, **named}), suggest=suggestions(registry)
+    )
+    if isinstance(task, Task):
+        chosen = attrs.evolve(chosen, task=MEMORY + task.name)
+    return attrs.evolve(chosen, callbacks=(*chosen.callbacks, *callbacks))
+
+
 def _check_held(task: Task, resume: bool, jobs: int) -> None:
     """:raises ConfigError: where a run with a task in memory would need it in another process, now or later."""
     if resume:
@@ -183,14 +196,17 @@ def _run_against(
 
 
 def _given(
-    callbacks: Callback | Sequence[Callback], watcher: Callback | None
-) -> Sequence[Callback]:
-    """What hears a run, also under the keyword's former name."""
-    several = [callbacks] if isinstance(callbacks, Callback) else [*callbacks]
-    if watcher is None:
-        return several
-    warnings.warn("watcher= is now callbacks=; it goes with 0.2", DeprecationWarning, stacklevel=3)
-    return [*several, watcher]
+    callbacks: Callback | str | Sequence[Callback | str], watcher: Callback | None
+) -> tuple[list[str], list[Callback]]:
+    """The names of plugins' callbacks, and the others, also under the keyword's former name."""
+    several = [callbacks] if isinstance(callbacks, Callback | str) else [*callbacks]
+    if watcher is not None:
+        warnings.warn(
+            "watcher= is now callbacks=; it goes with 0.2", DeprecationWarning, stacklevel=3
+        )
+        several.append(watcher)
+    names = [each for each in several if isinstance(each, str)]
+    return names, [each for each in several if not isinstance(each, str)]
 
 
 def _fresh(resolved: ResolvedRun) -> Path:

@@ -35,7 +35,7 @@ from aang_core.rundir.failures import explained
 from aang_core.rundir.report import SeedReport, seed_report, write_json
 from aang_core.study.pool import StudyCallback, in_processes
 from aang_core.study.trial import Trial
-from aang_core.train.callbacks import Callback, Callbacks, Progress, Spent, Stopped
+from aang_core.train.callbacks import Callback, Callbacks, Progress, Spent, Stopped, made_callbacks
 from aang_core.train.checkpoint import discard
 from aang_core.train.dry_run import disk_remark
 from aang_core.train.evaluation import scores
@@ -54,6 +54,12 @@ from aang_core.train.step import StepRecord
 from aang_core.train.trainer import Trainer, phases
 
 Scores = dict[str, float]
+
+_NEEDING = (
+    *("on_seed", "on_train_begin", "on_trained", "on_train_end"),
+    *("should_training_stop", "state_dict", "load_state_dict"),
+)
+"""What a callback in this process cannot do where the seeds train in others."""
 
 FINISHED = "seed.json"
 """A seed's report: the last file that it writes."""
@@ -86,11 +92,12 @@ def check_jobs(
             "processes; leave out one of the two"
         )
     for callback in callbacks if jobs > 1 and len(config.seeds) > 1 else ():
-        needing = [name for name in ("on_seed", "on_trained") if _overrides(callback, name)]
+        needing = [name for name in _NEEDING if _overrides(callback, name)]
         if needing:
             raise ConfigError(
                 f"{type(callback).__name__} overrides {' and '.join(needing)}, for which the session of a seed is "
-                f"needed, but jobs = {jobs} trains the seeds in processes of their own; leave that out, or train with "
+                f"needed, but jobs = {jobs} trains the seeds in processes of their own; leave that out, let a plugin "
+                "bring the callback (`callbacks = [...]` in the configuration: each process loads it), or train with "
                 "jobs = 1"
             )
 
@@ -120,7 +127,7 @@ def run_seeds(
             records=any(
                 _overrides(member, name)
                 for member in callback.members
-                for name in ("on_step", "on_evaluation")
+                for name in ("on_step", "on_step_end", "on_evaluation", "on_evaluate")
             ),
         )
     except KeyboardInterrupt:
@@ -178,9 +185,9 @@ class _Course(StudyCallback):
         session: Any = SeedElsewhere(int(trial.seed or 0))
         with self._lock:
             if record is None:
-                self.callback.on_evaluation(session, progress)
+                self.callback.on_evaluate(session, progress)
             else:
-                self.callback.on_step(session, record, progress)
+                self.callback.on_step_end(session, record, progress)
 
     def on_remark(self, remark: str) -> None:
         with self._lock:
@@ -256,11 +263,12 @@ def _trained(
 ) -> tuple[Trainer, list[BoundObjective]]:
     """A finished training with its best parameters loaded, and its objectives."""
     started = Spent.now()
-    session, objectives, said = _ready(resolved, seed, callbacks, processes)
+    everyone = Callbacks([*callbacks.members, *made_callbacks(resolved.config, resolved.registry)])
+    session, objectives, said = _ready(resolved, seed, everyone, processes)
     if processes.is_main and seed == resolved.config.seeds[0]:
-        callbacks.on_remark(disk_remark(session, directory))
-    callbacks.on_seed(session)
-    trainer = Trainer(session, directory, callbacks, started)
+        everyone.on_remark(disk_remark(session, directory))
+    everyone.on_train_begin(session)
+    trainer = Trainer(session, directory, everyone, started)
     for remark in said:
         trainer.remark(remark)
     trainer.run(resume)

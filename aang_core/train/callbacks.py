@@ -1,16 +1,23 @@
-"""How far a seed has come, and who is told."""
+"""How far a seed has come, who is told, and who may end it."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from aang_core.errors import AangError, ConfigError, PluginError, one_message
+from aang_core.registry.options import settings_of
+from aang_core.registry.records import load_factory
+
 if TYPE_CHECKING:
+    from aang_core.config.settings import RunConfig
+    from aang_core.registry.registry import Registry
     from aang_core.train.session import Session
     from aang_core.train.step import StepRecord
 
@@ -114,12 +121,33 @@ class Stopped(Exception):  # noqa: N818  nothing went wrong
 
 
 class Callback:
-    """What a run tells while it goes on; override what you want to hear."""
+    """What a run tells while it goes on, and what can end it; override what you need.
+
+    ``on_train_begin``, ``on_step_end``, ``on_evaluate`` and ``on_train_end`` are named as in transformers. Each calls
+    the older name beside it, so that either can be overridden.
+    """
 
     @property
     def stopping(self) -> bool:
         """Asked after every step: where it is true, the run writes a checkpoint and raises `Stopped`."""
         return False
+
+    @property
+    def should_training_stop(self) -> bool:
+        """Asked after every step: where it is true, the training ends here, and is not interrupted.
+
+        The phase under way ends with an evaluation; while it stays true, each later phase takes one step and no final
+        fine-tuning follows. The best parameters are kept, and the run leaves its report and model. Of several processes
+        that share a seed one is enough.
+        """
+        return False
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """What every checkpoint keeps for `load_state_dict`: tensors, and values that JSON can hold, by name."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Where a run goes on, after `on_train_begin`: what `state_dict` gave at the checkpoint; tensors on the CPU."""
 
     def on_begin(self, directory: Path) -> None:
         """When the run directory is settled and taken."""
@@ -127,17 +155,33 @@ class Callback:
     def on_preparation(self, what: str, done: int, total: int) -> None:
         """While something is made that takes long, before the first step; at the end `done` equals `total`."""
 
+    def on_train_begin(self, session: Session) -> None:
+        """Before the first step of each training."""
+        self.on_seed(session)
+
     def on_seed(self, session: Session) -> None:
-        """Before the first step of each seed."""
+        """The older name of `on_train_begin`."""
+
+    def on_step_end(self, session: Session, record: StepRecord, progress: Progress) -> None:
+        """After every optimiser step."""
+        self.on_step(session, record, progress)
 
     def on_step(self, session: Session, record: StepRecord, progress: Progress) -> None:
-        """After every optimiser step."""
+        """The older name of `on_step_end`."""
+
+    def on_evaluate(self, session: Session, progress: Progress) -> None:
+        """After every evaluation on dev."""
+        self.on_evaluation(session, progress)
 
     def on_evaluation(self, session: Session, progress: Progress) -> None:
-        """After every evaluation on dev."""
+        """The older name of `on_evaluate`."""
+
+    def on_train_end(self, session: Session, progress: Progress) -> None:
+        """After the last step of a training, when its best parameters are loaded and not written yet."""
+        self.on_trained(session, progress)
 
     def on_trained(self, session: Session, progress: Progress) -> None:
-        """After the last step of a training, when its best parameters are loaded and not written yet."""
+        """The older name of `on_train_end`."""
 
     def on_remark(self, remark: str) -> None:
         """When something happened that the user should know."""
@@ -146,16 +190,48 @@ class Callback:
 class Callbacks(Callback):
     """Several callbacks as one: each hears everything, in this order, and any of them can stop the run."""
 
-    def __init__(self, members: Sequence[Callback]) -> None:
-        self.members = tuple(members)
+    def __init__(self, members: Iterable[Callback]) -> None:
+        several = ((m.members if isinstance(m, Callbacks) else (m,)) for m in members)
+        self.members: tuple[Callback, ...] = tuple(member for part in several for member in part)
 
     def without(self, kind: type[Callback]) -> Callbacks:
         """The others."""
         return Callbacks([member for member in self.members if not isinstance(member, kind)])
 
     @property
+    def named(self) -> dict[str, Callback]:
+        """The members by the names of their classes; of one class the second is ``NAME#2``."""
+        found: dict[str, Callback] = {}
+        counts: Counter[str] = Counter()
+        for member in self.members:
+            name = type(member).__qualname__
+            counts[name] += 1
+            found[f"{name}#{counts[name]}" if counts[name] > 1 else name] = member
+        return found
+
+    @property
     def stopping(self) -> bool:
         return any(member.stopping for member in self.members)
+
+    @property
+    def should_training_stop(self) -> bool:
+        return bool(self.ending)
+
+    @property
+    def ending(self) -> list[str]:
+        """The names of those that want the training to end."""
+        return [name for name, member in self.named.items() if member.should_training_stop]
+
+    def state_dict(self) -> dict[str, Mapping[str, Any]]:
+        """The states of those that have one, by name."""
+        states = {name: member.state_dict() for name, member in self.named.items()}
+        return {name: state for name, state in states.items() if state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Each its own; the state of one that is not there any more is left."""
+        for name, member in self.named.items():
+            if name in state:
+                member.load_state_dict(state[name])
 
     def on_begin(self, directory: Path) -> None:
         for member in self.members:
@@ -165,25 +241,62 @@ class Callbacks(Callback):
         for member in self.members:
             member.on_preparation(what, done, total)
 
-    def on_seed(self, session: Session) -> None:
+    def on_train_begin(self, session: Session) -> None:
         for member in self.members:
-            member.on_seed(session)
+            member.on_train_begin(session)
 
-    def on_step(self, session: Session, record: StepRecord, progress: Progress) -> None:
+    def on_step_end(self, session: Session, record: StepRecord, progress: Progress) -> None:
         for member in self.members:
-            member.on_step(session, record, progress)
+            member.on_step_end(session, record, progress)
 
-    def on_evaluation(self, session: Session, progress: Progress) -> None:
+    def on_evaluate(self, session: Session, progress: Progress) -> None:
         for member in self.members:
-            member.on_evaluation(session, progress)
+            member.on_evaluate(session, progress)
 
-    def on_trained(self, session: Session, progress: Progress) -> None:
+    def on_train_end(self, session: Session, progress: Progress) -> None:
         for member in self.members:
-            member.on_trained(session, progress)
+            member.on_train_end(session, progress)
 
     def on_remark(self, remark: str) -> None:
         for member in self.members:
             member.on_remark(remark)
+
+
+def check_callbacks(names: Sequence[str], registry: Registry) -> None:
+    """:raises ConfigError: names every callback that no plugin brings, or that is named twice."""
+    faults = [
+        registry.unknown("callback", name, registry.callbacks)
+        for name in dict.fromkeys(names)
+        if name not in registry.callbacks
+    ]
+    faults += [f"{name!r} is named twice" for name, n in Counter(names).items() if n > 1]
+    if faults:
+        raise ConfigError(one_message(faults, "callbacks"))
+
+
+def made_callbacks(config: RunConfig, registry: Registry) -> list[Callback]:
+    """New ones for one training, as the configuration names them.
+
+    :raises PluginError: where a factory fails, or returns something else.
+    """
+    made = []
+    for name in config.callbacks:
+        entry = registry.callbacks[name]
+        who = f"the callback {name!r} of plugin {entry.provenance}"
+        try:
+            options = settings_of(entry.record, config.callback_options)
+            callback = load_factory(entry.record.factory)(options)
+        except AangError:
+            raise
+        except Exception as cause:  # a stranger's code: say whose
+            raise PluginError(
+                f"{who} failed in its factory: {type(cause).__name__}: {cause}; mend the plugin, or leave it out of "
+                "`callbacks`"
+            ) from cause
+        if not isinstance(callback, Callback):
+            raise PluginError(f"{who} returned {callback!r}; expected an `aang_core.Callback`")
+        made.append(callback)
+    return made
 
 
 Watcher = Callback

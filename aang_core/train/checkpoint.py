@@ -104,11 +104,19 @@ def _digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def snapshot(session: Session, progress: Progress, history: Path, kept: Any) -> Checkpoint:
+def snapshot(
+    session: Session,
+    progress: Progress,
+    history: Path,
+    kept: Any,
+    states: Mapping[str, Mapping[str, Any]],
+) -> Checkpoint:
     """Everything that the coming steps depend on.
 
     :param history: ``history.jsonl`` as it is at this step.
     :param kept: remarks, engine and the like; JSON that comes back as it is.
+    :param states: of callbacks by name, each of tensors and JSON.
+    :raises RunError: where a callback's state holds something else.
     """
     tensors = {name: t.detach() for name, t in session.trained_tensors.items()}
     tensors |= optimizer_tensors(session.optimizer, session.parameters)
@@ -120,15 +128,44 @@ def snapshot(session: Session, progress: Progress, history: Path, kept: Any) -> 
         tensors |= {f"slow.{name}": value for name, value in session.slow.mean.items()}
     for number, memory in (session.teacher.memories if session.teacher else {}).items():
         tensors |= {f"memory.{number}.{name}": value for name, value in memory.items()}
+    callbacks: dict[str, dict[str, Any]] = {name: {} for name in states}
+    for name, state in states.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"callback.{name}.{key}"] = value.detach().clone()
+            else:
+                callbacks[name][key] = _json(value, f"the state of the callback {name}, {key!r}")
     flush(history)  # a checkpoint must not be there without the steps that led to it
     size = history.stat().st_size
     facts = {
         "progress": attrs.asdict(progress),
         "history": {"bytes": size, "sha256": _digest_of(history, size)},
         "kept": kept,
+        "callbacks": callbacks,
         "slow_steps": session.slow.steps if session.slow else 0,
     }
     return Checkpoint(tensors=tensors, facts=facts)
+
+
+def _json(value: Any, what: str) -> Any:
+    """The value, if it comes back from JSON as it is."""
+    try:
+        if json.loads(json.dumps(value)) == value:
+            return value
+    except (TypeError, ValueError):
+        pass
+    raise RunError(f"{what}: expected a tensor or what JSON gives back unchanged, found {value!r}")
+
+
+def callback_states(saved: Checkpoint) -> dict[str, dict[str, Any]]:
+    """The states that `snapshot` was given, their tensors on the CPU."""
+    found = {name: dict(state) for name, state in saved.facts.get("callbacks", {}).items()}
+    for name, state in found.items():
+        prefix = f"callback.{name}."
+        state |= {
+            k.removeprefix(prefix): t for k, t in saved.tensors.items() if k.startswith(prefix)
+        }
+    return found
 
 
 def restore(session: Session, saved: Checkpoint) -> Progress:

@@ -55,7 +55,7 @@ def fine_tune_at_last(trainer: Trainer) -> None:
             _step(trainer, optimizer)
         trainer.evaluate()
         waited = 0 if trainer.progress.waited == 0 else waited + 1
-        if waited >= settings.final_patience:
+        if waited >= settings.final_patience or trainer.asked_to_end():
             break
     trainer.judge.load_best()
 

@@ -50,6 +50,7 @@ from aang_core.registry.records import (
 )
 from aang_core.registry.registry import Registered, Registry
 from aang_core.registry.spaces import resolve_space
+from aang_core.train.callbacks import check_callbacks
 from aang_core.train.session import META_METHODS, check_dev_rows
 
 
@@ -88,6 +89,7 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
     space = _space(config, registry, auxiliary)
     check_options(config, registry)
     weighting = chosen_weighting(config, registry)
+    check_callbacks(config.callbacks, registry)
     check_corpora(config.external, registry)
     registered = registered_tasks(registry)
     if given is not None:

@@ -18,8 +18,16 @@ from aang_core.method.precision import precision_remark
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.rundir.report import strict_line
 from aang_core.train import checkpoint
-from aang_core.train.callbacks import Callback, Progress, Spent, Stopped
-from aang_core.train.checkpoint import BEST, discard, newest, remove, restore, snapshot
+from aang_core.train.callbacks import Callback, Callbacks, Progress, Spent, Stopped
+from aang_core.train.checkpoint import (
+    BEST,
+    callback_states,
+    discard,
+    newest,
+    remove,
+    restore,
+    snapshot,
+)
 from aang_core.train.evaluation import DevJudge
 from aang_core.train.final import fine_tune_at_last, finish_with_probe
 from aang_core.train.head_fitting import fit_heads, fit_probe
@@ -41,6 +49,7 @@ class Trainer:
     """Trains one session in one directory.
 
     :param started: the clocks when the seed began, before its session was built; by default now.
+    :ivar ended: the index of the last phase that a callback has ended; −1 for none.
     """
 
     def __init__(
@@ -50,7 +59,8 @@ class Trainer:
         callback: Callback,
         started: Spent | None = None,
     ) -> None:
-        self.session, self.directory, self.callback = session, directory, callback
+        self.session, self.directory, self.callback = session, directory, Callbacks([callback])
+        self.ended = -1
         self.judge = DevJudge(session, directory / "checkpoint" / BEST)
         self.progress = Progress()
         self.remarks: list[str] = []
@@ -78,10 +88,13 @@ class Trainer:
                 self._phase(index, phase, total)
         if self.progress.best_score is None:
             raise RunError(self.judge.never_finite(len(self.progress.evaluations)))
-        fine_tune_at_last(self)
+        if self.ended < len(phases(self.session)) - 1:
+            fine_tune_at_last(self)
+        else:
+            self.judge.load_best()
         if self.session.config.heads.finish == "probe":
             finish_with_probe(self)
-        self.callback.on_trained(self.session, self.progress)
+        self.callback.on_train_end(self.session, self.progress)
         return self.progress
 
     def discard(self) -> None:
@@ -96,7 +109,21 @@ class Trainer:
     def evaluate(self, slow: SlowCopy | None = None) -> None:
         """Score dev; keep the parameters, or their running mean `slow`, where that is the best so far."""
         self.progress = self.judge.judged(self.progress, slow)
-        self.callback.on_evaluation(self.session, self.progress)
+        self.callback.on_evaluate(self.session, self.progress)
+
+    def asked_to_end(self) -> bool:
+        """Whether a callback of any process wants the training to end, and not to be interrupted."""
+        session = self.session
+        return session.processes.total(self.callback.should_training_stop, session.device) > 0
+
+    def _asked_to_end(self, index: int, phase: str) -> bool:
+        """The same behind a step of a phase, where it is remembered and said."""
+        if not self.asked_to_end():
+            return False
+        self.ended = index
+        names = ", ".join(self.callback.ending) or "a callback of another process"
+        self.remark(f"the {phase} training was ended after step {self.progress.done} by {names}")
+        return True
 
     def asked_to_stop(self) -> bool:
         """Whether the callback of the first process, for all of them, wants the run to end here."""
@@ -124,13 +151,20 @@ class Trainer:
         patience = session.config.training.patience
         every = session.config.training.eval_every
         try:
-            while self.progress.step < total and self.progress.waited < patience:
+            while (
+                self.ended < index
+                and self.progress.step < total
+                and self.progress.waited < patience
+            ):
                 self._note(train_step(session, preparation, self.progress.step, total))
                 due = self.progress.step == total or self.progress.step % every == 0
                 if due and phase != "auxiliary":
                     self.evaluate(session.slow)
+                ends = self._asked_to_end(index, phase)
+                if ends and not due and phase != "auxiliary":
+                    self.evaluate(session.slow)
                 stops = self.asked_to_stop()
-                if due or stops:
+                if due or ends or stops:
                     self._save()
                 if stops:
                     raise Stopped(self.progress.done)
@@ -151,7 +185,7 @@ class Trainer:
             line = {**attrs.asdict(record), "step": self.progress.done}
             with self.history.open("a", encoding="utf-8") as file:
                 file.write(strict_line(line))
-        self.callback.on_step(self.session, record, self.progress)
+        self.callback.on_step_end(self.session, record, self.progress)
 
     def _save(self) -> None:
         session = self.session
@@ -160,7 +194,9 @@ class Trainer:
         spent = attrs.asdict(self.spent())
         kept: dict[str, Any] = {"remarks": self.remarks, "spent": spent}
         kept |= {"engine": session.engine.kind, "engine_gap": session.engine.gap}
-        saved = snapshot(session, self.progress, self.history, kept)
+        kept |= {"ended": self.ended}
+        states = self.callback.state_dict()
+        saved = snapshot(session, self.progress, self.history, kept, states)
         checkpoint.write(self.directory / "checkpoint", self.progress.done, saved)
 
     def _restored(self) -> bool:
@@ -180,6 +216,11 @@ class Trainer:
         self.session.engine.kind = kept["engine"]
         self.session.engine.gap = kept["engine_gap"]
         self.earlier = Spent(**kept["spent"])
+        self.ended = kept.get("ended", -1)  # absent in checkpoints of earlier versions
+        states = callback_states(saved)
+        self.callback.load_state_dict(states)
+        for name in sorted(states.keys() - self.callback.named.keys()):
+            self.remark(f"the checkpoint holds a state of the callback {name}, which is not here")
         if self.session.processes.is_main:
             with self.history.open("r+b") as file:
                 file.truncate(saved.facts["history"]["bytes"])
