@@ -46,7 +46,7 @@ def score_of(run: FinishedRun) -> dict[str, Any]:
         "seeds": len(values),
         **spread(values),
         "rows": len(answers[0]) if known else audit.get("splits", {}).get(split),
-        "standard_error": _mean([_standard_error(a, metric) for a in answers]) if known else None,
+        "standard_error": _mean([standard_error_of(a, metric) for a in answers]) if known else None,
         "majority": _majority(answers, metric, audit) if known else None,
     }
     return {**found, "said": _score_said(found)}
@@ -68,7 +68,8 @@ def _names(*answers: Sequence[tuple[str, str]]) -> list[str]:
     return sorted({name for rows in answers for pair in rows for name in pair})
 
 
-def _standard_error(answers: Sequence[tuple[str, str]], metric: str) -> float:
+def standard_error_of(answers: Sequence[tuple[str, str]], metric: str) -> float:
+    """Of the accuracy or macro-F1 of (true, answered) classes, by chance over these rows."""
     if metric == "accuracy":
         share = _mean([gold == label for gold, label in answers])
         return math.sqrt(share * (1 - share) / len(answers))

@@ -281,7 +281,7 @@ def split_anew(task: Task, dev: float, test: float, seed: int) -> Task:
     :param dev, test: shares of the pool, above 0, together below 1; the rest is train.
     :raises TaskError: where a split would have no row, or train would lack a class.
     """
-    pool = _pooled(task)
+    pool = pooled(task)
     kept = _distinct(pool)
     labels = [pool[LABEL][row] for row in kept]
     generator = np.random.default_rng([seed, len(kept)])
@@ -300,7 +300,8 @@ def split_anew(task: Task, dev: float, test: float, seed: int) -> Task:
     return attrs.evolve(task, splits=splits)
 
 
-def _pooled(task: Task) -> Dataset:
+def pooled(task: Task) -> Dataset:
+    """The rows of all splits that have labels, in the order of the splits."""
     from datasets import concatenate_datasets
 
     labelled = [split for split in task.splits.values() if LABEL in split.column_names]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aang_cli import options, render, selected_runs
+from aang_cli import folds, options, render, selected_runs
 from aang_core.cores import cores
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @options.of(options.RUN)
 @selected_runs.flags
+@folds.flags
 @click.option("--config", metavar="FILE", type=options.PATH, help="A TOML file of settings.")
 @options.assignments("training.lr=3e-5")
 @click.option(
@@ -78,6 +79,7 @@ def command(
       aang run --method finetune --max-steps 100 --out runs/plain
       aang run --resume --out runs/plain
       aang run --task tickets.csv --external in-domain=more.csv:message --against finetune --out runs/tickets
+      aang run --task tickets.csv --space td --folds 5 --out runs/tickets
       aang run --task my_task/ --selection chosen --top 100 --top 500 --control none --out runs/chosen
       aang run --set meta.alignment=dot --set training.lr=3e-5 --dry-run
     """
@@ -87,8 +89,19 @@ def command(
         raise click.UsageError("--resume needs --out, the directory of the interrupted run")
     if against and (dry_run or processes > 1):
         raise click.UsageError("--against and --dry-run or --processes exclude each other")
+    count, final = given.pop("folds"), given.pop("final")
     tops, controls = given.pop("tops"), given.pop("controls")
     flags = _flags(given, tops[0] if tops else None)
+    if count:
+        if against or dry_run or processes > 1 or len(tops) > 1 or controls:
+            raise click.UsageError(
+                "--folds and --against, --dry-run, --processes, --control or several --top exclude each other"
+            )
+        if out is None:
+            raise click.UsageError("--folds needs --out, the folder of the runs")
+        one = _configured(config, flags, assignments)
+        folds.carry_out(one, count, final, out, resume, jobs, as_json)
+        return
     if len(tops) > 1 or controls:
         if against:
             raise click.UsageError("--against goes with one run; for several use --control none")

@@ -1,0 +1,73 @@
+"""``aang run --folds K``: cross-validation over the labelled rows, and a final model from all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aang_cli import options, render
+
+if TYPE_CHECKING:
+    from aang_core.config.settings import RunConfig
+
+_FLAGS = (
+    click.option(
+        "--folds",
+        metavar="K",
+        type=click.IntRange(2),
+        help="For few labels: K runs below --out, in which every labelled row is test once, one score over all rows, "
+        "and a final model from all of them.",
+    ),
+    click.option(
+        "--final/--no-final",
+        default=True,
+        help="With --folds: whether to train the final model.  [default: yes]",
+    ),
+)
+
+
+def flags(command: Any) -> Any:
+    """The options of a cross-validation, for a command."""
+    for option in reversed(_FLAGS):
+        command = option(command)
+    return command
+
+
+def carry_out(
+    config: RunConfig, folds: int, final: bool, out: Path, resume: bool, jobs: int, as_json: bool
+) -> None:
+    """Train all folds and the final model, and print the pooled score."""
+    from aang_cli.progress import Interruption, ProgressBar, SweepBar
+    from aang_core.study.folds import cross_validate
+
+    registry = options.registry_of(config.plugins)
+    interruption = Interruption()
+    goodbye = "interrupted; go on with the same command and --resume"
+    with interruption.ending(lambda _: goodbye):
+        bar = SweepBar() if jobs > 1 else ProgressBar(interruption)
+        hearing: dict[str, Any] = {"study" if jobs > 1 else "callback": bar}
+        with bar:
+            how = {"final": final, "resume": resume, "jobs": jobs, **hearing}
+            found = cross_validate(config, folds, out, registry, **how)
+    if as_json:
+        render.document(found)
+        return
+    rows = [
+        {
+            "fold": str(fold["fold"]),
+            "rows": fold["rows"],
+            "score": f"{fold['score']:.4f}",
+            "best_step": ", ".join(map(str, fold["best_step"])),
+        }
+        for fold in found["folds"]
+    ]
+    title = f"{folds} folds of {found['task']}, {found['metric']}"
+    render.table(rows, columns=("fold", "rows", "score", "best_step"), title=title)
+    if model := found["final"]:
+        click.echo(f"model {Path(model['directory']) / 'model'}")
+        click.echo(
+            f"it is trained on all rows for {model['steps']} steps, as the folds chose, and has no test score"
+        )
+    click.echo(found["said"])
