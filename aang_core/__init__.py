@@ -67,7 +67,15 @@ _HOMES = {
     "registry.hookspecs": ("hookimpl",),
     "registry.legality": ("Objective", "enumerate_objectives", "legal_objectives"),
     "registry.records": (
-        *("BackboneKind", "Block", "CallbackKind", "DataSource", "Logger", "NamedObjective", "Output"),
+        *(
+            "BackboneKind",
+            "Block",
+            "CallbackKind",
+            "DataSource",
+            "Logger",
+            "NamedObjective",
+            "Output",
+        ),
         *("Representation", "Selector", "Space", "TaskKind", "Transform", "Weighting"),
     ),
     "registry.registry": ("load_registry",),

@@ -182,7 +182,8 @@ def _final(
     if config.method in META_METHODS:
         recipe = out / "weights.json"
         write_json(recipe, {"schema": 1, **_mean_weights(runs)})
-        settings |= {"method": "static", "weights": str(recipe)}
+        meta = attrs.evolve(config.meta, rule="auto", control="none")  # nothing is learned any more
+        settings |= {"method": "static", "weights": str(recipe), "meta": meta}
     callback.on_remark(
         f"final: {len(rows)} rows, {steps} steps, the median of the folds'; its dev rows are some of those that it "
         "trains on, so its dev score and the audit's count of leaks say nothing"
