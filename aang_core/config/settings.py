@@ -213,7 +213,7 @@ class RunConfig:
     :param external: corpora by data source, over those of the task.
     :param aux_tasks: further labelled tasks; each is the data source ``aux:NAME``.
     :param selection: a directory that ``aang select`` has written; the tasks of its best examples are the further
-        tasks, each with these examples alone. What `TARGET_ORIENTED` sets is then the default.
+        tasks, each with these examples alone. The settings of the space that is for selections are then the default.
     :param top: N, how many examples of the selection; 0 where there is none.
     :param weights: a finished run, or a file of exported weights, to begin with: kept by ``static``, a warm start of
         the search for ``aang`` and ``tartan``; empty for equal weights.
@@ -271,8 +271,6 @@ class RunConfig:
         :param suggest: what else is the default where `raw` says nothing (`registry.spaces.suggestions`).
         :raises ConfigError: names every unknown key and every value that breaks its rule, each with its origin.
         """
-        if raw.get("selection"):
-            raw = laid_over(TARGET_ORIENTED, raw)
         if suggest is not None:
             raw = laid_over(suggest(raw), raw)
         config: RunConfig = checked(RecordOf(cls), raw, origins, what="the configuration")
@@ -289,22 +287,6 @@ OPTION_TABLES: Mapping[str, str] = {
     "callback_options": "callbacks",
 }
 """The tables ``[TABLE.NAME]`` with options of what plugins bring → the registry's index of these."""
-
-TARGET_ORIENTED: Mapping[str, Any] = {
-    "space": "supervised",
-    "method": "static",
-    "training": {
-        "epochs": 3,
-        "auxiliary_rows": 0,
-        "task_weights": "size",
-        "final_epochs": 5,
-        "final_lr": 1e-4,
-        "final_patience": 5,
-    },
-    "meta": {"objectives_per_step": 0},
-}
-"""The defaults of training with selected data (TO-MTDNN: Kung et al., EMNLP 2021): every task by its size, three epochs
-together, then five on the target alone at a learning rate that is constant, so it is lower."""
 
 
 def laid_over(base: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -192,6 +192,8 @@ class Space:
         error.
     :param settings: defaults of a run over this space, by key as in a configuration's file; whatever the run itself
         sets goes before them.
+    :param for_selection: likewise, of a run that trains on selected examples, whatever its space; one that names none
+        is over this space. Empty where the space is not for that.
     """
 
     name: str = attrs.field(validator=_check_name)
@@ -200,6 +202,7 @@ class Space:
     optional: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
     source: str = ""
     settings: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+    for_selection: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -249,7 +252,16 @@ class TaskKind(Record):
 
 @attrs.frozen(kw_only=True)
 class Selector(Record):
-    """A way to choose auxiliary examples for a target task."""
+    """A way to choose auxiliary examples for a target task.
+
+    :param control: which control of a comparison it is: ``random``, a draw from all pools together; ``random-matched``,
+        a draw with the counts of each task that the selection in the directory of its option `like` has; empty for
+        one that chooses.
+    """
+
+    control: str = attrs.field(
+        default="", validator=attrs.validators.in_(("", "random", "random-matched"))
+    )
 
 
 @attrs.frozen(kw_only=True)

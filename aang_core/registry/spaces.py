@@ -11,7 +11,7 @@ import attrs
 
 from aang_core.config.file import read_config
 from aang_core.config.schema import ListOf, Table, Text, faults_of, said
-from aang_core.config.settings import Suggest
+from aang_core.config.settings import Suggest, laid_over
 from aang_core.errors import ConfigError, PluginError, did_you_mean, one_message
 from aang_core.registry.records import STAGES, Block, Space
 from aang_core.registry.registry import Registry
@@ -57,17 +57,29 @@ def resolve_space(name_or_path: str, registry: Registry, with_: Iterable[str] = 
 def suggestions(registry: Registry) -> Suggest:
     """The settings that the registered space of a run suggests, for `RunConfig.from_mapping`.
 
-    Plain fine-tuning has no space, so it gets none.
+    Plain fine-tuning has no space, so it gets none. With a selection, `selection_defaults` go before the space's own.
     """
 
     def suggest(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-        entry = registry.spaces.get(str(raw.get("space", "")))
-        if entry is None or raw.get("method") == "finetune":
-            return {}
-        settings: Mapping[str, Any] = entry.record.settings
-        return settings
+        over = selection_defaults(registry) if raw.get("selection") else {}
+        entry = registry.spaces.get(str(raw.get("space", over.get("space", ""))))
+        if entry is None or {**over, **raw}.get("method") == "finetune":
+            return over
+        return laid_over(entry.record.settings, over)
 
     return suggest
+
+
+def selection_defaults(registry: Registry) -> Mapping[str, Any]:
+    """The defaults of a run that trains on a selection: the space that is for that, and what it sets.
+
+    :raises ConfigError: where several spaces are for that.
+    """
+    found = [e.record for e in registry.spaces.values() if e.record.for_selection]
+    if len(found) > 1:
+        names = " and ".join(repr(space.name) for space in found)
+        raise ConfigError(f"several spaces are for selections: {names}; choose with --plugins")
+    return {"space": found[0].name, **found[0].for_selection} if found else {}
 
 
 def read_space(path: Path) -> Space:

@@ -24,17 +24,18 @@ import numpy as np
 import tomli_w
 
 from aang_core.batch.protocols import no_op
-from aang_core.config.settings import RunConfig
+from aang_core.config.settings import RunConfig, laid_over
 from aang_core.data.auxiliary import load_auxiliary, read_selection, short_name
 from aang_core.data.spec import LABEL
 from aang_core.data.splits import draw_labels
 from aang_core.data.task import Task, load_task, registered_tasks
 from aang_core.errors import ConfigError, one_message
 from aang_core.registry.registry import Registry
+from aang_core.registry.spaces import selection_defaults
 from aang_core.rundir.directory import JobDirectory, seed_folder
 from aang_core.selection.pools import Pool, checked, judged_texts, load_pools, scan
 from aang_core.selection.settings import SelectionConfig
-from aang_core.study.experiment_spec import ExperimentSpec, dump_spec, read_spec, run_settings
+from aang_core.study.experiment_spec import ExperimentSpec, dump_spec, read_spec
 from aang_core.study.pool import StudyCallback
 from aang_core.study.results import CLOCKS, Finished, finished, write_experiment_results
 from aang_core.study.run import run_trials
@@ -238,11 +239,13 @@ def _check(study: Study, cell: Cell) -> None:
 def _trial(study: Study, cell: Cell, arm: Arm) -> Trial:
     """One arm's run."""
     selection = str(cell.selections / arm.source) if arm.selector else ""
-    own = {"task": cell.target, "seeds": (cell.seed,), **arm_settings(arm, selection, cell.pools)}
+    settings = laid_over(selection_defaults(study.registry), study.spec.run)
+    settings |= {"task": cell.target, "seeds": (cell.seed,)}
+    settings |= arm_settings(arm, selection, cell.pools)
     return Trial(
         configuration=f"{cell.name}, {arm.name}",
         seed=cell.seed,
-        config=RunConfig.from_mapping(run_settings(study.spec.run, own)),
+        config=RunConfig.from_mapping(settings),
         directory=study.out / "runs" / cell.name / arm.name / seed_folder(cell.seed),
     )
 

@@ -40,7 +40,7 @@ from aang_core.config.schema import (
     faults_of,
     said,
 )
-from aang_core.config.settings import TARGET_ORIENTED, RunConfig, laid_over
+from aang_core.config.settings import RunConfig
 from aang_core.data.auxiliary import same_task
 from aang_core.errors import ConfigError, one_message
 from aang_core.selection.settings import SelectionConfig
@@ -118,7 +118,7 @@ def _inner_faults(path: Path, spec: ExperimentSpec) -> Iterator[str]:
     """What is wrong with the settings of runs and selections, and with the parts taken together."""
     selected = {"target": spec.targets[0], "from": list(spec.pools)}
     checks = (
-        (RunConfig.from_mapping, run_settings(spec.run, {}), "run"),
+        (RunConfig.from_mapping, spec.run, "run"),
         (SelectionConfig.from_mapping, {**spec.select, **selected}, "select"),
     )
     for check, settings, table in checks:
@@ -131,11 +131,6 @@ def _inner_faults(path: Path, spec: ExperimentSpec) -> Iterator[str]:
     for target in spec.targets:
         if all(same_task(pool, target) for pool in spec.pools):
             yield f"{path}: the target {target!r} is the only pool, so there is nothing to select from"
-
-
-def run_settings(given: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of one run: target-oriented training, under the experiment's own, under those of the arm."""
-    return {**laid_over(TARGET_ORIENTED, given), **over}
 
 
 def dump_spec(spec: ExperimentSpec) -> str:

@@ -30,6 +30,7 @@ from aang_core.analysis.page.plots import (
 from aang_core.batch.protocols import no_op
 from aang_core.config.settings import RunConfig
 from aang_core.data.auxiliary import SETTINGS, Selection, read_selection
+from aang_core.errors import ConfigError
 from aang_core.registry.registry import Registry
 from aang_core.rundir.directory import JobDirectory
 from aang_core.rundir.finished import read_runs
@@ -55,7 +56,7 @@ RANDOM, MATCHED = "random", "random-matched"
 class Arm:
     """One way to train, the same for every target and seed.
 
-    :param selector: what chooses the examples; empty for ``none`` and ``full``.
+    :param selector: what chooses the examples, or which control; empty for ``none`` and ``full``.
     :param top: N; 0 where nothing is chosen.
     :param like: the selector whose counts of each task a random draw repeats.
     """
@@ -112,6 +113,18 @@ def arm_settings(arm: Arm, selection: str, pools: Sequence[str]) -> dict[str, An
     return {"selection": selection, "top": arm.top, "aux_tasks": ()}
 
 
+def control_named(control: str, registry: Registry) -> str:
+    """The selector that is this control.
+
+    :raises ConfigError: where none is, or several are.
+    """
+    names = [name for name, e in registry.selectors.items() if e.record.control == control]
+    if len(names) != 1:
+        found = " and ".join(map(repr, names)) or "none"
+        raise ConfigError(f"expected one selector that is the control {control!r}, found {found}")
+    return names[0]
+
+
 def made_selection(
     arm: Arm,
     settings: SelectionConfig,
@@ -127,10 +140,12 @@ def made_selection(
     :param like: the selection whose counts a matched draw repeats.
     :raises AangError: as `job.select` does.
     """
-    config = attrs.evolve(settings, selector=arm.selector, options=dict(options))
     if arm.selector in (RANDOM, MATCHED):  # no pictures of what chance has chosen
         own = {"like": str(like)} if arm.like else {}
-        config = attrs.evolve(config, options=own, picture_rows=0)
+        chance = control_named(arm.selector, registry)
+        config = attrs.evolve(settings, selector=chance, options=own, picture_rows=0)
+    else:
+        config = attrs.evolve(settings, selector=arm.selector, options=dict(options))
     begun = (directory / SETTINGS).is_file()
     return select(config, out=directory, resume=begun, registry=registry, progress=progress)
 

@@ -62,11 +62,13 @@ def aang_selectors() -> Iterable[Selector]:
             name="random",
             summary="A random order of all pools together: the control for any selection",
             factory="aang_selectors.controls:Random",
+            control="random",
         ),
         Selector(
             name="random-matched",
             summary="Random rows, at every rank of the task that another selection has there",
             factory="aang_selectors.controls:RandomMatched",
             options={"like": ""},
+            control="random-matched",
         ),
     ]

@@ -79,11 +79,26 @@ def _agreement(
     )
 
 
-def _union(name: str, summary: str, source: str, *objectives: str) -> Space:
-    """A space of exactly these objectives, one block each."""
-    return Space(
-        name=name, summary=summary, source=source, blocks=tuple(_block(o) for o in objectives)
-    )
+def _union(name: str, summary: str, source: str, *objectives: str, **more: Any) -> Space:
+    """A space of exactly these objectives, one block each. :param more: further fields of the record."""
+    blocks = tuple(_block(o) for o in objectives)
+    return Space(name=name, summary=summary, source=source, blocks=blocks, **more)
+
+
+_TARGET_ORIENTED = {
+    "method": "static",
+    "training": {
+        "epochs": 3,
+        "auxiliary_rows": 0,
+        "task_weights": "size",
+        "final_epochs": 5,
+        "final_lr": 1e-4,
+        "final_patience": 5,
+    },
+    "meta": {"objectives_per_step": 0},
+}
+"""Training with selected data (TO-MTDNN: Kung et al., EMNLP 2021): every task by its size, three epochs together, then
+five on the target alone at a learning rate that is constant, so it is lower."""
 
 
 SPACES = (
@@ -176,6 +191,7 @@ SPACES = (
         "The labels of every further task (--aux-task)",
         STILTS,
         "aux/no-op/bidirectional/supervised",
+        for_selection=_TARGET_ORIENTED,
     ),
     Space(
         name="full",

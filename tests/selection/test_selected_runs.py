@@ -13,15 +13,17 @@ from click.testing import CliRunner
 
 import aang_core as aang
 from aang_core.config.file import dump_config, load_config
-from aang_core.config.settings import TARGET_ORIENTED, RunConfig
+from aang_core.config.settings import RunConfig
 from aang_core.data.auxiliary import check_selection, load_selected, same_task
 from aang_core.errors import ConfigError, RunError, TaskError
 from aang_core.registry.registry import load_registry
-from aang_core.study.selections import arms_of, run_selected
+from aang_core.registry.spaces import suggestions
+from aang_core.study.selections import arms_of, control_named, run_selected
 
 LABELLED = ("near", "pairs", "numbers")
 SHORT = {**TRAINING, "epochs": 1, "eval_every": 50}
 REGISTRY = load_registry()
+SUGGEST = suggestions(REGISTRY)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def chosen(root, tmp_path_factory):
 def config(root, selection, top=6, **changed):
     own = {"task": str(root / "target"), "selection": str(selection), "top": top}
     base = {"model": "scratch:tiny", "training": SHORT, **own}
-    return RunConfig.from_mapping({**base, **changed})
+    return RunConfig.from_mapping({**base, **changed}, suggest=SUGGEST)
 
 
 def loaded(asked):
@@ -47,14 +49,32 @@ def loaded(asked):
 
 
 def test_a_selection_brings_the_defaults_of_training_on_it(root, chosen, tmp_path):
-    asked = RunConfig.from_mapping({"selection": "somewhere", "top": 5, "training": {"lr": 1e-5}})
+    given = {"selection": "somewhere", "top": 5, "training": {"lr": 1e-5}}
+    asked = RunConfig.from_mapping(given, suggest=SUGGEST)
     assert (asked.space, asked.method) == ("supervised", "static")
-    assert asked.training.final_epochs == TARGET_ORIENTED["training"]["final_epochs"]
+    assert asked.training.final_epochs == 5
     assert asked.training.lr == 1e-5
     path = tmp_path / "config.toml"
     path.write_text(dump_config(asked), "utf-8")
     assert load_config(path) == asked
     assert 'auxiliary_rows = "proportional"' in path.read_text("utf-8")
+
+
+def test_what_a_selection_brings_is_declared_by_a_space_and_a_selector():
+    """The core knows no name: another plugin's space and control, under other names, serve as well."""
+    supervised = REGISTRY.spaces["supervised"]
+    mine = attrs.evolve(supervised, record=attrs.evolve(supervised.record, name="mine"))
+    chance = REGISTRY.selectors["random"]
+    drawn = attrs.evolve(chance, record=attrs.evolve(chance.record, name="drawn"))
+    other = attrs.evolve(REGISTRY, spaces={"mine": mine}, selectors={"drawn": drawn})
+    asked = RunConfig.from_mapping({"selection": "somewhere"}, suggest=suggestions(other))
+    assert (asked.space, asked.method) == ("mine", "static")
+    assert control_named("random", other) == "drawn"
+    with pytest.raises(ConfigError, match="control 'random-matched', found none"):
+        control_named("random-matched", other)
+    both = attrs.evolve(other, spaces={"mine": mine, "supervised": supervised})
+    with pytest.raises(ConfigError, match="for selections: 'mine' and 'supervised'; choose"):
+        RunConfig.from_mapping({"selection": "somewhere"}, suggest=suggestions(both))
 
 
 def test_the_tasks_of_the_best_rows_are_read_with_these_rows_alone(root, chosen):
@@ -70,7 +90,7 @@ def test_the_tasks_of_the_best_rows_are_read_with_these_rows_alone(root, chosen)
 
 def test_what_contradicts_a_selection_is_listed_before_it_is_read():
     asked = RunConfig.from_mapping(
-        {"selection": "nowhere", "aux_tasks": ["other"], "method": "finetune"}
+        {"selection": "nowhere", "aux_tasks": ["other"], "method": "finetune"}, suggest=SUGGEST
     )
     with pytest.raises(ConfigError) as fault:
         check_selection(asked)
