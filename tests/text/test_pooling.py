@@ -129,6 +129,22 @@ def test_modernbert_has_a_setting_of_its_own(tmp_path):
     assert (config["classifier_pooling"], config["num_hidden_layers"]) == ("mean", 3)
 
 
+def test_a_pooler_begins_as_the_identity_where_the_head_is_new(tmp_path):
+    base = str(save_family(tmp_path / "base", "bert"))
+    head = load(base, SETTINGS).end_task_head(task_of()).eval()
+    pooler = head.shell.bert.pooler
+    states = torch.randn(2, 1, 32, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(pooler(states), states[:, 0].tanh(), rtol=0, atol=1e-6)
+    assert any("pooler" in name for name in head.pretrained_names)  # at the encoder's rate
+    plain = load(base, BackboneSettings(device="cpu")).end_task_head(task_of())
+    assert not plain.shell.bert.pooler.dense.weight.equal(pooler.dense.weight)
+    # a whole head that comes with the checkpoint keeps its own
+    nudge(head)
+    load(base, SETTINGS).export(tmp_path / "model", head, task_of())
+    again = load(str(tmp_path / "model"), SETTINGS).end_task_head(task_of())
+    assert again.shell.bert.pooler.dense.weight.equal(pooler.dense.weight)
+
+
 def test_adapters_and_frozen_layers_go_with_it(tmp_path):
     base = str(save_family(tmp_path / "base", "bert"))
     for name, settings in (

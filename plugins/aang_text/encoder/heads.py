@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aang_core.batch.rows import Hidden
 from aang_core.errors import ModelError
-from aang_text.encoder.pooling import MeanReading, mean_reading, refused
+from aang_text.encoder.pooling import MeanReading, begin_as_identity, mean_reading, refused
 
 if TYPE_CHECKING:
     from aang_core.data.task import Task
@@ -118,6 +118,8 @@ def make_head(checkpoint: Checkpoint, task: Task, pooling: str = "default") -> C
     given = Given(getattr(base, "pooler", None), getattr(base, "pooler_activation", None))
     _check_pooling(base, given, checkpoint)
     setattr(model, prefix, given)
+    if reading is not None and lacking:
+        begin_as_identity(given.pooler)
     head = ClassifierHead(model, task.kind, lacking, reading)
     if reading is not None and not head.first_only:
         raise refused(base, checkpoint, "its head reads other positions than the first")

@@ -89,6 +89,20 @@ def mean_reading(base: nn.Module, checkpoint: Checkpoint) -> MeanReading:
     return reading
 
 
+@torch.no_grad()
+def begin_as_identity(pooler: nn.Module | None) -> None:
+    """Let a pooler ``tanh(dense(x))`` begin as ``tanh(x)``; others, and families without one, stay as they are.
+
+    A pretrained pooler knows the first position's states, not the mean (docs/choices.md has the numbers). Its dense
+    layer still counts as pretrained: it begins as what is known to read well, and so trains at the encoder's rate. A
+    head that comes whole with the checkpoint has learned to read what it is given, and keeps its pooler.
+    """
+    dense = getattr(pooler, "dense", None)
+    if isinstance(dense, nn.Linear) and isinstance(getattr(pooler, "activation", None), nn.Tanh):
+        nn.init.eye_(dense.weight)
+        nn.init.zeros_(dense.bias)
+
+
 def layer_state(layer: nn.Module) -> dict[str, Tensor] | None:
     """The parameters of a layer that computes the mean; None where the form of `layer` is not known.
 
