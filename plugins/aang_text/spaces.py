@@ -112,6 +112,28 @@ SPACES = (
         "task/no-op/random-factorized/denoise",
         "task/bert-op/bidirectional/denoise",
     ),
+    Space(
+        name="few-labels",
+        summary="For 50 to 500 labels: a teacher on texts without labels, pairs of a class, and changed labelled texts",
+        source=UDA,
+        blocks=(
+            Block(
+                data=("unlabelled", "in-domain"),
+                transform=("mask", "swap", "cutoff"),
+                representation=("bidirectional",),
+                output=("agree",),
+            ),
+            _block("task/no-op/bidirectional/same-class"),
+            Block(
+                data=("task",),
+                transform=("mask", "swap"),
+                representation=("bidirectional",),
+                output=("end-task",),
+            ),
+        ),
+        optional=frozenset({"unlabelled", "in-domain"}),
+        settings=_TAUGHT,
+    ),
     _agreement(
         "uda",
         "Agreement with the teacher's sharpened, sure answers on changed texts",
