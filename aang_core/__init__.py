@@ -1,7 +1,7 @@
 """aang: auxiliary training objectives, composed by plugins and weighted by meta-gradients.
 
-The names below are the public ones. Each is imported when it is first used, so that a plugin's records, and commands
-that only list things, load no torch.
+The names below are public. Each is imported when it is first used, so plugin records and commands that only list
+things do not load torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Old places of modules, which keep working for one minor version: plugins may name them (until 0.2).
+"""Old places of modules. They keep working until 0.2, because plugins may name them.
 
-Where ``aang_core.rows`` is asked for, ``aang_core.batch.rows`` is given, with a `DeprecationWarning`; that holds for
-imports and for the dotted addresses in records alike.
+For example ``aang_core.rows`` gives ``aang_core.batch.rows``, with a `DeprecationWarning`: in imports and in the dotted
+addresses of records.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The errors that a user can mend. The command line prints them as one message and exits with 1.
+"""Errors that a user can repair. The command line prints them as one message and exits with 1.
 
-And what tells a full disk and exhausted memory from other faults.
+Also here: how to tell a full disk and too little memory from other faults.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""Files: JSON and TOML that anybody may have written, and writes that are whole or not there.
+"""Files: read JSON and TOML that anybody may have edited, and write files completely or not at all.
 
-Whatever is wrong with a text is a `ValueError`. The libraries let two things pass that are no errors of theirs: nesting
-that is deeper than Python's stack, and whole numbers of more digits than Python converts.
+Every fault of a text is a `ValueError`. The libraries raise other errors in two cases: nesting deeper than Python's
+stack, and whole numbers with more digits than Python converts.
 
-Files are written beside their place, flushed, and renamed into it.
-
-A crash, a kill or a full disk at any moment leaves what was there before. Tensors carry a checksum in the header of
-their safetensors file, so that one file proves itself.
+A file is written to a temporary name, flushed, and renamed. After a crash, a kill or a full disk the old file is still
+there. A safetensors file has a checksum of its tensors in its header, so it can be verified alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Results as text and Markdown. Names and messages come from files: they are escaped, never read as markup."""
+"""Results as text and Markdown. Names and messages come from files, so they are escaped and never act as markup."""
 
 from __future__ import annotations
 

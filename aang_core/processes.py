@@ -1,6 +1,6 @@
-"""Several processes as one trainer: who does what, and the sums between them.
+"""Several processes as one trainer: how they share the work, and the sums between them.
 
-Every process holds the whole model and draws the same plan; each takes some objectives of a step, whole, so that
+Every process holds the whole model and draws the same plan; each takes some whole objectives of a step, so
 dots and norms add up exactly. Nothing here starts processes: `torchrun`, `accelerate launch` or the command line do.
 """
 

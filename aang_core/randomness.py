@@ -1,7 +1,7 @@
-"""Every random number of a run comes from here: from the run's seed, a named stream and counters.
+"""All random numbers of a run come from here. Each follows from the run's seed, a named stream and counters.
 
-A generator is never carried from step to step. Step 400 can be repeated without the 399 before it, so
-that a resumed run, another number of processes or another engine draw exactly the same rows.
+No generator is carried from step to step. Step 400 can be repeated without the 399 before it. So a resumed run, another
+number of processes or another engine draws exactly the same rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The public contract kit: what every primitive must keep to, checked on a tiny real encoder.
+"""The public contract kit: checks the rules for primitives on a tiny real encoder.
 
 In a plugin's own tests::
 

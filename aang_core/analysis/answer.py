@@ -1,8 +1,8 @@
-"""What a person asks after a run: how good is it, and did the objectives help *here*? In: finished runs.
+"""The two questions after a run: how good is the model, and did the objectives help? In: finished runs.
 
-Two sources of chance stand between a difference and its meaning: the seeds, and which examples test happens to hold.
-An interval over several seeds adds both variances, Student's t with the degrees of freedom of Welch and Satterthwaite;
-for one seed it is a bootstrap over test rows, paired: both models answer the same ones.
+Chance enters a difference twice: through the seeds, and through the examples that test happens to hold. An interval
+over several seeds adds both variances (Student's t with the degrees of freedom of Welch and Satterthwaite). For one
+seed it is a bootstrap over test rows, paired, because both models answer the same rows.
 """
 
 from __future__ import annotations

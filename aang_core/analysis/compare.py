@@ -1,4 +1,4 @@
-"""Finished runs side by side: the same seeds, paired tests, intervals, what could have been seen at all, and the cost.
+"""Compare finished runs on the same seeds: paired tests, intervals, the smallest visible difference, and the cost.
 
 Scores are fractions. The first run is the baseline, and a difference is always "this run minus the baseline".
 """

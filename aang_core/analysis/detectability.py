@@ -1,7 +1,7 @@
-"""How small a difference between two runs this many seeds, and this many test examples, could have shown.
+"""The smallest difference between two runs that this many seeds and test examples could have shown.
 
-Seeds and examples are two sources of chance: the variation from seed to seed is over the *same* examples, so it says
-nothing about which ones the test split happens to hold.
+Seeds and examples are two sources of chance. All seeds are judged on the *same* examples, so the variation between
+seeds says nothing about the choice of examples.
 """
 
 from __future__ import annotations

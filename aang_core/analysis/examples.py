@@ -1,4 +1,4 @@
-"""Test examples, told apart by what they are: with ``split_anew`` each seed has other ones, and row i is none of them.
+"""Test examples, identified by their content: with ``split_anew`` row i is another example for each seed.
 
 Fixed letters: S seeds, E distinct examples over all seeds.
 """

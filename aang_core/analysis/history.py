@@ -1,6 +1,7 @@
-"""``history.jsonl`` as arrays. In: the lines that a run wrote, one a step. Out: `History` and what follows from it.
+"""``history.jsonl`` as arrays. In: the lines of a run, one for each step. Out: `History`, and figures computed from it.
 
-Fixed letters: S steps, K objectives. What a step did not observe, or observed as not finite (null in the file), is NaN.
+Fixed letters: S steps, K objectives. A value that a step did not observe, or that was not finite (null in the file),
+is NaN.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How sure a comparison is: paired tests over seeds, intervals, and what a study could have seen at all.
+"""How sure a comparison is: paired tests over seeds, intervals, and the smallest difference that a study could show.
 
-All functions take plain sequences of scores and are pure; randomness comes from a generator that is handed over.
+All functions take plain sequences of scores and are pure; randomness comes from a generator that is passed in.
 Fixed letter: S seeds.
 """
 

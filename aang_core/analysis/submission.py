@@ -1,8 +1,9 @@
-"""Predictions on test in the submission format of the GLUE benchmark: a tab-separated file a task, in one archive.
+"""Predictions on test in the submission format of the GLUE benchmark: one tab-separated file for each task, in one
+archive.
 
 Each file has the columns ``index`` (the row's number in the test split, from 0) and ``prediction`` (the class as the
-task names it, or the number of a regression). Only tasks that a run has really predicted are in the archive: no file is
-made up for the others (Wang et al., "GLUE", ICLR 2019; gluebenchmark.com takes archives of these files).
+task names it, or the number of a regression). Only tasks that a run has predicted are in the archive; there is no
+filler file for the others (Wang et al., "GLUE", ICLR 2019; gluebenchmark.com takes archives of these files).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The theorem bounds how far the end-task's population risk may lie above its training risk after T steps of SGD that
 draws, at each step, the end-task with probability λ_e and else the auxiliary one. The losses lie in [0, 1], so a
-bound above 1 says nothing; its *ratios* between settings are what is worth looking at.
+bound above 1 says nothing by itself. Compare its *ratios* between settings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Between steps 4 and 5. In: names of data sources and a task. Out: bound sources, and why others are missing."""
+"""Between steps 4 and 5. In: names of data sources and a task. Out: bound sources, and the reason for each that is
+missing."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ TAGS = ("full", "causal", "anticausal", "matrix", "order")
 """The kinds of attention rule; see `protocols.BoundRepresentation`."""
 
 
-class BrokenContract(Exception):  # noqa: N818  becomes a `PluginError` when it is known whose it is
+class BrokenContract(Exception):  # noqa: N818  becomes a `PluginError` once the plugin is known
     """What was expected of a primitive, and what was found."""
 
 

@@ -1,4 +1,5 @@
-"""Parts for primitives and encoders of any domain: what to ask of an encoder, heads, devices, and a drawing source.
+"""Parts for primitives and encoders of any domain: questions to an encoder, heads, devices, and a source that draws
+examples.
 
 B batch, M states, H hidden size, T positions.
 """

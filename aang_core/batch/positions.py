@@ -1,7 +1,7 @@
 """Which positions a transform selects: single ones, whole words, or spans.
 
-A row's count is exact, ``round(rate · n)`` of its n selectable units and at least one, where BERT's
-rate is an expectation: a short row then always has a target, and losses of equal rows have equal
+A row's count is exact, ``round(rate · n)`` of its n selectable units and at least one. (BERT's
+rate is an expectation.) So a short row always has a target, and losses of equal rows have equal
 weight. Everything is vectorised over the N packed positions.
 """
 

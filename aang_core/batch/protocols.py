@@ -2,7 +2,7 @@
 
 Every factory of a primitive is called as ``factory(binding)`` with a `Binding` and returns an object of
 the protocol of its stage. Nothing here keeps state that a step changes; randomness comes from the
-generator that is handed over (CPU), and inputs are never changed in place.
+generator that is passed in (CPU), and inputs are never changed in place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What shows whether a call was pure: copies to compare with, differences, and the global random states."""
+"""Tools to check whether a call was pure: copies to compare with, differences, and the global random states."""
 
 from __future__ import annotations
 

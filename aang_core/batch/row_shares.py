@@ -1,8 +1,8 @@
-"""How the auxiliary rows of a step are shared among its objectives, and what each loss then counts for.
+"""Share a step's auxiliary rows among its objectives, and give each loss its coefficient.
 
 In every mode the expected coefficient of objective k is ``w_k`` (before the factor 1 − λ): either the rows
-only set how well its loss is estimated (``weight``, ``equal``), or they carry the weight themselves
-(``systematic``), which lets a step hold a space with more objectives than rows.
+only decide how well its loss is estimated (``weight``, ``equal``), or the number of rows is the weight
+(``systematic``). With the latter a space may have more objectives than a step has rows.
 """
 
 from __future__ import annotations

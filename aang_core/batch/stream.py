@@ -1,4 +1,4 @@
-"""What the encoder is given: `FusedBatch`, one packed stream with each row's rule and each objective's segment.
+"""The encoder's input: `FusedBatch`, one packed stream with each row's rule and each objective's segment.
 
 `aang_core.batch.packing` makes it (step 5 of 9), a backbone encodes it (step 6), heads and gradients read its segments.
 """

@@ -1,1 +1,1 @@
-"""What every primitive must keep: sanity of objectives, and the contract kit."""
+"""Checks of primitives and objectives: warnings before training, and the contract kit."""

@@ -1,8 +1,8 @@
-"""What primitives must not do, tried once before the first step: change their input, or draw from global randomness.
+"""Check once before the first step that primitives do not change their input or draw from global randomness.
 
-Both would go unnoticed and make a run that nobody can repeat or resume. The trial needs copies and a second call, so it
-is done once a seed, for every primitive on a few rows of the first objective that has it; what costs nothing is checked
-at every call (`aang_core.batch.checks`).
+Both would go unnoticed, and the run could not be repeated or resumed. The check needs copies and a second call. So it
+runs once for each seed, for every primitive, on a few rows of the first objective that has it. Cheap checks run at
+every call (`aang_core.batch.checks`).
 """
 
 from __future__ import annotations

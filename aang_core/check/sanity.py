@@ -1,8 +1,8 @@
-"""Warnings before training. In: bound objectives. Out: what makes an objective pointless on the data at hand.
+"""Warnings before training. In: bound objectives. Out: reasons why an objective is pointless on this data.
 
-Nothing here knows an objective by its name: each is drawn, transformed and given its targets like in a step,
-and what comes out is tested. Which position a target copies is found by changing the positions and seeing
-which targets change with them.
+Nothing here knows an objective by its name. Each is drawn, transformed and given its targets as in a step, and the
+result is tested. To find which position a target copies, the positions are changed: the targets that change with them
+are copies.
 """
 
 from __future__ import annotations

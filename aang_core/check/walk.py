@@ -1,7 +1,7 @@
 """Show what an objective does. In: a bound objective. Out: `Walk`, a few real rows taken through its four stages.
 
-Everything is observed. A mark on each token shows where the transform moves it, changed tokens show what the target is,
-and the loss's own gradient shows what the loss reads.
+The walk observes everything and assumes nothing. A mark on each token shows where the transform moves it. Changed
+tokens show what the target is. The gradient of the loss shows what the loss reads.
 """
 
 from __future__ import annotations

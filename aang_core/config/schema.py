@@ -1,10 +1,10 @@
 """The one language for tables: settings, ``task.toml``, spaces, sweeps, recipes, reports and options.
 
 A rule says what a value may be. Small rules (`Integer`, `Text`, …) make big ones (`ListOf`, `Table`, and `RecordOf` in
-`config.fields`). A rule finds every fault of a value, each with its path (`Rule.faults`), brings a right value into the
-form that the program keeps (`Rule.convert`), and reads the text of a command-line flag (`Rule.read`). `checked` does
-this for a whole table and says where each faulty key was written. A rule is also an attrs validator, so that a record
-made in Python is checked alike.
+`config.fields`). A rule finds every fault of a value, each with its path (`Rule.faults`), converts a valid value to the
+form that the program uses (`Rule.convert`), and reads the text of a command-line flag (`Rule.read`). `checked` does
+this for a whole table and says where each faulty key was written. A rule is also an attrs validator, so a record
+made in Python is checked in the same way.
 """
 
 from __future__ import annotations

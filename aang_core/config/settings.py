@@ -1,6 +1,6 @@
 """Step 1 of 9. In: TOML and flags. Out: a frozen `RunConfig`, checked; every fault is reported at once.
 
-Where the paper (Dery et al., ICLR 2023) and its public code disagree, each way is a named choice here;
+If the paper (Dery et al., ICLR 2023) and its public code disagree, each variant is a named choice here.
 `docs/choices.md` says which is the default, and why.
 """
 
@@ -39,14 +39,14 @@ class Training:
 
     :param end_task_rows: end-task rows of each step.
     :param auxiliary_rows: auxiliary rows of each step, shared among the sampled objectives; 0, ``proportional`` in the
-        file: as many as pass the further tasks' rows as often as the end-task's.
-    :param row_budget: where the auxiliary rows' budget goes in ``finetune``: ``none``, or ``end-task`` (equal tokens).
+        file: so many that the rows of further tasks are read as often as the end-task's.
+    :param row_budget: how ``finetune`` uses the budget of auxiliary rows: ``none``, or ``end-task`` (equal tokens).
     :param max_length: longest row, in positions; longer ones are cut.
     :param max_steps: upper bound on optimiser steps.
     :param eval_every: steps between evaluations on dev.
     :param patience: evaluations without improvement before stopping.
-    :param lr, head_lr: highest learning rate of what a checkpoint brings (the encoder, a pretrained pooler), and of
-        what is new in the heads.
+    :param lr, head_lr: highest learning rate of pretrained parameters (the encoder, a pretrained pooler), and of new
+        parameters of the heads.
     :param beta1, beta2: AdamW's running means.
     :param weight_decay, head_weight_decay: AdamW's, of the same two; vectors have none.
     :param warmup: share of `max_steps` for linear warm-up; then linear decay to 0.
@@ -165,7 +165,7 @@ class Heads:
     :param decoder: ``tied`` to the encoder's embeddings, or ``untied`` copies (paper).
     :param start: what the end-task's last layer begins with: ``fresh`` values, or a linear ``probe`` on the encoder's
         features.
-    :param finish: whether a ``probe`` on the trained features replaces it where dev prefers it, or ``none`` is fitted.
+    :param finish: ``probe``: fit a probe on the trained features and keep it if dev improves; ``none``: fit nothing.
     """
 
     policy: str = setting(Choice(("per-objective", "per-output")), "per-output")

@@ -1,4 +1,4 @@
-"""What is wrong with a task's data, before anybody believes a score on it.
+"""Find faults in a task's data before training, so that a score on it can be trusted.
 
 `audit_task` reads a `Task` and nothing else; a run records its result in ``report.json`` under ``audit``.
 """

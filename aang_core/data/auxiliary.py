@@ -1,7 +1,7 @@
 """Between steps 2 and 3. In: names of further labelled tasks, or a selection and N. Out: tasks, and a source for each.
 
-A record with `DataSource.per_task` stands for as many sources as a run names tasks; where a space lists the record,
-it means them all. What `aang select` leaves is read back here (`read_selection`).
+A record with `DataSource.per_task` stands for one source for each further task of a run; in a space it means all of
+them. `read_selection` reads the result of `aang select`.
 """
 
 from __future__ import annotations

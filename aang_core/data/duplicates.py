@@ -1,4 +1,4 @@
-"""Texts that stand in two places: word for word, nearly, or inside a larger text. Used by the audit of a task.
+"""Find texts that occur in two places: word for word, nearly, or inside a larger text. Used by the audit of a task.
 
 Fixed letters: A and B examples, F features. An example is a text, or a tuple of texts (a pair).
 """

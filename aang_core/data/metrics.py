@@ -1,8 +1,8 @@
-"""Scores of predictions: `score` for every kind of task, and `confusion_of` what a run predicted.
+"""Scores of predictions: `score` for every kind of task, and `confusion_of` for the confusion matrix.
 
 Fixed letters: R examples, T positions of an example, C classes. The numbers are fractions (0 to 1)
-and correlations (−1 to 1), never percentages. They come from scikit-learn and scipy; what is decided
-here is which ones, over which classes, and what a degenerate case gives.
+and correlations (−1 to 1), never percentages. scikit-learn and scipy compute them. This module decides which
+ones, over which classes, and what a degenerate case gives.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Readers of step 2. In: jsonl, csv, tsv, parquet or `datasets` data. Out: `Table`, columns with row numbers.
 
-Reports every fault of every file together, each with its place, so that a user mends a file once.
+All faults of all files are reported together, each with its line, so that a user can repair them in one go.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Where a task of step 2 lies, and what ``task.toml`` says of it.
+"""Find a task of step 2, and read its ``task.toml``.
 
-In: a path. Out: `TaskSpec`, checked; then one `Table` a split, from a folder, a file or ``hf:``.
+In: a path. Out: a checked `TaskSpec`; then one `Table` for each split, from a folder, a file or ``hf:``.
 """
 
 from __future__ import annotations

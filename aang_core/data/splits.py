@@ -1,7 +1,8 @@
-"""Splitting of step 2. In: rows and their labels. Out: the row numbers of each part, or the splits that were missing.
+"""Splitting of step 2. In: rows and their labels. Out: the row numbers of each part, or the missing splits.
 
-Everything is deterministic: a generator is an argument, and the rows of a draw keep their order. The rows of one seed
-(`draw_train_rows`, `split_anew`) depend on the task, the settings and the seed alone, so every method sees the same.
+Everything is deterministic: the generator is an argument, and drawn rows keep their order. The rows of a seed
+(`draw_train_rows`, `split_anew`) depend only on the task, the settings and the seed, so every method gets the same
+rows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Step 7 of 9. In: Hidden. Out: one mean loss per objective.
 
-The only place where losses are summed and divided: each by its true count of targets in the whole step.
+Only this module sums losses and divides them: each by its number of targets in the whole step.
 Objectives that share a head and a kind of output are computed in one call, and heads that share a decoder in one
 product.
 """

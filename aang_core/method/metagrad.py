@@ -1,7 +1,7 @@
 """Step 8 of 9. In: losses and the dev gradient. Out: Alignment, and the weighted gradient in ``.grad``.
 
 The first-order meta-gradient of an objective's weight is ``−β ⟨∇θ L_k, ∇θ L_dev⟩`` over the body's parameters
-(paper, eq. 4 and 5). Three ways through a step stand here side by side:
+(paper, eq. 4 and 5). There are three ways through a step:
 
 - `plain`: one forward and one backward pass, without alignments;
 - `looped`: one forward and backward pass per objective, the obviously correct way to get the alignments;
@@ -10,8 +10,8 @@ The first-order meta-gradient of an objective's weight is ``−β ⟨∇θ L_k, 
 How ``fused`` works: each row of the stream belongs to one objective, so a layer with inputs a and output gradients g
 (per position) has the weight gradient ``c_k G_k = Σ_{positions of k} g aᵀ`` for objective k. While the layers form the
 gradient of ``Σ c_k L_k`` segment by segment (`tracked_layers`), they take ``⟨c_k G_k, V⟩`` and ``‖c_k G_k‖²`` on the
-way and return the sum. The multiply-adds are those of plain training; beside them stands one buffer of the size of a
-weight.
+way and return the sum. The number of multiply-adds is that of plain training; one buffer of the size of a weight is
+added.
 
 A gradient is of the body when it flows through `Hidden`. What a head does with a body parameter (a decoder tied
 to the embeddings) enters ``.grad`` but not the alignment, as in the paper, whose decoder is a copy.

@@ -1,4 +1,4 @@
-"""Rows, steps and weights by the sizes of tasks. In: RunConfig and how many rows there are. Out: settled numbers.
+"""Rows, steps and weights from the sizes of the tasks. In: RunConfig and how many rows there are. Out: final numbers.
 
 Training on several tasks at once usually goes through all of their examples equally often (MT-DNN: Liu et al.,
 "Multi-Task Deep Neural Networks", ACL 2019). Here each step holds rows of the end-task and of the others; these

@@ -1,9 +1,9 @@
-"""A slow copy of what trains: the running mean of its parameters, for evaluation, export, and as a teacher.
+"""A slow copy of the model: the running mean of its training parameters, for evaluation, export, and as a teacher.
 
-After every optimiser step ``θ' ← d_t θ' + (1 − d_t) θ``, with the decay ``d_t = min(d, (1 + t) / (10 + t))`` that lets
-the copy forget the start of a run soon (Tarvainen and Valpola, "Mean teachers are better role models", 2017; the ramp
-is TensorFlow's). Only parameters that train are copied, so frozen layers cost nothing, and with LoRA the copy is of the
-adapters. Every process makes the same copy, for all hold the same parameters after a step.
+After every optimiser step ``θ' ← d_t θ' + (1 − d_t) θ``, with the decay ``d_t = min(d, (1 + t) / (10 + t))`` which
+lets the copy forget the start of a run quickly (Tarvainen and Valpola, "Mean teachers are better role models", 2017;
+the ramp is TensorFlow's). Only parameters that train are copied, so frozen layers cost nothing, and with LoRA only the
+adapters are copied. Every process makes the same copy, because all have the same parameters after a step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one step holds: the sampled objectives, their weights, rows and coefficients; and its batch.
+"""The plan of one step: the sampled objectives, their weights, rows and coefficients; and its batch.
 
 A plan depends on the seed, the step and the weights alone, so that every process, engine and resumed run
 makes the same one.

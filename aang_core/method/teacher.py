@@ -1,10 +1,11 @@
-"""Between steps 5 and 6, for outputs that ask. In: a FusedBatch. Out: the same, its targets with a teacher's answers.
+"""Between steps 5 and 6, for outputs that use a teacher. In: a FusedBatch. Out: the same with the teacher's answers.
 
 The teacher is the slow copy of the model (`slow_copy`): it answers the end-task's question about each row as it was
-before the transform, so that an objective may ask the model to say the same of a changed text (UDA, Xie et al., 2020;
-mean teacher, Tarvainen and Valpola, 2017; FixMatch, Sohn et al., 2020). That costs one forward pass over these rows:
-packed like all others, without gradients, dropout off. What an output does with the answers, and what it remembers from
-step to step, is its own pure function (`BoundOutput.taught`); the memory is kept here, and saved in checkpoints.
+before the transform, so an objective can train the model to give the same answer for a changed text (UDA, Xie et al.,
+2020; mean teacher, Tarvainen and Valpola, 2017; FixMatch, Sohn et al., 2020). That costs one forward pass over these
+rows: packed like all others, without gradients, dropout off. What an output does with the answers, and what it
+remembers from step to step, is its own pure function (`BoundOutput.taught`); the memory is kept here, and saved in
+checkpoints.
 """
 
 from __future__ import annotations

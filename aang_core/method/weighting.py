@@ -2,7 +2,7 @@
 
 ``w_k ∝ exp(W_all[k] + W_D[d] + W_T[t] + W_R[r] + W_O[o])`` over the objectives of a step, and
 ``(λ_e, 1 − λ_e) = softmax(end-task, auxiliary)`` (paper, Algorithm 1). Pure functions over a frozen state, in
-float64 on the CPU: serialisable, resumable, the same on every device.
+float64 on the CPU, so that it can be saved and resumed and is the same on every device.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Step 3 of 9, first half. In: the installed distributions. Out: imported plugins, and those that failed.
 
-pluggy's own entry-point loader silently drops a second distribution that claims a taken name, and one
-plugin that fails to import stops all of them; so the search is our own, and only the calling is pluggy's.
+pluggy's own entry-point loader silently drops a second distribution with a taken name, and one plugin that fails to
+import stops all others. So we search for plugins ourselves and use pluggy only to call them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The whole extension surface. A plugin is a module named in the entry-point group ``aang``.
+"""All hooks. A plugin is a module named in the entry-point group ``aang``.
 
 Every hook returns records and changes nothing::
 

@@ -1,7 +1,7 @@
 """Step 4 of 9, second half. In: a space. Out: its legal objectives, and for each illegal one the reason.
 
-An objective is one choice at each stage (Dery et al., ICLR 2023, §3). Which combinations make sense is
-nowhere listed: it follows from the capabilities that the primitives provide, require and conflict with.
+An objective is one choice at each stage (Dery et al., ICLR 2023, §3). There is no list of
+legal combinations: legality follows from the capabilities that the primitives provide, require and conflict with.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Objective:
 class Legal:
     """An objective that can be trained.
 
-    :param needs: capabilities that only the data at hand can settle; empty once it is bound.
+    :param needs: capabilities that depend on the data; empty once it is bound.
     """
 
     objective: Objective
@@ -94,7 +94,7 @@ def enumerate_objectives(
 ) -> tuple[Verdict, ...]:
     """Judge every combination of a space, in the order in which its blocks list them, each once.
 
-    :param provided: by data source, what the bound data settled of its ``may_provide``. A source that is not
+    :param provided: by data source, which of its ``may_provide`` the bound data has. A source that is not
         in it is unsettled: what it may provide counts as provided, and is listed in `Legal.needs`.
     :param unavailable: by data source, why it could not be bound.
     :param backbone_capabilities: what the encoder can do; None where it is not known yet, and counts as able.

@@ -1,4 +1,4 @@
-"""Options of what plugins bring. In: a record's defaults and a run's tables. Out: what the factory is told."""
+"""Options of plugins' records. In: a record's defaults and a run's tables. Out: the options for the factory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 3 of 9. The light records that plugins return: what exists, what it needs, where its code is.
+"""Step 3 of 9. The light records that plugins return. Each says what exists, what it needs, and where its code is.
 
 A record never holds code, only the address of a factory (``"module:callable"``), so that listing
 primitives imports neither torch nor any library of the domain. What the factories make is described
@@ -125,7 +125,7 @@ class Primitive(Record):
 class DataSource(Primitive):
     """Stage 1: where rows come from.
 
-    :param may_provide: capabilities that depend on the data at hand; `bind` settles them. Without a
+    :param may_provide: capabilities that depend on the data at hand; `bind` finds them out. Without a
         task they count as provided, and the objective says that it needs them.
     :param per_task: whether the record stands for a source for each further task of a run. Each is named
         ``NAME:TASK`` and bound with the option ``task``, a key of `task.Task.auxiliary`.

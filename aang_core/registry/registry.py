@@ -118,7 +118,7 @@ class Registry:
         return self.primitives[name].record
 
     def maker(self, name: str) -> str:
-        """A primitive as messages about its code call it, with whose it is."""
+        """The name of a primitive in messages about its code, with its plugin."""
         entry = self.primitives[name]
         return f"the {entry.stage} {name!r} of plugin {entry.provenance}"
 

@@ -1,1 +1,1 @@
-"""The end: a run on disk: its directory, report, history, and how a finished one is read back."""
+"""A run on disk: its directory, its report, and reading finished runs."""

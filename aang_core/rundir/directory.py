@@ -1,7 +1,7 @@
-"""A job's directory: take it before the first step, lock it while the job runs, remove it if nothing came of the job.
+"""A job's directory: take it before the first step, lock it while the job runs, remove it if the job leaves nothing.
 
-`JobDirectory` is the one way to take a directory: runs, selections, sweeps and experiments differ in the file that
-marks a directory as theirs, and in what that file says.
+Every job takes its directory through `JobDirectory`. Runs, selections, sweeps and experiments differ only in the file
+that marks a directory as theirs, and in the content of that file.
 """
 
 from __future__ import annotations

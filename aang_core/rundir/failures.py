@@ -1,4 +1,4 @@
-"""When a machine runs out of disk or memory under way: what is kept, what to lower, and how to go on."""
+"""Messages for a full disk or too little memory: what is kept, which settings to lower, and how to continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run directories that are finished, read back: for comparisons, report pages, recipes, predictions and submissions."""
+"""Read finished run directories, for comparisons, report pages, recipes, predictions and submissions."""
 
 from __future__ import annotations
 

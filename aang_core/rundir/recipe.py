@@ -1,9 +1,8 @@
-"""Learned weights as a recipe: out of a finished run, into another one, on the same or on new data.
+"""Learned weights as a recipe: taken from a finished run, used in another one, on the same or on new data.
 
-``aang report RUN --weights FILE`` writes one; ``aang run --weights RUN-or-FILE`` begins with it. `static` keeps it, so
-that nothing is searched; `aang` and `tartan` take it as a warm start of the search. The logits log w_k are divided into
-what the primitives of the stages explain (least squares) and what is left to each objective, which together give back
-exactly these weights.
+``aang report RUN --weights FILE`` writes one; ``aang run --weights RUN-or-FILE`` begins with it. `static` keeps the
+weights fixed; `aang` and `tartan` begin their search with them. The logits log w_k are split into a part for each
+primitive (least squares) and a rest for each objective. Together they give exactly these weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The end of a run. In: what was recorded. Out: `RunReport`, written as ``report.json``."""
+"""The end of a run. In: the recorded results. Out: `RunReport`, written as ``report.json``."""
 
 from __future__ import annotations
 

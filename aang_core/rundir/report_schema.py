@@ -1,4 +1,4 @@
-"""The form of ``report.json``. It is checked once, on reading, because anybody may have edited the file."""
+"""The schema of ``report.json``. It is checked when the file is read, because anybody may have edited it."""
 
 from __future__ import annotations
 

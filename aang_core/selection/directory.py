@@ -1,7 +1,7 @@
-"""A selection's directory, and what lies in it while the selection is unfinished.
+"""A selection's directory, and its files while the selection is unfinished.
 
-Until then, ``work/`` holds what it goes on from: what the selector has prepared, scores in shards, the time
-spent, and digests of the data that all this belongs to.
+Until it is finished, ``work/`` holds what a resume needs: what the selector has prepared, scores in shards, the time
+spent, and digests of the data.
 """
 
 from __future__ import annotations

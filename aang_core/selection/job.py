@@ -1,6 +1,6 @@
 """Choosing auxiliary data for a target (FastMTL, EMNLP 2021). In: settings. Out: a directory with every row ranked.
 
-Checks, then the selector's preparation, then scores in shards, then the ranking. A broken job goes on where it was.
+Checks, then the selector's preparation, then scores in shards, then the ranking. An interrupted job continues there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where auxiliary examples are chosen from. In: names of tasks and text files. Out: `Pool`s, and which rows to use.
+"""Pools of auxiliary examples. In: names of tasks and text files. Out: `Pool`s, and which rows to use.
 
-Text files are mapped from disk and read piece by piece, so that they may be larger than memory. Labelled tasks are read
-as every task is.
+Text files are mapped from disk and read piece by piece, so they may be larger than memory. Labelled tasks are read into
+memory.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def checked(
     pools: Sequence[Pool],
     progress: Callable[[str, int, int], None],
 ) -> Checked:
-    """Read every pool once and settle which rows are trained on, scored and left out.
+    """Read every pool once and decide which rows are trained on, scored and left out.
 
     :raises TaskError: names every fault: leaks, single classes, quantities as classes, pools that are the target or
         have nothing to score, and a `top` that is larger than what can be scored.

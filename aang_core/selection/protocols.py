@@ -1,7 +1,7 @@
 """What a selector is: made from a `SelectionContext`, a `BoundSelector` scores windows of rows.
 
-The core reads pools, keeps rows out, shares the rest into windows, writes shards, resumes and ranks; a selector only
-says how much each example is worth to the target. Fixed letters: B rows, H hidden, K pools.
+The core reads pools, leaves rows out, cuts the rest into windows, writes shards, resumes and ranks. A selector only
+scores how useful each example is for the target. Fixed letters: B rows, H hidden, K pools.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scores in shards. In: a selector at work and its pools. Out: a file a window, and all scores read back.
+"""Scores in shards. In: a selector and its pools. Out: one file for each window, and all scores read back.
 
 A window is a range of `SelectionConfig.shard_rows` rows of one pool; its scores are written at once, completely or not
 at all. Neither texts nor vectors outlive their window, so pools may be larger than memory.

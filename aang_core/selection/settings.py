@@ -1,4 +1,4 @@
-"""Choosing auxiliary data, its settings. In: TOML, flags or keywords. Out: a frozen `SelectionConfig`, and back."""
+"""Settings of a selection. In: TOML, flags or keywords. Out: a frozen `SelectionConfig`, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
 """Many trials: the seeds of a run, sweeps, runs on selections, experiments.
 
-A trial and its process are in `trial`; `pool` and `ray_pool` deal trials out, `results` says what they found.
+`trial` has a trial and its process, `pool` and `ray_pool` distribute trials, `results` summarises them.
 """

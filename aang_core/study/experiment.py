@@ -8,7 +8,8 @@
     runs/TARGET/ARM/seed-S                     one run directory a target, arm and seed
     results.json, results.md, *.svg, *.png     see `results`
 
-Seeds come outermost, so that an early stop leaves whole pairs. What is finished is kept; what was broken off goes on.
+All arms of a seed run before the next seed, so an early stop leaves complete pairs. Finished parts are kept, and
+interrupted ones continue.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Trials in processes of this machine, each in a fresh one, so that no trial can break another or leave anything."""
+"""Run trials on this machine, each in a fresh process, so that no trial can disturb another."""
 
 from __future__ import annotations
 

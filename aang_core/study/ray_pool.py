@@ -1,9 +1,8 @@
 """Trials under Ray Tune, on this machine or on a cluster (the extra ``aang[sweep]``).
 
-Tune deals out the trials, tries failed ones again, and shows dev over time where a dashboard runs. A trial itself is
-what it is without Ray: a process of its own that writes into its run directory. That directory has to be on a file
-system that all nodes share, as have the task and the encoder where they are folders; relative names are looked up in
-the folder that the study was started in.
+Tune distributes the trials, retries failed ones, and shows dev over time if a dashboard runs. A trial is the same as
+without Ray: a process that writes into its run directory. All nodes must share the file system of that directory, and
+of the task and the encoder if they are folders. Relative paths start from the folder in which the study was started.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What finished trials scored and cost. In: their reports. Out: rows, ``results.json`` and ``results.md``.
+"""Scores and cost of finished trials. In: their reports. Out: rows, ``results.json`` and ``results.md``.
 
 Of a sweep, configurations are chosen by the mean dev score over their seeds, among those whose seeds are all finished,
-and for each task alone. Test scores are shown of the chosen ones only: who looks at all of them chooses by test in the
-end. Of an experiment with selections, arms are compared seed by seed. Both are written from what is there, also when
-not everything is finished: each row says how many seeds it has.
+and for each task alone. Test scores are shown only for the chosen ones: if you look at all of them, you choose by
+test. Of an experiment with selections, arms are compared seed by seed. Both tables are also written while some trials
+are unfinished: each row says how many seeds it has.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The main job: configuration in, run directory and report out."""
+"""The main job. In: a configuration. Out: a run directory and a report."""
 
 from __future__ import annotations
 

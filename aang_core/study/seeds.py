@@ -1,7 +1,7 @@
-"""The seeds of a run, one after another in this process or beside each other in processes of their own.
+"""The seeds of a run: one after another in this process, or several at once in their own processes.
 
-Each seed is trained, guarded against harm, read once on test, and left on disk. In processes of their own
-(``aang run --jobs N``) each leaves what it would leave here, and an interruption loses no finished seed.
+Each seed is trained, guarded against harm, scored once on test, and written to disk. With ``aang run --jobs N`` each
+seed has its own process and writes the same files, and an interruption loses no finished seed.
 """
 
 from __future__ import annotations

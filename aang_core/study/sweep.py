@@ -1,8 +1,8 @@
-"""Sweeps: every configuration of an experiment with every one of its seeds, beside each other, resumable.
+"""Sweeps: every configuration of an experiment with every one of its seeds, several at once, resumable.
 
 A sweep's directory holds, for each configuration, a run directory under ``runs/`` (with several seeds ``seed-N/`` in
-it, as ``aang run`` would leave them), ``logs/``, ``results.json`` and ``results.md``. The same call goes on where it
-stopped: finished trials are kept, broken ones go on from their checkpoints, failed ones are tried again.
+it, as ``aang run`` would leave them), ``logs/``, ``results.json`` and ``results.md``. The same call continues where
+it stopped: finished trials are kept, interrupted ones continue from their checkpoints, failed ones are tried again.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@
     "training.auxiliary_rows" = { int = [16, 64] }       # both ends included
     "meta.objectives_per_step" = { choice = [6, 12, "all"] }
 
-Every setting that is drawn has its own stream of random numbers, which follows from the seed and the setting's name:
-more trials keep the first ones, and a further setting does not move the others. `aang_core.study.sweep` carries it out.
+Every drawn setting has its own stream of random numbers, which follows from the seed and the setting's name. So more
+trials keep the first ones, and a further setting does not change the others. `aang_core.study.sweep` carries it out.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One trial: a whole run in its own directory, or one seed of a run; and the process that carries it out.
 
-``python -m aang_core.study.trial`` is that process: a line of JSON on stdin, the order, says what to run, lines of JSON
-on stdout tell how it goes, everything else is written to stderr. When stdin closes, whoever gave the order is gone, and
-the trial stops as if it were interrupted.
+``python -m aang_core.study.trial`` is that process. One line of JSON on stdin says what to run, lines of JSON on stdout
+report the progress, and everything else goes to stderr. When stdin closes, the parent process is gone, and the trial
+stops as if it were interrupted.
 """
 
 from __future__ import annotations

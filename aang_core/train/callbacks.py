@@ -1,4 +1,4 @@
-"""How far a seed has come, who is told, and who may end it."""
+"""The progress of a seed, and the callbacks that receive it and may end it."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Callback:
         """Where a run goes on, after `on_train_begin`: what `state_dict` gave at the checkpoint; tensors on the CPU."""
 
     def on_begin(self, directory: Path) -> None:
-        """When the run directory is settled and taken."""
+        """Called when the run directory is chosen and taken."""
 
     def on_preparation(self, what: str, done: int, total: int) -> None:
         """While something is made that takes long, before the first step; at the end `done` equals `total`."""

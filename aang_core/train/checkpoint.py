@@ -1,7 +1,7 @@
-"""Checkpoints: what a run needs to go on as if it had never stopped, and which of them a seed can go on from.
+"""Checkpoints: everything a run needs to continue as if it had never stopped, and the choice of one to resume from.
 
-Tensors are safetensors, the rest is JSON; no pickle. A checkpoint is written beside its place and renamed into it
-when it is complete, so that a crash leaves the previous one; every file's checksum is verified before it is used.
+Tensors are safetensors, the rest is JSON; no pickle. A checkpoint is written under a temporary name and renamed
+when it is complete, so a crash leaves the previous one; every file's checksum is verified before it is used.
 Generators need no saving: every random number follows from the seed and the step (`aang_core.randomness`).
 """
 

@@ -1,6 +1,6 @@
-"""What a run would be, without training: ``aang run --dry-run``. In: RunConfig. Out: `PlanSummary`.
+"""Plan a run without training it: ``aang run --dry-run``. In: RunConfig. Out: `PlanSummary`.
 
-Every run also says how much disk it needs before its first step, and what is free where it will lie (`disk_remark`).
+Every run also says how much disk it needs before its first step, and how much is free there (`disk_remark`).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _parts(sizes: dict[str, float]) -> str:
 
 
 def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
-    """Settle, bind and time a configuration; updates no parameter and writes nothing.
+    """Resolve, bind and time a configuration; updates no parameter and writes nothing.
 
     :raises AangError: as `job.run` does before its first step.
     """

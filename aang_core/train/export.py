@@ -1,6 +1,6 @@
-"""The model that a finished seed leaves for others: written and proved, and asked about examples of a file.
+"""Export a finished seed's model, verify the files, and predict with them.
 
-``model/`` needs no aang. What it answers are labels with probabilities (`prediction`), for the rows of test
+``model/`` can be used without aang. Predictions are labels with probabilities (`prediction`), for the rows of test
 (`write_predictions`) and for any file (`chosen_model`, `read_examples`, `answers`).
 """
 

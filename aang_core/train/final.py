@@ -1,6 +1,6 @@
-"""What comes after the last phase: epochs on the end-task alone from the best parameters, and a probe as last layer.
+"""After the last phase: epochs on the end-task alone from the best parameters, and a probe as the last layer.
 
-Each is kept only where dev prefers it.
+Each is kept only if it is better on dev.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The guard against harm: plain fine-tuning beside the search, and dev decides which model the run leaves.
+"""The guard against harm: run plain fine-tuning as well, and let dev decide which model to keep.
 
 Auxiliary objectives can hurt (negative transfer). With ``guard`` a run also fine-tunes the same encoder on the end-task
-alone, with as many rows a step, the same labelled rows and the same trainer, and keeps that model where it is better on
+alone, with as many rows a step, the same labelled rows and the same trainer, and keeps that model if it is better on
 dev. Test is read once, for the model that is kept; the cost of both is the run's cost.
 """
 

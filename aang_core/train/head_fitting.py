@@ -1,4 +1,4 @@
-"""Heads that are fitted while the encoder stands still: new auxiliary ones, and the end-task's as a linear probe.
+"""Fit heads while the encoder is frozen: new auxiliary heads, and the end-task's head as a linear probe.
 
 A head that starts at random sends large gradients into a pretrained encoder. A few hundred cheap steps on the auxiliary
 heads with the body frozen avoid that (`fit_heads`); the end-task's head keeps its initial state there, unless auxiliary

@@ -1,4 +1,4 @@
-"""Loggers: other places that receive a run's history while it grows. ``history.jsonl`` is always written besides.
+"""Loggers send a run's history to other places while it trains. ``history.jsonl`` is always written as well.
 
 A plugin registers a `primitives.Logger`; a run opens it for each seed and drives it from a callback (`Logged`).
 """

@@ -58,7 +58,7 @@ from aang_core.train.session import META_METHODS, check_dev_rows
 class ResolvedRun:
     """What all seeds of a run stand on.
 
-    :param model: the encoder's name, settled.
+    :param model: the encoder's name, resolved.
     :param space: None for a method without auxiliary objectives.
     :param weighting: the rule by which weights learn; None for Algorithm 1 as the settings have it.
     """

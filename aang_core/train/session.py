@@ -1,4 +1,4 @@
-"""One seed's training, put together: everything that the steps read, and the little that they change."""
+"""The training session of one seed: everything that the steps read, and the few things that they change."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ META_METHODS = ("aang", "tartan")
 class Session:
     """What a run of one seed consists of. Steps replace `weights`, `planned` and `dev_gradient`, a phase `optimizer`.
 
-    :param config: the run's, as its method settles it (``tartan`` has no factors).
+    :param config: the run's, as its method resolves it (``tartan`` has no factors).
     :param task: with this seed's splits.
     :param parameters: what trains, of encoder and heads, by name.
     :param pretrained: the names of those of the heads that a checkpoint brought.

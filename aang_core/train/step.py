@@ -1,6 +1,6 @@
 """One step of the loop: the nine modules of the design in their order.
 
-Read `train_step` first; every line of it is one arrow of the data flow.
+Read `train_step` first; each of its lines is one arrow of the data flow.
 """
 
 from __future__ import annotations

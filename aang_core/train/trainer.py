@@ -1,7 +1,7 @@
 """The loop: a seed from its first step to its best checkpoint, over phases, evaluations and interruptions.
 
 Read `Trainer.run` first. A step is `step.train_step`, an evaluation `evaluation.DevJudge`, what comes after the last
-phase `final`. What training leaves on disk: ``history.jsonl`` (a line a step), ``checkpoint/step-*`` (to go on from)
+phase `final`. Training writes ``history.jsonl`` (a line for each step), ``checkpoint/step-*`` (for a resume)
 and ``checkpoint/best.safetensors`` (what dev chose).
 """
 

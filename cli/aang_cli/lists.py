@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     "--task",
     metavar="TASK",
     default="",
-    help="Settle what depends on the data of this task.",
+    help="Resolve what depends on the data of this task.",
 )
 @click.option(
     "--model",
     metavar="MODEL",
     default="",
-    help="Settle what depends on the kind of encoder.",
+    help="Resolve what depends on the kind of encoder.",
 )
 @options.with_
 @options.external

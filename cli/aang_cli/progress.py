@@ -175,7 +175,7 @@ class PreparationBar(Bars, Callback):
     """A `Callback` with bars for what is prepared, such as the steps of seeds beside each other, inside its block.
 
     :param interruption: what it hears of signals; the bar says when a step is under way that should end first.
-    :ivar first, directory: the run directory, once it is settled; of several the first's and the latest's.
+    :ivar first, directory: the run directory, once it is known; of several the first's and the latest's.
     """
 
     def __init__(self, interruption: Interruption | None = None) -> None:

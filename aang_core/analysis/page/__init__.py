@@ -1,1 +1,1 @@
-"""What people look at after a run: its story, the figures, and the page that holds them."""
+"""The report page of a run: its data, the figures, and the page itself."""

@@ -1,4 +1,4 @@
-"""What a run says to somebody who asks one thing: did the objectives help, by how much, and how sure is that?"""
+"""The first lines of the page: did the objectives help, by how much, and how sure is that?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which test examples a run judges otherwise than another one, or, alone, where it is most surely wrong."""
+"""Test examples that two runs predict differently; for one run, the mistakes of which it is most certain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report's figures of the search: what each shows, and the sentence that says it (paper, Figures 4 and 5)."""
+"""The report's figures of the search, each with a sentence that says what it shows (paper, Figures 4 and 5)."""
 
 from __future__ import annotations
 

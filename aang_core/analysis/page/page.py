@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run: no request leaves it, and everything in it is escaped."""
+"""One self-contained HTML page about a run. It sends no request, and all data in it are escaped."""
 
 from __future__ import annotations
 

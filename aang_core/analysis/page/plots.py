@@ -1,4 +1,4 @@
-"""Figures as inline SVG for the page and as PNG and SVG files: one look, legible on light and dark, small and large.
+"""Figures as inline SVG for the page, and as PNG and SVG files. One style, readable on light and dark and at any size.
 
 matplotlib comes with the extra ``aang[plots]``; nothing here touches its global state.
 """

@@ -1,4 +1,4 @@
-"""The report's figures of what came out: losses, dev, gains and confusions (paper, Figure 3)."""
+"""The report's figures of the result: losses, dev scores, gains and confusions (paper, Figure 3)."""
 
 from __future__ import annotations
 

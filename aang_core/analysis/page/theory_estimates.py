@@ -1,7 +1,7 @@
 """The stability bound of a finished run: what Theorem E.5 needs, estimated from what ``history.jsonl`` holds.
 
-The theorem is about SGD with losses in [0, 1]; a run is neither, so the numbers are for comparing runs with each other,
-not for believing. How each is estimated stands beside it (`lines`).
+The theorem assumes SGD and losses in [0, 1]. A run has neither, so use the numbers only to compare runs with each
+other. Each number comes with a line that says how it was estimated (`lines`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the checks of all stages share: expectations that name the primitive, and a guard over global randomness."""
+"""Shared by the checks of all stages: expectations that name the primitive, and a guard over global randomness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the contract kit checks primitives on, beside the tiny encoder: a tiny task, corpus and data source."""
+"""The contract kit's data: a tiny task, corpus and data source."""
 
 from __future__ import annotations
 
