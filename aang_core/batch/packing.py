@@ -6,7 +6,7 @@ its own; `fuse` lays the pieces end to end. Nothing is padded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import torch
@@ -17,6 +17,9 @@ from aang_core.batch.protocols import BoundOutput, BoundRepresentation, BoundSou
 from aang_core.batch.row_shares import RowNeed
 from aang_core.batch.rows import Packed, Row, Targets
 from aang_core.batch.stream import FULL, FusedBatch, RowRule, Segment
+from aang_core.errors import ConfigError
+
+_DRAWS = 100  # until a source is taken to hold nothing but rows that must be avoided
 
 
 @attrs.frozen(eq=False)
@@ -125,17 +128,21 @@ def row_rules(
 
 
 def prepare(
-    objective: BoundObjective, rows: int, generator: Generator, elapsed: float = 0.0
+    objective: BoundObjective,
+    rows: int,
+    generator: Generator,
+    elapsed: float = 0.0,
+    avoided: Callable[[Row], bool] | None = None,
 ) -> Piece:
     """Draw `rows` rows of one objective and take them through its stages.
 
     :param elapsed: the share of the run's steps that are done; primitives find it in `Packed.elapsed`.
+    :param avoided: says of a row as it was drawn that it must not be in the step; others are drawn in its place.
     :raises PluginError: where a primitive fails or breaks its contract; it is named, with its distribution.
     """
     of = f"for {objective.id}"
     with errors_of(objective.who("data"), f"draw {of}"):
-        drawn = objective.source.draw(objective.output.layout, rows, generator)
-        check_rows(drawn, rows)
+        drawn = _drawn(objective, rows, generator, avoided)
         packed = attrs.evolve(pack(drawn), elapsed=elapsed)
     with errors_of(objective.who("transform"), f"apply {of}"):
         packed = objective.transform.apply(packed, generator)
@@ -151,6 +158,33 @@ def prepare(
         rules=rules,
         targets=_weighted(targets, packed),
         asked=plain_batch(drawn) if asks else None,
+    )
+
+
+def _drawn(
+    objective: BoundObjective,
+    rows: int,
+    generator: Generator,
+    avoided: Callable[[Row], bool] | None,
+) -> list[Row]:
+    """Rows of an objective's source; those that belong together are avoided together.
+
+    :raises ConfigError: where hardly any row is left.
+    """
+    kept: list[Row] = []
+    unit = objective.need.multiple
+    for _ in range(_DRAWS):
+        drawn = objective.source.draw(objective.output.layout, rows, generator)
+        check_rows(drawn, rows)
+        if avoided is None:
+            return drawn
+        groups = [drawn[i : i + unit] for i in range(0, rows, unit)]
+        kept += [row for group in groups if not any(map(avoided, group)) for row in group]
+        if len(kept) >= rows:
+            return kept[:rows]
+    raise ConfigError(
+        f"{objective.id}: {_DRAWS} draws of {rows} rows gave {len(kept)} whose texts are not held out for the dev "
+        "gradient; set meta.dev_folds to more folds or to 0"
     )
 
 

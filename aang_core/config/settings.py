@@ -126,6 +126,8 @@ class Meta:
     :param dev_gradient_every: steps between fresh dev gradients.
     :param dev_gradient_decay: running mean of the dev gradient; 0 keeps only the newest.
     :param dev_rows: dev examples of one dev gradient.
+    :param dev_folds: cross-fitting: the labelled training rows are cut into so many folds, and each dev gradient comes
+        from one that its steps do not train on, so that dev only stops training; 0 takes dev gradients from dev.
     :param dev_head_rows, dev_head_steps, dev_head_lr, dev_head_weight_decay: fitting of the dev head.
     :param dev_head_start: what its fitting begins with: a ``fresh`` head (paper), or a copy of the ``end-task``'s.
     :param dev_head_split: ``train`` (paper's code) or ``dev`` (other examples than the gradient's).
@@ -148,6 +150,7 @@ class Meta:
     dev_gradient_every: int = setting(Integer(1), 2)
     dev_gradient_decay: float = setting(Number(0, most=1.0, without_most=True), 0.0)
     dev_rows: int = setting(Integer(1), 32)
+    dev_folds: int = setting(Integer(0), 0)
     dev_head_rows: int = setting(Integer(1), 32)
     dev_head_start: str = setting(Choice(("end-task", "fresh")), "end-task")
     dev_head_steps: int = setting(Integer(0), 0)

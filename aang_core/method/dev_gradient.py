@@ -21,6 +21,7 @@ from aang_core.batch.packing import pack, plain_batch
 from aang_core.batch.rows import Row
 from aang_core.config.settings import Meta
 from aang_core.method.end_task import EndTask
+from aang_core.method.folds import Folds
 from aang_core.method.metagrad import Gradient, Model
 from aang_core.randomness import evaluating, generator
 
@@ -30,6 +31,7 @@ class DevGradient:
 
     :param dev: rows that the meta-gradient may see (all of dev, less what is held back).
     :param train: labelled training rows, for fitting the dev head where the configuration says so.
+    :param folds: of `train`; where there are any, the fold of the step stands for `dev`, and the others for `train`.
     """
 
     def __init__(
@@ -40,9 +42,10 @@ class DevGradient:
         train: Sequence[Row],
         meta: Meta,
         seed: int,
+        folds: Folds | None = None,
     ) -> None:
         self.model, self.end_task, self.meta, self.seed = model, end_task, meta, seed
-        self.dev, self.train = dev, train
+        self.dev, self.train, self.folds = dev, train, folds
         self.device = next(model.backbone.body.parameters()).device
 
     def at(self, step: int, previous: Gradient | None) -> Gradient:
@@ -58,13 +61,17 @@ class DevGradient:
 
     def _examples(self, step: int) -> tuple[list[Row], list[Row]]:
         """Rows that fit the head, and other rows that give the gradient."""
-        order = torch.randperm(len(self.dev), generator=generator(self.seed, "dev", step)).tolist()
-        measure = [self.dev[i] for i in order[: self.meta.dev_rows]]
+        dev, train = self.dev, self.train
+        if self.folds is not None:
+            fold = self.folds.of(step)
+            dev, train = self.folds.held[fold], self.folds.others[fold]
+        order = torch.randperm(len(dev), generator=generator(self.seed, "dev", step)).tolist()
+        measure = [dev[i] for i in order[: self.meta.dev_rows]]
         if self.meta.dev_head_split == "dev":
             rest = order[self.meta.dev_rows :][: self.meta.dev_head_rows]
-            return [self.dev[i] for i in rest], measure
-        drawn = torch.randperm(len(self.train), generator=generator(self.seed, "dev-head", step))
-        return [self.train[i] for i in drawn[: self.meta.dev_head_rows].tolist()], measure
+            return [dev[i] for i in rest], measure
+        drawn = torch.randperm(len(train), generator=generator(self.seed, "dev-head", step))
+        return [train[i] for i in drawn[: self.meta.dev_head_rows].tolist()], measure
 
     def _initial_head(self) -> nn.Module:
         if self.meta.dev_head_start == "end-task":

@@ -7,6 +7,7 @@ makes the same one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import attrs
 import torch
@@ -18,6 +19,7 @@ from aang_core.batch.rows import Row
 from aang_core.batch.stream import FULL, FusedBatch
 from aang_core.config.settings import RunConfig
 from aang_core.method.end_task import EndTask, LabelledRows
+from aang_core.method.folds import Folds
 from aang_core.method.weighting import Factors, WeightState
 from aang_core.processes import Processes
 from aang_core.randomness import generator
@@ -42,6 +44,7 @@ class StepPlan:
     :param end_task_weight: λ_e.
     :param transform_logits: the factors W_T by name, for transforms that follow them (`weighted`).
     :param elapsed: the share of the phase's steps that are done before this one, for outputs that are ramped up.
+    :param searches: whether the step follows a dev gradient, whose rows it must not train on.
     """
 
     step: int
@@ -56,6 +59,7 @@ class StepPlan:
     end_task_weight: float
     transform_logits: Mapping[str, float] = attrs.field(factory=dict)
     elapsed: float = 0.0
+    searches: bool = False
 
     @property
     def numbers(self) -> list[int]:
@@ -70,7 +74,7 @@ class StepPlan:
 
 
 class Planner:
-    """Plans steps and builds their batches for one seed."""
+    """Plans steps and builds their batches for one seed; with `folds`, a step of the search leaves out the held one."""
 
     def __init__(
         self,
@@ -80,7 +84,9 @@ class Planner:
         factors: Factors,
         end_task: EndTask,
         labelled: LabelledRows,
+        folds: Folds | None = None,
     ) -> None:
+        self.folds = folds
         self.config, self.seed = config, seed
         self.objectives, self.factors = objectives, factors
         self.end_task, self.labelled = end_task, labelled
@@ -123,6 +129,7 @@ class Planner:
             end_task_weight=end_task_weight,
             transform_logits=state.stage_logits(self.factors, "transform"),
             elapsed=elapsed,
+            searches=joint,
         )
 
     def end_task_plan(self, step: int, rows: int) -> StepPlan:
@@ -150,6 +157,8 @@ class Planner:
 
     def labelled_rows(self, plan: StepPlan) -> list[Row]:
         """The end-task's rows of a step."""
+        if self.folds is not None and plan.searches:
+            return self.folds.take(plan.step, plan.end_task_rows)
         return self.labelled.take(plan.step * plan.end_task_rows, plan.end_task_rows)
 
     def _piece(self, plan: StepPlan, number: int, rows: int) -> Piece:
@@ -161,4 +170,7 @@ class Planner:
         if hasattr(objective.transform, "weighted"):
             learned = objective.transform.weighted(plan.transform_logits)
             objective = attrs.evolve(objective, transform=learned)
-        return prepare(objective, rows, draw, plan.elapsed)
+        avoided = None
+        if self.folds is not None and plan.searches:
+            avoided = partial(self.folds.is_held, plan.step)
+        return prepare(objective, rows, draw, plan.elapsed, avoided)

@@ -59,6 +59,9 @@ _SEED = _form(
         "test_deduplicated": _or_null(_SCORES),
         "train_rows": _or_null(Integer()),
         "head_parameters": _or_null(_form({"pretrained": _WORDS, "new": _WORDS})),
+        "alignments": _or_null(
+            TableOf(_form({"mean": _SCORE, "error": _SCORE, "steps": Integer()}))
+        ),
         "engine_check": _or_null(_form({"disagreement": _NUMBER, "allowed": _NUMBER})),
     },
 )

@@ -19,6 +19,7 @@ import attrs
 import torch
 from safetensors.torch import save_file
 
+from aang_core.analysis.history import alignment_estimates, read_history
 from aang_core.batch.packing import BoundObjective
 from aang_core.batch.protocols import Backbone
 from aang_core.batch.rows import Row
@@ -275,6 +276,14 @@ def _trained(
     return trainer, objectives
 
 
+def _alignments(search: Trainer) -> dict[str, dict[str, float]] | None:
+    """Mean and standard error of every objective's alignments, by the process that wrote them down."""
+    if not search.session.processes.is_main:
+        return None
+    found = alignment_estimates(read_history(search.history))
+    return {e.id: {"mean": e.mean, "error": e.error, "steps": e.count} for e in found}
+
+
 def _seed_report(
     search: Trainer,
     kept: Trainer,
@@ -307,6 +316,7 @@ def _seed_report(
         guard=judged,
         head_parameters=session.head_parameters,
         train_rows=len(session.task.splits["train"]),
+        alignments=_alignments(search),
     )
 
 

@@ -51,7 +51,7 @@ from aang_core.registry.records import (
 from aang_core.registry.registry import Registered, Registry
 from aang_core.registry.spaces import resolve_space
 from aang_core.train.callbacks import check_callbacks
-from aang_core.train.session import META_METHODS, check_dev_rows
+from aang_core.train.session import META_METHODS, check_dev_rows, check_folds
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -116,6 +116,7 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
     for seed in config.seeds:  # rows that cannot be drawn are found before any training
         splits = seed_task(resolved, seed).splits
         check_dev_rows(config, len(splits["dev"]))
+        check_folds(config, len(splits["train"]))
     settled = proportioned(config, len(splits["train"]), auxiliary)
     return attrs.evolve(resolved, config=settled)
 

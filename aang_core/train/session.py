@@ -23,6 +23,7 @@ from aang_core.files import load_tensors
 from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask, LabelledRows
 from aang_core.method.engine import Engine
+from aang_core.method.folds import Folds
 from aang_core.method.heads import Heads
 from aang_core.method.metagrad import Gradient, Model
 from aang_core.method.precision import precision_on
@@ -222,6 +223,7 @@ def build_session(
     steering, stopping = _split_dev(task_rows(backbone, task, "dev"), config.meta.hold_back, seed)
     learns = config.method in META_METHODS
     factors = Factors.of([objective.id for objective in objectives])
+    folds = _folds(config, train, seed)
     rule = make_rule(config, weighting, seed, factors) if learns else None
     weights = begun(rule, _starting_weights(config, objectives, len(train), factors), factors)
     slow = _slow_copy(config, objectives, model.heads, parameters)
@@ -232,12 +234,16 @@ def build_session(
         model=model,
         engine=_engine(model, config),
         end_task=end_task,
-        planner=Planner(config, seed, objectives, factors, end_task, LabelledRows(train, seed)),
+        planner=Planner(
+            config, seed, objectives, factors, end_task, LabelledRows(train, seed), folds
+        ),
         factors=factors,
         parameters=parameters,
         pretrained=pretrained,
         optimizer=optimizer_for(parameters, pretrained, config.training),
-        dev=DevGradient(model, end_task, steering, train, config.meta, seed) if learns else None,
+        dev=DevGradient(model, end_task, steering, train, config.meta, seed, folds)
+        if learns
+        else None,
         rule=rule,
         stopping=stopping,
         test=task_rows(backbone, task, "test") if "test" in task.splits else (),
@@ -246,6 +252,14 @@ def build_session(
         slow=slow,
         teacher=_teacher(model, task, slow, objectives),
     )
+
+
+def _folds(config: RunConfig, train: Sequence[Row], seed: int) -> Folds | None:
+    """The folds of the labelled rows, where dev gradients come from them."""
+    meta = config.meta
+    if meta.dev_folds == 0 or config.method not in META_METHODS:
+        return None
+    return Folds(train, meta.dev_folds, meta.dev_gradient_every, seed)
 
 
 def _without_factors(config: RunConfig) -> RunConfig:
@@ -317,6 +331,27 @@ def _starting_weights(
     if config.training.task_weights == "size" and objectives:
         return sized_state(objectives, rows, factors)
     return starting_state(config.weights, factors)
+
+
+def check_folds(config: RunConfig, rows: int) -> None:
+    """Check that the labelled training rows can be cut into folds, and that nothing else undoes it.
+
+    :raises ConfigError: where a fold could be empty, or another setting makes no sense with folds.
+    """
+    meta, folds = config.meta, config.meta.dev_folds
+    if folds == 0 or config.method not in META_METHODS:
+        return
+    if not 2 <= folds <= rows:
+        raise ConfigError(
+            f"meta.dev_folds: expected 0, or from 2 folds to as many as there are labelled training rows ({rows}), "
+            f"found {folds}"
+        )
+    for name in ("dev_gradient_decay", "hold_back"):
+        if value := getattr(meta, name):
+            reason = "mixes the folds" if name == "dev_gradient_decay" else "parts dev, unused here"
+            raise ConfigError(
+                f"meta.{name} = {value:g} does not go with meta.dev_folds = {folds}: it {reason}; set one to 0"
+            )
 
 
 def check_dev_rows(config: RunConfig, rows: int) -> None:
