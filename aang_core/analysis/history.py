@@ -26,6 +26,9 @@ EARLY, LATE = 0.1, 0.5
 ENOUGH = 5
 """Steps from which a standard error of alignments is worth judging by."""
 
+POINTS = 60
+"""Places on the way at which bands of alignments are computed."""
+
 Series = NDArray[np.float64]
 
 
@@ -205,6 +208,43 @@ def _estimate(id_: str, column: Series) -> Estimate:
     effective = max(2.0, count * (1 - max(lag, 0.0)) / (1 + max(lag, 0.0)))
     error = math.sqrt(variance / (count - 1) / effective)
     return Estimate(id=id_, mean=float(values.mean()), error=error, count=count)
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Bands:
+    """Estimates of alignments as they stood on the way.
+
+    :param steps: [P] at most `POINTS` of them.
+    :param mean, error: [P, K] over the steps until then, as in `Estimate`; NaN where fewer than `ENOUGH` were observed.
+    """
+
+    steps: NDArray[np.int64]
+    ids: tuple[str, ...]
+    mean: Series
+    error: Series
+
+    @property
+    def certain(self) -> NDArray[np.bool_]:
+        """[P, K] whether the band of two standard errors leaves zero."""
+        with np.errstate(invalid="ignore"):
+            found: NDArray[np.bool_] = np.abs(self.mean) > 2 * self.error
+        return found
+
+
+def alignment_bands(histories: Sequence[History]) -> Bands:
+    """The estimates of every auxiliary objective over the first steps of all seeds, for growing numbers of them."""
+    ids = tuple(sorted({id_ for history in histories for id_ in history.ids}))
+    longest = max(len(history) for history in histories)
+    steps = np.unique(np.linspace(min(ENOUGH, longest), longest, POINTS).astype(np.int64))
+    mean = np.full((len(steps), len(ids)), np.nan)
+    error = mean.copy()
+    for k, id_ in enumerate(ids):
+        columns = [h.alignments[:, h.ids.index(id_)] for h in histories if id_ in h.ids]
+        for place, step in enumerate(steps):
+            found = _estimate(id_, np.concatenate([column[:step] for column in columns]))
+            if found.count >= ENOUGH:
+                mean[place, k], error[place, k] = found.mean, found.error
+    return Bands(steps=steps, ids=ids, mean=mean, error=error)
 
 
 def early_and_late(history: History) -> list[tuple[str, float, float]]:

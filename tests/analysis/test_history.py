@@ -9,6 +9,8 @@ from _runs import IDS, history_lines
 
 from aang_core.analysis.history import (
     END_TASK,
+    ENOUGH,
+    alignment_bands,
     alignment_estimates,
     early_and_late,
     history_of,
@@ -132,3 +134,22 @@ def test_damage_is_named_with_its_line(tmp_path):
     path.write_text('{"step": 1}\n', "utf-8")
     with pytest.raises(RunError, match="damaged"):
         read_history(path)
+
+
+def test_bands_are_the_estimates_of_all_steps_until_then():
+    histories = [history_of(LINES), history_of(LINES[: len(LINES) // 2])]
+    found = alignment_bands(histories)
+    assert found.steps[-1] == len(LINES)
+    for place in (0, len(found.steps) // 2, -1):
+        step = int(found.steps[place])
+        until = pooled([history_of(LINES[:step]), history_of(LINES[: min(step, len(LINES) // 2)])])
+        for estimate in alignment_estimates(until):
+            if estimate.id == END_TASK:
+                continue
+            at = found.ids.index(estimate.id)
+            if estimate.count < ENOUGH:
+                assert np.isnan(found.mean[place, at])
+                continue
+            assert found.mean[place, at] == pytest.approx(estimate.mean)
+            assert found.error[place, at] == pytest.approx(estimate.error)
+            assert found.certain[place, at] == (estimate.helpful or estimate.harmful)

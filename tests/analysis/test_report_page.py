@@ -80,6 +80,7 @@ def test_the_page_asks_for_nothing_and_holds_every_figure(made):
         "ranking",
         "end-task-share",
         "alignments",
+        "alignment-bands",
         "gradient-norms",
         "losses",
         "dev-curve",

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aang_core.analysis.history import END_TASK, Estimate, early_and_late, pooled, smoothed
+from aang_core.analysis.history import (
+    END_TASK,
+    Estimate,
+    alignment_bands,
+    early_and_late,
+    pooled,
+    smoothed,
+)
 from aang_core.analysis.page.plots import (
     COLOURS,
     INK,
@@ -51,7 +58,7 @@ def figures(story: Story) -> list[Plot]:
             plots.append(stage_weights(story, stages))
         plots += [objective_weights(story), ranking(story), end_task_share(story)]
         if story.estimates:
-            plots += [alignments(story), gradient_norms(story)]
+            plots += [alignments(story), bands(story), gradient_norms(story)]
     plots += [losses(story), dev_curve(story)]
     if any(rows and "gold" in rows[0] and "label" in rows[0] for rows in story.predictions):
         plots.append(confusion(story))
@@ -222,6 +229,47 @@ def alignments(story: Story) -> Plot:
         "than independent ones.",
         draw=draw,
         height=0.32 * len(shown) + 0.7,
+    )
+
+
+def bands(story: Story) -> Plot:
+    """Running mean alignments with their bands, and how many bands leave zero: whether weights can mean anything."""
+    found = alignment_bands(story.histories)
+    certain, count = found.certain, len(found.ids)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sureness = np.nan_to_num(np.abs(found.mean[-1]) / found.error[-1], posinf=0.0)
+    named = np.argsort(-sureness)[:NAMED]
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        upper.plot(found.steps, found.mean, color=QUIET, alpha=0.35, linewidth=0.8)
+        for number, k in enumerate(named):
+            mean, width = found.mean[:, k], 2 * found.error[:, k]
+            upper.plot(found.steps, mean, color=colour_of(number), label=found.ids[k])
+            upper.fill_between(
+                found.steps, mean - width, mean + width, color=colour_of(number), alpha=0.15
+            )
+        upper.axhline(0, color=INK, linewidth=0.8)
+        says(upper, f"mean {story.run.config.meta.alignment} so far, ± 2 standard errors")
+        lower.plot(found.steps, 100 * certain.sum(axis=1) / max(count, 1), color=INK)
+        lower.set_ylim(0, 100)
+        lower.set_xlabel("step")
+        says(lower, "% of objectives whose band leaves zero")
+        figure.legend(loc="outside lower left")
+
+    shuffled = story.run.config.meta.control == "shuffled"
+    control = (
+        " This run is a control: its weights were shuffled among the objectives."
+        if shuffled
+        else ""
+    )
+    return Plot(
+        name="alignment-bands",
+        title=f"After all steps {int(certain[-1].sum())} of {count} alignments are told from zero",
+        note=f"The {len(named)} surest are named. Where no band leaves zero, learned weights are noise; by chance "
+        f"alone about one band in twenty does.{control}",
+        draw=draw,
+        height=4.2,
     )
 
 
