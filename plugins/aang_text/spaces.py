@@ -132,7 +132,7 @@ SPACES = (
             ),
         ),
         optional=frozenset({"unlabelled", "in-domain"}),
-        settings=_TAUGHT,
+        settings={**_TAUGHT, "training": {**_TAUGHT["training"], "pooling": "mean"}},
     ),
     _agreement(
         "uda",
@@ -169,7 +169,7 @@ SPACES = (
         blocks=(_block("task/no-op/bidirectional/same-class"),),
         settings={
             "method": "static",
-            "training": {"final_epochs": 0},
+            "training": {"pooling": "mean", "final_epochs": 0},
             "heads": {"finish": "probe"},
         },
     ),
