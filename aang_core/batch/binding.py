@@ -9,7 +9,7 @@ from pathlib import Path
 from aang_core.batch.checks import errors_of
 from aang_core.batch.protocols import Backbone, Binding, BoundSource, no_op
 from aang_core.data.task import Task
-from aang_core.errors import ConfigError, TaskError, did_you_mean, one_message
+from aang_core.errors import TaskError
 from aang_core.registry.options import Options, settings_of
 from aang_core.registry.records import load_factory
 from aang_core.registry.registry import Registry
@@ -53,18 +53,3 @@ def bind_sources(
         except TaskError as cause:
             unavailable[name] = str(cause)
     return bound, unavailable
-
-
-def check_corpora(external: Iterable[str], registry: Registry) -> None:
-    """Check the names that corpora are given under: one under a misspelt name would never be read.
-
-    :raises ConfigError: for names of no data source; names them all.
-    """
-    sources = registry.at_stage("data")
-    faults = [
-        f"--external {name}: " + f"there is no such data source{did_you_mean(name, sources)}"
-        for name in external
-        if name not in sources
-    ]
-    if faults:
-        raise ConfigError(one_message(faults, "corpora"))

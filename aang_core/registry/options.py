@@ -1,14 +1,14 @@
-"""Options of plugins' records. In: a record's defaults and a run's tables. Out: the options for the factory."""
+"""Options of plugins' records, and names of corpora, checked. Out: the options for the factory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aang_core.config.schema import Table, like, said
 from aang_core.config.settings import OPTION_TABLES, RunConfig
-from aang_core.errors import ConfigError, PluginError, one_message
+from aang_core.errors import ConfigError, PluginError, did_you_mean, one_message
 from aang_core.registry.records import Record, load_factory
 from aang_core.registry.registry import Registry
 
@@ -58,3 +58,18 @@ def option_faults(
             f"{record.name!r}: {record.check_options} failed: {type(cause).__name__}: {cause}"
         ) from cause
     return [f"[{'.'.join(path)}]: {fault}" for fault in found]
+
+
+def check_corpora(external: Iterable[str], registry: Registry) -> None:
+    """Check the names that corpora are given under: one under a misspelt name would never be read.
+
+    :raises ConfigError: for names of no data source; names them all.
+    """
+    sources = registry.at_stage("data")
+    faults = [
+        f"--external {name}: " + f"there is no such data source{did_you_mean(name, sources)}"
+        for name in external
+        if name not in sources
+    ]
+    if faults:
+        raise ConfigError(one_message(faults, "corpora"))

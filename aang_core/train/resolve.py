@@ -9,10 +9,7 @@ from typing import Any
 
 import attrs
 
-from aang_core.batch.binding import (
-    bind_sources,
-    check_corpora,
-)
+from aang_core.batch.binding import bind_sources
 from aang_core.batch.checks import errors_of
 from aang_core.batch.packing import BoundObjective
 from aang_core.batch.protocols import Backbone, BackboneSettings, Binding, BoundSource, no_op
@@ -39,7 +36,7 @@ from aang_core.registry.legality import (
     legal_objectives,
     sources_of,
 )
-from aang_core.registry.options import Options, check_options, settings_of
+from aang_core.registry.options import Options, check_corpora, check_options, settings_of
 from aang_core.registry.records import (
     BackboneKind,
     Block,

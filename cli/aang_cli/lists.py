@@ -109,8 +109,9 @@ def _judged(
     abilities = kind.capabilities if kind and model else None
     if not task or kind is None:
         return enumerate_objectives(space, registry, backbone_capabilities=abilities)
-    from aang_core.batch.binding import bind_sources, check_corpora
+    from aang_core.batch.binding import bind_sources
     from aang_core.data.task import load_task, registered_tasks
+    from aang_core.registry.options import check_corpora
 
     check_corpora(corpora, registry)
     loaded = load_task(

@@ -12,8 +12,8 @@ from _runs import GOLD, IDS, NAMES, answers, write_run
 from aang_cli.main import main
 from click.testing import CliRunner
 
+from aang_core.analysis.examples import changed, mistakes
 from aang_core.analysis.page import plots
-from aang_core.analysis.page.changed_predictions import changed, mistakes
 from aang_core.analysis.page.figures import figures
 from aang_core.analysis.page.page import build_story, page, write_run_page
 from aang_core.analysis.page.plots import write_plots
@@ -153,11 +153,11 @@ def test_plain_fine_tuning_has_a_page_without_a_search(runs):
 
 def test_changed_predictions_are_those_whose_chance_moved_most(runs):
     plain, aang = map(read_story, runs)
-    rows = changed(aang, plain)
+    rows = changed(aang.predictions, plain.predictions)
     assert rows[0]["change"] == pytest.approx(0.7)  # 0.1 to 0.8 for all seeds
     assert {text_of(row) for row in rows} <= set(range(20, 30))
     assert all(row["after"] == row["gold"] != row["before"] for row in rows if row["change"] > 0.6)
-    wrong = mistakes(aang)
+    wrong = mistakes(aang.predictions)
     assert wrong[0]["change"] == pytest.approx(0.1)
     assert all(text_of(row) >= 27 for row in wrong)
 
@@ -171,14 +171,16 @@ def test_changed_predictions_are_joined_by_their_texts_where_each_seed_draws_its
             read_story(read_run(write_run(tmp_path / f"{name}-{shift}", right, **own)))
             for name, right in (("plain", PLAIN), ("aang", BETTER))
         )
-        tables.append((changed(aang, plain), mistakes(aang)))
+        tables.append((changed(aang.predictions, plain.predictions), mistakes(aang.predictions)))
     assert tables[0] == tables[1]
 
 
 def test_examples_of_which_only_one_run_has_judged_the_text_are_left_out(runs):
     plain, aang = map(read_story, runs)
     fewer = attrs.evolve(plain, predictions=tuple(rows[:25] for rows in plain.predictions))
-    assert {text_of(row) for row in changed(aang, fewer)} <= set(range(20, 25))
+    assert {text_of(row) for row in changed(aang.predictions, fewer.predictions)} <= set(
+        range(20, 25)
+    )
 
 
 @pytest.mark.parametrize("compared", [True, False])

@@ -10,9 +10,9 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from aang_core.analysis.compare import compare_runs
+from aang_core.analysis.examples import changed, mistakes
 from aang_core.analysis.history import Estimate
 from aang_core.analysis.page.answer import answer_of
-from aang_core.analysis.page.changed_predictions import changed, mistakes
 from aang_core.analysis.page.figures import figures
 from aang_core.analysis.page.plots import Plot, available, inline_svg
 from aang_core.analysis.page.story import Story, read_story
@@ -182,7 +182,8 @@ def _gains(story: Story) -> Table:
 
 def _predictions(story: Story, others: Sequence[Story]) -> tuple[str, Table]:
     """A title and its table, without a row where there is nothing to show."""
-    rows = changed(story, others[0]) if others else mistakes(story)
+    own = story.predictions
+    rows = changed(own, others[0].predictions) if others else mistakes(own)
     what = str(next(iter(rows[0]["inputs"]), "input")) if rows else "input"
     if others:
         title = f"Most changed predictions, against {others[0].run.name}"
