@@ -1,4 +1,4 @@
-"""What preparing a batch costs, beside the training step that it is for.
+"""What preparing a batch costs, compared with the training step that uses it.
 
     python benchmarks/preparation.py
     python benchmarks/preparation.py --task my_task/ --rows 64 --json

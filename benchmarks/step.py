@@ -1,4 +1,4 @@
-"""What one training step costs: methods, engines and numbers of objectives beside each other.
+"""What one training step costs, for several methods, engines and numbers of objectives.
 
     python benchmarks/step.py --task ../shared/data/acl-arc --objectives 3 6 12 24
 

@@ -1,4 +1,4 @@
-"""``aang audit``: what is wrong with a task's data, before anybody believes a score on it."""
+"""``aang audit``: find faults in a task's data before you train."""
 
 from __future__ import annotations
 

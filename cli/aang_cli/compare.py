@@ -1,4 +1,4 @@
-"""``aang compare``: finished runs side by side, with what their seeds and their cost allow to say."""
+"""``aang compare``: compare finished runs, and say what their seeds and costs can show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``aang completion``: what makes a shell complete commands, options, and names of primitives and spaces."""
+"""``aang completion``: shell completion of commands, options, and names of primitives and spaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``aang doctor``: versions, devices, plugins, the bundled encoder and disks, and what to mend."""
+"""``aang doctor``: versions, devices, plugins, the bundled encoder and disks, and what to repair."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What ``aang doctor`` looks at. Each check gives findings: what was found, and where it must be mended, how.
+"""The checks of ``aang doctor``. Each gives findings: what was found and, if it is a fault, how to repair it.
 
-Nothing is downloaded or changed, but for a file that is written and removed to see whether a folder can be written to.
+Nothing is downloaded or changed, except for a file that is written and removed to test whether a folder is writable.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The root command: finds subcommands when they are used, and turns mendable errors into messages.
+"""The root command: finds subcommands when they are used, and turns errors that a user can repair into messages.
 
-Exit codes: 0, 1 for an error that the user can mend, 2 for wrong usage, 130 or 143 when Ctrl-C or SIGTERM
+Exit codes: 0, 1 for an error that the user can repair, 2 for wrong usage, 130 or 143 when Ctrl-C or SIGTERM
 ended it. Anything else is a bug and keeps its traceback.
 """
 

@@ -1,4 +1,4 @@
-"""Options that several commands share: those derived from the settings' records, and what they stand for."""
+"""Options that several commands share: those derived from the settings' records, and their values as settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``aang predict``: what a finished run's model says about a file of texts."""
+"""``aang predict``: predict a file of texts with a finished run's model."""
 
 from __future__ import annotations
 

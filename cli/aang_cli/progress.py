@@ -1,4 +1,4 @@
-"""What ``aang run``, ``select`` and ``sweep`` show and hear on the way: live bars on stderr, Ctrl-C and SIGTERM."""
+"""Progress of ``aang run``, ``select`` and ``sweep``: live bars on stderr, Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``aang report``: one self-contained page about a run, its plots as files, and what it learned as a recipe."""
+"""``aang report``: one self-contained page about a run, its plots as files, and its weights as a recipe."""
 
 from __future__ import annotations
 

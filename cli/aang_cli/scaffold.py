@@ -1,4 +1,4 @@
-"""A new plugin package from the templates: what it is called, what may not be, and its files."""
+"""A new plugin package from the templates: checks of its name, and its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``aang select``: rank the examples of other tasks by their worth for a target."""
+"""``aang select``: rank the examples of other tasks by how useful they are for a target."""
 
 from __future__ import annotations
 

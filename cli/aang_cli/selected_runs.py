@@ -1,4 +1,4 @@
-"""``aang run --selection`` with several --top or with controls: a run each, and one table over them."""
+"""``aang run --selection`` with several --top or with controls: one run for each, and a table over all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``aang show``: a real example of an objective on its way through the four stages."""
+"""``aang show``: a real example of an objective, stage by stage."""
 
 from __future__ import annotations
 

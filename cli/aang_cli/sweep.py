@@ -1,4 +1,4 @@
-"""``aang sweep``: every configuration of an experiment's file with every seed, beside each other."""
+"""``aang sweep``: every configuration of an experiment's file with every seed, several at once."""
 
 from __future__ import annotations
 

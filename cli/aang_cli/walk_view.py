@@ -1,6 +1,6 @@
-"""A `Walk` for people: four stages in colour, and as plain text where there is no terminal.
+"""Print a `Walk`: four stages in colour, or as plain text without a terminal.
 
-What is changed is told by signs as well as by colour: ``old→new`` a changed token, ``−old−`` a deleted one,
+Signs mark changes, not only colour: ``old→new`` a changed token, ``−old−`` a deleted one,
 ``‹kept›`` one that was selected and left as it is, ``~token~`` one under noise,
 ``░token░`` one whose embedding is zero.
 """

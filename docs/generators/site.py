@@ -1,7 +1,7 @@
-"""What mkdocs asks for while it builds the site: pages made from the code, and links that leave ``docs/``.
+"""Hooks for mkdocs: pages generated from the code, and links that leave ``docs/``.
 
-The reference of commands, settings, hooks and the Python interface is written anew for every build, so that it
-cannot lag behind the code. ``CONTRIBUTING.md`` and ``CHANGELOG.md`` lie above ``docs/`` and become pages too.
+The reference of commands, settings, hooks and the Python interface is generated for every build, so it is never
+out of date. ``CONTRIBUTING.md`` and ``CHANGELOG.md`` lie above ``docs/`` and become pages too.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Loggers under the names that transformers gives them. Begin in `hooks`, which lists them."""
+"""Loggers, under the same names as in transformers. Begin in `hooks`, which lists them."""

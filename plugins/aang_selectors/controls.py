@@ -1,7 +1,7 @@
-"""What a selection has to beat: random rows, and random rows of the same tasks.
+"""The controls that a selection has to beat: random rows, and random rows of the same tasks.
 
-``random-matched`` takes the rows of another selection and shuffles them within each task: whatever N, its N best hold
-as many rows of each task as the N best of the other. So it tells the choice of tasks from the choice of examples.
+``random-matched`` takes the rows of another selection and shuffles them within each task: for every N, its N best hold
+as many rows of each task as the N best of the other. So it separates the choice of examples from the choice of tasks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``embedding``: how near an example lies to the target's training examples, in the pretrained encoder's space."""
+"""``embedding``: how close an example is to the target's training examples, in the pretrained encoder's space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Built-in text primitives and the Hugging Face encoders; they enter by the public door, as any plugin."""
+"""Built-in text primitives and the Hugging Face encoders. They use the public hooks, like any plugin."""
 
 from aang_core import _moved
 

@@ -1,7 +1,7 @@
 """Stage 1, ``neural-lm``: texts whose rows carry proposals, tokens sampled from a frozen masked language model.
 
 ELECTRA (Clark et al., ICLR 2020, §2) trains its generator beside the discriminator; here it is frozen, as in the
-paper's Figure 2, so that the proposals are made once and kept. Each position of a text is masked once, 15 % of
+paper's Figure 2, so the proposals are made once and kept. Each position of a text is masked once, 15 % of
 the text at a time, and its proposal drawn from the model's distribution at temperature 1 (special tokens left
 out). ``replace`` then shows a row's proposals at the positions that it selects.
 """

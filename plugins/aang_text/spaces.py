@@ -1,6 +1,6 @@
 """The built-in spaces, and the names that the literature has for single objectives.
 
-A space is a union of products; what is illegal in a product follows from what the primitives declare.
+A space is a union of products. The primitives' declarations decide which combinations are illegal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run on images leaves: weights as safetensors, the shape as JSON, a model card; and how to load it again.
+"""The exported model of a run on images: weights as safetensors, shape as JSON, a model card. Write it and load it.
 
 transformers has no such architecture, so the files are our own; they hold no code. C logits of an image.
 """

@@ -1,7 +1,7 @@
 """Images as rows: one position that stands for the whole image, then its patches from left to right and downwards.
 
 S pixels a side of an image, P pixels of a patch, G patches a side, T = 1 + G² positions of a row, B rows. A pixel is a
-number from 0 (background) to 1. Two numbers below 0 stand where no pixel is: `MASKED` in every pixel of a hidden
+number from 0 (background) to 1. Two numbers below 0 mark places without a pixel: `MASKED` in every pixel of a hidden
 patch, `WHOLE` in those of the first position.
 """
 

@@ -1,4 +1,4 @@
-"""Stage 4: ``patch-denoise``, what stood at a selected position, and ``rotation``, how far an image was turned."""
+"""Stage 4: ``patch-denoise`` restores selected patches, ``rotation`` predicts how far an image was turned."""
 
 from __future__ import annotations
 

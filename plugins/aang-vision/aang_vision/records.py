@@ -1,6 +1,6 @@
 """The records of the plugin: primitives and spaces. The code lies beside.
 
-What is no matter of texts comes with aang and is named in the spaces: the data source ``task``, the transform
+The spaces also name primitives from aang that need no texts: the data source ``task``, the transform
 ``no-op``, the representation ``bidirectional``, the outputs ``end-task`` and ``contrastive``.
 """
 

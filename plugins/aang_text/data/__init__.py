@@ -1,1 +1,1 @@
-"""Stage 1: texts, the documents they stand in, what is made from them once, and the sample tasks."""
+"""Stage 1: texts and documents, files that are made from them once, and the sample tasks."""

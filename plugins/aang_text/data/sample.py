@@ -1,9 +1,9 @@
-"""The task ``sample``: what part of Python's standard library does a docstring come from?
+"""The task ``sample``: which part of Python's standard library does a docstring come from?
 
 It needs no download and ships no data: the texts are the first paragraphs of the docstrings of the
 Python that runs it, read with `ast` (nothing is imported), and the in-domain corpus is the prose of
-`pydoc_data.topics`. The same Python version gives the same task, whatever the machine. Modules that
-later versions have dropped are left out, so that versions differ little.
+`pydoc_data.topics`. The same Python version gives the same task on every machine. Modules that
+later versions have dropped are left out, so versions differ little.
 """
 
 from __future__ import annotations

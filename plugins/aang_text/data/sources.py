@@ -1,7 +1,7 @@
-"""Stage 1: where rows come from: the task's own texts, or an external corpus.
+"""Stage 1, sources of rows: the task's own texts, or an external corpus.
 
-Texts become rows when they are first drawn, a batch at a time, so that binding a large corpus costs
-nothing but reading it.
+Texts become rows when they are first drawn, a batch at a time. So binding a large corpus costs only the time to read
+it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is made once and kept: safetensors files in the user's cache, each with the settings that it was made with."""
+"""Results that are made once and kept: safetensors files in the user's cache, each with its settings."""
 
 from __future__ import annotations
 

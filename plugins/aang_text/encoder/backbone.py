@@ -1,8 +1,9 @@
 """Step 6 of 9. In: FusedBatch. Out: Hidden. Any encoder of transformers, with every row under its own rule.
 
-Two ways lead through an encoder. *Packed*: the whole batch as one stream [1, N], attention from
+There are two ways through an encoder. *Packed*: the whole batch as one stream [1, N], attention from
 `aang_text.encoder.attention`. *Padded*: groups of rows [R, T] with the family's own padding mask, every row unmasked,
-for families whose layers never call a registered attention function. The probes decide which, never a list of names.
+for families whose layers never call a registered attention function. The probes choose the way; there is no list of
+names.
 """
 
 from __future__ import annotations

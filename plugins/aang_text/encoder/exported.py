@@ -1,4 +1,4 @@
-"""What a run on texts leaves: a plain model of transformers with its tokenizer and card; and how to load it again.
+"""The exported model of a run on texts: a plain model of transformers with tokenizer and card. Write it and load it.
 
 C logits of a text.
 """

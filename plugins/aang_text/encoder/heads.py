@@ -1,4 +1,4 @@
-"""A checkpoint's own heads on hidden states that are already there: the end-task's, and the masked-LM head.
+"""A checkpoint's own heads on hidden states that are already computed: the end-task's, and the masked-LM head.
 
 A head is transformers' own ``…ForSequenceClassification`` whose encoder is replaced by `Given`, which hands over
 the states it is called with. So every family keeps its own pooling, activation and dropout, and its export

@@ -1,8 +1,8 @@
-"""Start-up probes: does an encoder keep to the rules it is given, and does packing leave its answers as they are?
+"""Start-up probes: does an encoder follow its attention rules, and does packing keep its results the same?
 
-Families differ in what they do with an attention function, with positions and with padding, and some ignore silently
-what they are given. So nothing here goes by names: a few short rows of random tokens are encoded, and what moves
-is compared with what may move. Method: perturbation and parity, each against the encoder's own forward pass.
+Families differ in how they use an attention function, positions and padding, and some silently ignore their arguments.
+So names decide nothing here. The probes encode a few short rows of random tokens, change one token, and compare what
+changes with what may change. Method: perturbation and parity, each against the encoder's own forward pass.
 """
 
 from __future__ import annotations

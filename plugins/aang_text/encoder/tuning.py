@@ -1,7 +1,7 @@
 """Training fewer parameters: frozen lower layers, and low-rank adapters by peft.
 
-Both work with every method and engine, because the alignment lives in the parameters that train, whichever
-they are: an adapter's two matrices are linear layers like any other.
+Both work with every method and engine. The alignment is computed over the parameters that train, and an adapter's two
+matrices are linear layers like any other.
 """
 
 from __future__ import annotations

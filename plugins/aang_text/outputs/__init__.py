@@ -1,1 +1,1 @@
-"""Stage 4 for texts: a module for each family of outputs."""
+"""Stage 4 for texts: one module for each family of outputs."""

@@ -1,4 +1,4 @@
-"""Stage 4, ``agree``: say of a changed text what a slow teacher says of it unchanged. C classes, M targets.
+"""Stage 4, ``agree``: give a changed text the class that a slow teacher gives the unchanged text. C classes, M targets.
 
 The teacher is the running mean of the model; the loss is the cross-entropy from its answer, through the end-task's own
 head. With the options the literature's methods follow: consistency training with sharpened answers (UDA, Xie et al.,

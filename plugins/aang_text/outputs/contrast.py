@@ -1,8 +1,8 @@
 """Stage 4, telling texts apart by their vectors: ``quick-thoughts``, ``first-sentence`` and ``contrastive``.
 
-Rows 2i and 2i + 1 belong together; the other rows of the step are the negatives, so that nothing may cut a
-step's rows apart. A row that is no true negative, because it is the same text or stands in a place that would be
-right as well, is left out of the sum. R rows of a step, C candidates.
+Rows 2i and 2i + 1 belong together; the other rows of the step are the negatives, so a
+step's rows must stay together. A row that would also be a right answer (the same text, or another right place) is not
+a negative and is left out of the sum. R rows of a step, C candidates.
 """
 
 from __future__ import annotations

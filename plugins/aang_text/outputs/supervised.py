@@ -1,7 +1,7 @@
 """Stage 4, ``supervised``: the labels of another task, by that task's own loss.
 
-Intermediate tasks with labels help where they resemble the end-task (Phang et al., "Sentence Encoders on STILTs",
-2018); here they are objectives like any other, and their weight is learnt.
+Intermediate tasks with labels help if they resemble the end-task (Phang et al., "Sentence Encoders on STILTs", 2018).
+Here they are ordinary objectives, and their weight is learned.
 """
 
 from __future__ import annotations
