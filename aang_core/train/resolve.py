@@ -85,7 +85,6 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
     registry = with_sources(registry, auxiliary)
     space = _space(config, registry, auxiliary)
     check_options(config, registry)
-    weighting = chosen_weighting(config, registry)
     check_callbacks(config.callbacks, registry)
     check_corpora(config.external, registry)
     registered = registered_tasks(registry)
@@ -99,8 +98,7 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
         external=config.external,
         drop_empty=config.drop_empty,
     )
-    task = without_split_remark(task) if config.split_anew else task
-    task = joined_to(task, auxiliary)
+    task = joined_to(without_split_remark(task) if config.split_anew else task, auxiliary)
     resolved = ResolvedRun(
         config=config,
         registry=registry,
@@ -108,14 +106,13 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
         kind=kind,
         model=model,
         space=space,
-        weighting=weighting,
+        weighting=chosen_weighting(config, registry),
     )
     for seed in config.seeds:  # rows that cannot be drawn are found before any training
         splits = seed_task(resolved, seed).splits
         check_dev_rows(config, len(splits["dev"]))
         check_folds(config, len(splits["train"]))
-    settled = proportioned(config, len(splits["train"]), auxiliary)
-    return attrs.evolve(resolved, config=settled)
+    return attrs.evolve(resolved, config=proportioned(config, len(splits["train"]), auxiliary))
 
 
 def _space(config: RunConfig, registry: Registry, auxiliary: Mapping[str, Task]) -> Space | None:

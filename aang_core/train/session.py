@@ -221,11 +221,10 @@ def build_session(
     parameters, pretrained = _trained(model)
     train = task_rows(backbone, task, "train")
     steering, stopping = _split_dev(task_rows(backbone, task, "dev"), config.meta.hold_back, seed)
-    learns = config.method in META_METHODS
     factors = Factors.of([objective.id for objective in objectives])
-    folds = _folds(config, train, seed)
-    rule = make_rule(config, weighting, seed, factors) if learns else None
-    weights = begun(rule, _starting_weights(config, objectives, len(train), factors), factors)
+    labelled, folds = LabelledRows(train, seed), _folds(config, train, seed)
+    dev = DevGradient(model, end_task, steering, train, config.meta, seed, folds)
+    rule = make_rule(config, weighting, seed, factors) if config.method in META_METHODS else None
     slow = _slow_copy(config, objectives, model.heads, parameters)
     return Session(
         config=config,
@@ -234,21 +233,17 @@ def build_session(
         model=model,
         engine=_engine(model, config),
         end_task=end_task,
-        planner=Planner(
-            config, seed, objectives, factors, end_task, LabelledRows(train, seed), folds
-        ),
+        planner=Planner(config, seed, objectives, factors, end_task, labelled, folds),
         factors=factors,
         parameters=parameters,
         pretrained=pretrained,
         optimizer=optimizer_for(parameters, pretrained, config.training),
-        dev=DevGradient(model, end_task, steering, train, config.meta, seed, folds)
-        if learns
-        else None,
+        dev=dev if rule else None,
         rule=rule,
         stopping=stopping,
         test=task_rows(backbone, task, "test") if "test" in task.splits else (),
         processes=processes,
-        weights=weights,
+        weights=begun(rule, _starting_weights(config, objectives, len(train), factors), factors),
         slow=slow,
         teacher=_teacher(model, task, slow, objectives),
     )
