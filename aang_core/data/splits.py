@@ -210,8 +210,8 @@ def _unsure(kind: str, rows: int) -> str:
         else f"a score on {rows} rows has a standard error of about {100 * error:.0f} points (at 50 %)"
     )
     return (
-        f"; {size}, so smaller differences say nothing: label more rows, or average over several splits "
-        f"(--split-anew {SHARE} {SHARE} --seed 0 --seed 1 …)"
+        f"; {size}, so smaller differences say nothing: label more rows, test on all of them (--folds 5), or average "
+        f"over several splits (--split-anew {SHARE} {SHARE} --seed 0 --seed 1 …)"
     )
 
 

@@ -87,14 +87,10 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
     check_options(config, registry)
     check_callbacks(config.callbacks, registry)
     check_corpora(config.external, registry)
-    registered = registered_tasks(registry)
-    if given is not None:
-        check_given(given, kind.reads)
-        registered[config.task] = lambda: given
     task = load_task(
         config.task,
         reads=kind.reads,
-        registered=registered,
+        registered=_tasks(config, registry, kind, given),
         external=config.external,
         drop_empty=config.drop_empty,
     )
@@ -113,6 +109,17 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
         check_dev_rows(config, len(splits["dev"]))
         check_folds(config, len(splits["train"]))
     return attrs.evolve(resolved, config=proportioned(config, len(splits["train"]), auxiliary))
+
+
+def _tasks(
+    config: RunConfig, registry: Registry, kind: BackboneKind, given: Task | None
+) -> dict[str, Callable[[], Task]]:
+    """The registered tasks, and the one that is given, checked."""
+    found = registered_tasks(registry)
+    if given is not None:
+        check_given(given, kind.reads)
+        found[config.task] = lambda: given
+    return found
 
 
 def _space(config: RunConfig, registry: Registry, auxiliary: Mapping[str, Task]) -> Space | None:

@@ -83,29 +83,17 @@ def command(
       aang run --task my_task/ --selection chosen --top 100 --top 500 --control none --out runs/chosen
       aang run --set meta.alignment=dot --set training.lr=3e-5 --dry-run
     """
-    if resume and dry_run:
-        raise click.UsageError("--resume and --dry-run exclude each other")
-    if resume and out is None:
-        raise click.UsageError("--resume needs --out, the directory of the interrupted run")
-    if against and (dry_run or processes > 1):
-        raise click.UsageError("--against and --dry-run or --processes exclude each other")
     count, final = given.pop("folds"), given.pop("final")
     tops, controls = given.pop("tops"), given.pop("controls")
+    several, alone = len(tops) > 1 or bool(controls), dry_run or processes > 1
+    _check_together(out, resume, dry_run, against, alone, bool(count), several)
     flags = _flags(given, tops[0] if tops else None)
-    if count:
-        if against or dry_run or processes > 1 or len(tops) > 1 or controls:
-            raise click.UsageError(
-                "--folds and --against, --dry-run, --processes, --control or several --top exclude each other"
-            )
-        if out is None:
-            raise click.UsageError("--folds needs --out, the folder of the runs")
+    if count and out is not None:
         one = _configured(config, flags, assignments)
         folds.carry_out(one, count, final, out, resume, jobs, as_json)
         return
-    if len(tops) > 1 or controls:
-        if against:
-            raise click.UsageError("--against goes with one run; for several use --control none")
-        where = selected_runs.folder(controls, out, dry_run or processes > 1)
+    if several:
+        where = selected_runs.folder(controls, out, alone)
         one = _configured(config, flags, assignments)
         selected_runs.carry_out(one, tops, controls, where, resume, jobs, as_json)
         return
@@ -119,6 +107,37 @@ def command(
     else:
         chosen = _configured(config, flags, assignments)
     _train(chosen, out, resume, jobs, against or "", as_json)
+
+
+def _check_together(
+    out: Path | None,
+    resume: bool,
+    dry_run: bool,
+    against: str | None,
+    alone: bool,
+    folded: bool,
+    several: bool,
+) -> None:
+    """Check flags that exclude or need each other.
+
+    :param alone: whether a flag was given that goes with a single run. :param folded, several: whether ``--folds``, or
+        several runs on a selection, are asked for.
+    :raises click.UsageError: says which.
+    """
+    if resume and dry_run:
+        raise click.UsageError("--resume and --dry-run exclude each other")
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out, the directory of the interrupted run")
+    if against and alone:
+        raise click.UsageError("--against and --dry-run or --processes exclude each other")
+    if folded and (against or alone or several):
+        raise click.UsageError(
+            "--folds and --against, --dry-run, --processes, --control or several --top exclude each other"
+        )
+    if folded and out is None:
+        raise click.UsageError("--folds needs --out, the folder of the runs")
+    if several and against:
+        raise click.UsageError("--against goes with one run; for several use --control none")
 
 
 def _flags(given: Mapping[str, Any], top: int | None) -> dict[str, tuple[Any, str]]:

@@ -49,6 +49,7 @@ def test_a_single_file_of_a_few_hundred_rows_says_how_little_its_dev_can_tell(ti
     assert f"standard error of about {100 * math.sqrt(0.25 / 37):.0f} points" in remark
     assert "about 8 points" in remark
     assert "--split-anew 0.15 0.15" in remark
+    assert "--folds 5" in remark
 
 
 def test_a_regression_says_it_of_its_correlation_and_much_data_says_nothing(tmp_path):
