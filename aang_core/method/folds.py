@@ -1,8 +1,8 @@
 """Cross-fitting: each dev gradient comes from labelled training rows that its steps do not train on.
 
-The labelled rows are cut into folds. While the dev gradient of one fold directs the search, the end-task trains on the
-rows of the others, and auxiliary objectives draw no row with the inputs of a held one. So the search costs no label,
-and what it follows is not what the steps have just memorised (cf. Chernozhukov et al., "Double/debiased machine
+The labelled rows are cut into folds. While the search follows the dev gradient of one fold, the end-task trains on the
+other folds, and auxiliary objectives draw no row with inputs of that fold. So the search costs no label, and it does
+not follow rows that the steps have just memorised (cf. Chernozhukov et al., "Double/debiased machine
 learning", 2018).
 """
 

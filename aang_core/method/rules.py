@@ -2,7 +2,7 @@
 
 A plugin registers a `records.Weighting` with the hook ``aang_weightings``; a run chooses one with ``meta.rule``.
 The pure functions that rules share are in `method.weighting`. Everything that a rule remembers is in `WeightState`,
-so that a resumed run goes on bit for bit.
+so a resumed run continues bit for bit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The main job as a scikit-learn estimator: rows and labels in, a fitted classifier out.
 
-A thin door to `run`: it makes a `Task` of what it is given, trains as ``aang run`` does with the same defaults, and
-answers from the exported ``model/``, which needs nothing but transformers.
+A thin layer over `run`. It makes a `Task` of its arguments, trains like ``aang run`` with the same defaults, and
+predicts with the exported ``model/``, which needs only transformers.
 """
 
 from __future__ import annotations

@@ -2,14 +2,14 @@
 
 ::
 
-    OUT/folds.toml, folds.json    the settings, and what came of them
+    OUT/folds.toml, folds.json    the settings, and the results
     OUT/data/fold-1 …             the rows of each fold as a task; ``data/final``: all of them
     OUT/fold-1 …, OUT/final       a run directory each
     OUT/weights.json              the objectives' weights, averaged over the folds
 
 A fold's test part is one K-th of the rows, by class; its dev is cut from the rest. Equal texts stay together. Test rows
 are read once, each by the one model that has not seen them, so the pooled score is one of all labelled rows. The final
-model has no test score of its own: nothing is left that it has not seen. It trains for as many steps as the folds chose
+model has no test score of its own, because it has seen every row. It trains for as many steps as the folds chose
 (the median of their best steps, the higher of two), with the weights that they learned, and chooses nothing by itself.
 """
 

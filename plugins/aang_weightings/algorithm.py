@@ -1,4 +1,4 @@
-"""Algorithm 1 under its names, and weights that stay."""
+"""Algorithm 1 under its names, and fixed equal weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EXP3 over the objectives, as FLAD has it.
+"""EXP3 over the objectives, as in FLAD.
 
 Albalak et al., "Improving Few-Shot Generalization by Exploring and Exploiting Auxiliary Data", NeurIPS 2023; after Auer
 et al., "The Nonstochastic Multiarmed Bandit Problem", SIAM Journal on Computing, 2002.

@@ -1,9 +1,9 @@
-"""Logits move only as far as the evidence goes.
+"""Move logits only as far as the evidence supports.
 
 One look at an alignment is mostly noise: for an objective that helps for certain, the cosine with a dev gradient of
 64 rows is 0.2 on average with a spread of 0.25. So the rule keeps, for each objective, a running mean m of its
 looks and the standard error e of that mean, and steps by ``sign(m) · max(|m| − errors · e, 0)``: the end of the
-confidence interval that lies nearer to 0, or nothing where the interval holds 0.
+confidence interval that lies nearer to 0, or 0 if the interval contains 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weighting rules: Algorithm 1 and its variants, rules that mind noise and overlap, and the control.
+"""Weighting rules: Algorithm 1 and its variants, rules against noise and overlap, and the control.
 
 Records only; the code lies beside this file.
 """

@@ -1,9 +1,9 @@
 """Stage 1, ``pseudo-labelled``: texts without labels, with the label of a first model where neighbours confirm it.
 
 The first model is a linear probe (logistic regression) on the frozen encoder's features of the labelled texts. A text
-is kept where the probe is sure enough and enough of its nearest neighbours, labelled or not, have the same label (HAST
-asks for 15 neighbours that agree and a confidence over 0.5). Wrong labels reinforce themselves in training, so what no
-neighbour confirms is left out. L labelled texts, U unlabelled ones, H hidden size.
+is kept if the probe is sure enough and enough of its nearest neighbours, labelled or not, have the same label (HAST
+asks for 15 neighbours that agree and a confidence over 0.5). Wrong labels reinforce themselves in training, so texts
+that no neighbour confirms are left out. L labelled texts, U unlabelled ones, H hidden size.
 """
 
 from __future__ import annotations
