@@ -1,8 +1,8 @@
 """``training.pooling = "mean"``: the end-task's head reads the mean of a row, and the export is still a plain model.
 
-A family's classification head reads the first position. One frozen layer behind the encoder puts the mean there: its
-attention is uniform (Q = K = 0) over the states themselves (V = I), its output is 100 times what it gathered
-(O = 100 I) beside the residual, and its MLP adds nothing. At the first position it answers
+A family's classification head reads the first position. One frozen layer after the encoder puts the mean there. Its
+attention is uniform (Q = K = 0) over the states themselves (V = I), its output is 100 times the gathered
+mean (O = 100 I) plus the residual, and its MLP adds nothing. At the first position it gives
 ``LN(LN(100 · mean + first))``, whose direction is the mean's (cosine over 0.999). In training `MeanReading` computes
 that from the row's states, for the rows that the head reads; no other row passes the layer. R rows, H hidden size.
 """
