@@ -95,7 +95,7 @@ def enumerate_objectives(
     """Judge every combination of a space, in the order in which its blocks list them, each once.
 
     :param provided: by data source, which of its ``may_provide`` the bound data has. A source that is not
-        in it is unsettled: what it may provide counts as provided, and is listed in `Legal.needs`.
+        in it is open: what it may provide counts as provided, and is listed in `Legal.needs`.
     :param unavailable: by data source, why it could not be bound.
     :param backbone_capabilities: what the encoder can do; None where it is not known yet, and counts as able.
     :param task_capabilities: what the task is and has (`data.task.Task.capabilities`); None where there is no task yet,

@@ -37,7 +37,7 @@ from aang_core.selection.picture import write_picture
 from aang_core.selection.pools import Checked, checked, load_pools, scan
 from aang_core.selection.protocols import BoundSelector, SelectionContext
 from aang_core.selection.scoring import Shards
-from aang_core.selection.settings import SelectionConfig, settled_options
+from aang_core.selection.settings import SelectionConfig, resolved_options
 from aang_core.train.callbacks import Spent
 from aang_core.train.resolve import ResolvedRun, load_backbone, resolve, seed_task
 
@@ -76,7 +76,7 @@ def select(
     if chosen.selector not in registry.selectors:
         raise ConfigError(registry.unknown("selector", chosen.selector, registry.selectors))
     entry = registry.selectors[chosen.selector]
-    options = settled_options(entry.record, chosen.options)
+    options = resolved_options(entry.record, chosen.options)
     base = resolve(_as_run(chosen), registry)
     name = [base.task.name, entry.record.name]
     directory = Path(out) if out else unused_directory("selections", name)

@@ -95,7 +95,7 @@ def plain_settings(config: SelectionConfig) -> dict[str, Any]:
     return {key.rstrip("_"): value for key, value in attrs.asdict(config).items()}
 
 
-def settled_options(record: Selector, given: Mapping[str, Any]) -> dict[str, Any]:
+def resolved_options(record: Selector, given: Mapping[str, Any]) -> dict[str, Any]:
     """The selector's options with the given ones over them.
 
     :raises ConfigError: for unknown options, and values of another type than the default or below 0; names them all.

@@ -97,7 +97,7 @@ def run_experiment(
     :raises AangError: for everything that the user can mend, as far as possible before the first training.
     """
     told = callback or Callback()
-    asked = _settled(read_spec(path), out, registry)
+    asked = _resolved(read_spec(path), out, registry)
     place = JobDirectory(
         path=out,
         what="experiment",
@@ -161,7 +161,7 @@ def _prepared(study: Study) -> list[Cell]:
     return cells
 
 
-def _settled(spec: ExperimentSpec, out: Path, registry: Registry) -> Study:
+def _resolved(spec: ExperimentSpec, out: Path, registry: Registry) -> Study:
     """Every task read, and every selector known.
 
     :raises AangError: as `task.load_task` does, or for unknown selectors, or targets of the same name.
