@@ -7,12 +7,31 @@ from collections.abc import Mapping
 from aang_core import _HOMES
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "A whole run": ("job", "config", "progress", "report", "errors"),
-    "Plugins, spaces and objectives": (
-        *("registry", "space", "objectives", "hookspecs", "primitives"),
+    "A whole run": (
+        "study.run",
+        "study.estimator",
+        "config.settings",
+        "train.callbacks",
+        "rundir.report",
+        "errors",
     ),
-    "Data": ("task", "rows", "stream", "protocols"),
-    "The search": ("metagrad", "weighting"),
+    "Plugins, spaces and objectives": (
+        "registry.registry",
+        "registry.spaces",
+        "registry.legality",
+        "registry.hookspecs",
+        "registry.records",
+    ),
+    "Data": (
+        "batch.protocols",
+        "batch.rows",
+        "batch.stream",
+        "data.task",
+    ),
+    "The search": (
+        "method.metagrad",
+        "method.weighting",
+    ),
 }
 """Heading → the modules whose public names stand under it."""
 
