@@ -167,7 +167,7 @@ class UnlabelledTexts(ExampleSource):
         if task.unlabelled is None or not len(task.unlabelled):
             raise TaskError(
                 f"unlabelled: expected training texts without labels, found none for the task {task.name!r}; keep "
-                "fewer labels with --train-rows N, or leave cells of the label column empty"
+                "fewer labels with --train-rows N"
             )
         self.examples = task.unlabelled
         super().__init__("unlabelled", binding.backbone, frozenset())
