@@ -158,12 +158,13 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def forwarded(package: str, names: Mapping[str, str], name: str) -> Any:
     """A name that stood in the module which is now the folder `package`.
 
-    :param names: name → the module of the folder that holds it.
+    :param names: name → the module of the folder that holds it, with ``:NAME`` where it has another name there.
     :raises AttributeError: where it never stood there.
     """
     if name not in names:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{package}.{names[name]}"), name)
+    module, _, new = names[name].partition(":")
+    return getattr(importlib.import_module(f"{package}.{module}"), new or name)
 
 
 def install(package: str = "aang_core", moved: Mapping[str, str] = MOVED) -> None:

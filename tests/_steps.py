@@ -12,7 +12,7 @@ from aang_core.batch.stream import FULL, FusedBatch
 from aang_core.config.settings import Meta
 from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask
-from aang_core.method.heads import Heads
+from aang_core.method.heads import ObjectiveHeads
 from aang_core.method.metagrad import Model
 from aang_core.registry.options import settings_of
 from aang_core.registry.records import load_factory
@@ -86,7 +86,7 @@ def make_step(
     labelled = backbone.rows(examples, [Origin("train", i, 0) for i in range(len(examples))])
     end_task = EndTask(Binding(task=task, backbone=backbone, options={}))
     objectives = bind(task, backbone, ids, **options)
-    model = Model(backbone, Heads(end_task, objectives, policy).to(dtype))
+    model = Model(backbone, ObjectiveHeads(end_task, objectives, policy).to(dtype))
     generator = torch.Generator().manual_seed(seed)
     packed = pack(labelled[: rows[0]])
     pieces = [(0, Piece(packed, (FULL,) * rows[0], end_task.targets(packed)))]

@@ -18,7 +18,7 @@ from aang_core.batch.protocols import Teaching, taught
 from aang_core.batch.purity import differences, frozen_copy, global_states
 from aang_core.batch.rows import Hidden, Packed, Targets
 from aang_core.errors import PluginError, one_message
-from aang_core.method.heads import Heads
+from aang_core.method.heads import ObjectiveHeads
 from aang_core.method.metagrad import Model
 from aang_core.randomness import evaluating, generator
 
@@ -94,7 +94,7 @@ class _Trial:
         draw = generator(self.seed, "first-batch", number)
         states = torch.randn(len(packed.special), backbone.hidden_size, generator=draw)
         hidden, there = Hidden(states.to(like), packed.offsets), targets.to(like.device)
-        heads: Heads = self.model.heads
+        heads: ObjectiveHeads = self.model.heads
         if getattr(objective.output, "asks_teacher", False):
             there = self._taught(objective, hidden, there)
         self._call(

@@ -45,21 +45,23 @@ _LISTED = 3
 
 
 @attrs.frozen
-class Finding:
+class SanityWarning:
     """One warning. `kind`: one of `KINDS`; `text`: what was seen, for people."""
 
     kind: str
     text: str
 
 
-def findings(objective: BoundObjective, seed: int = 0, rows: int = ROWS) -> tuple[Finding, ...]:
+def findings(
+    objective: BoundObjective, seed: int = 0, rows: int = ROWS
+) -> tuple[SanityWarning, ...]:
     """Test one objective on `rows` of its own rows; empty where nothing is wrong."""
     if not len(objective.source):
-        return (Finding("no-rows", "its data source holds no rows"),)
+        return (SanityWarning("no-rows", "its data source holds no rows"),)
     count = objective.need.at_least(rows)
     piece = prepare(objective, count, generator(seed, "warnings"))
     if not len(piece.targets):
-        return (Finding("no-target", f"{count} rows gave no target"), *_isolated(piece))
+        return (SanityWarning("no-target", f"{count} rows gave no target"), *_isolated(piece))
     found = [*_visible(objective.output, piece)]
     if objective.output.pointwise:  # the others are answered by the rows beside them
         found += _constant(piece.targets)
@@ -68,7 +70,7 @@ def findings(objective: BoundObjective, seed: int = 0, rows: int = ROWS) -> tupl
 
 def findings_of(
     objectives: Iterable[BoundObjective], seed: int = 0, rows: int = ROWS
-) -> dict[str, tuple[Finding, ...]]:
+) -> dict[str, tuple[SanityWarning, ...]]:
     """By objective id; every objective has an entry."""
     return {objective.id: findings(objective, seed, rows) for objective in objectives}
 
@@ -98,7 +100,7 @@ def warnings_of(
     return {name: [finding.text for finding in each] for name, each in found.items()}
 
 
-def summary(found: Mapping[str, Sequence[Finding]]) -> str:
+def summary(found: Mapping[str, Sequence[SanityWarning]]) -> str:
     """One line about all objectives, or nothing where there is nothing to say."""
     parts = []
     for kind, phrase in KINDS.items():
@@ -240,23 +242,23 @@ def _first_reading(packed: Packed, targets: Targets) -> Tensor:
     return first if targets.level == "position" else packed.offsets[:-1][first]
 
 
-def _visible(output: BoundOutput, piece: Piece) -> list[Finding]:
+def _visible(output: BoundOutput, piece: Piece) -> list[SanityWarning]:
     share = visible_targets(output, piece).double().mean().item()
     if share < SHARE:
         return []
     text = f"{share:.0%} of its targets are in sight of the states that predict them"
-    return [Finding("target-visible", text)]
+    return [SanityWarning("target-visible", text)]
 
 
-def _constant(targets: Targets) -> list[Finding]:
+def _constant(targets: Targets) -> list[SanityWarning]:
     value = targets.value.reshape(len(targets), -1)
     if len(targets) < 2 or not bool((value == value[0]).all()):
         return []
     shown = f"{value[0].item():g}" if value.shape[1] == 1 else "the same"
-    return [Finding("constant-target", f"all of its {len(targets)} targets are {shown}")]
+    return [SanityWarning("constant-target", f"all of its {len(targets)} targets are {shown}")]
 
 
-def _isolated(piece: Piece) -> list[Finding]:
+def _isolated(piece: Piece) -> list[SanityWarning]:
     lengths = piece.packed.lengths.tolist()
     rows = [
         bool((rule.matrix(n) & ~torch.eye(n, dtype=torch.bool)).any())
@@ -267,4 +269,4 @@ def _isolated(piece: Piece) -> list[Finding]:
     if not rows or alone < SHARE * len(rows):
         return []
     text = f"the positions of {alone} of {len(rows)} rows attend to nothing but themselves"
-    return [Finding("isolated-rows", text)]
+    return [SanityWarning("isolated-rows", text)]

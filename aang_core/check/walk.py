@@ -16,7 +16,7 @@ from torch import Tensor
 from aang_core.batch.packing import BoundObjective, Piece, pack, row_rules
 from aang_core.batch.protocols import Backbone
 from aang_core.batch.rows import Hidden, Origin, Packed, Row
-from aang_core.check.sanity import Finding, copied_positions, findings, visible_targets
+from aang_core.check.sanity import SanityWarning, copied_positions, findings, visible_targets
 from aang_core.randomness import generator
 
 _PLACE = "inspection:place"
@@ -90,7 +90,7 @@ class Walk:
     objective: str
     layout: str
     rows: tuple[WalkedRow, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[SanityWarning, ...]
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain values, ready for JSON; the attention rule as rows of 0 and 1."""

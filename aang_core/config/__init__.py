@@ -6,9 +6,10 @@ from typing import Any
 
 from aang_core._moved import forwarded
 
-_BEFORE = dict.fromkeys(
-    ("Heads", "METHODS", "Meta", "RunConfig", "SECTIONS", "Training"), "settings"
-)
+_BEFORE = {
+    **dict.fromkeys(("METHODS", "Meta", "RunConfig", "SECTIONS", "Training"), "settings"),
+    "Heads": "settings:HeadSettings",
+}
 
 
 def __getattr__(name: str) -> Any:

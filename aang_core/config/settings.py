@@ -163,7 +163,7 @@ class Meta:
 
 
 @attrs.frozen(kw_only=True)
-class Heads:
+class HeadSettings:
     """:param policy: ``per-objective`` or ``per-output`` (objectives with the same output share a head).
     :param decoder: ``tied`` to the encoder's embeddings, or ``untied`` copies (paper).
     :param start: what the end-task's last layer begins with: ``fresh`` values, or a linear ``probe`` on the encoder's
@@ -253,7 +253,7 @@ class RunConfig:
     device: str = setting(Text(), "auto")
     training: Training = section(Training)
     meta: Meta = section(Meta)
-    heads: Heads = section(Heads)
+    heads: HeadSettings = section(HeadSettings)
     primitives: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
     backbones: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
     loggers: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
@@ -280,7 +280,7 @@ class RunConfig:
         return config
 
 
-SECTIONS: Mapping[str, type] = {"training": Training, "meta": Meta, "heads": Heads}
+SECTIONS: Mapping[str, type] = {"training": Training, "meta": Meta, "heads": HeadSettings}
 
 OPTION_TABLES: Mapping[str, str] = {
     "primitives": "primitives",

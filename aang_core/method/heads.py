@@ -21,7 +21,7 @@ from aang_core.batch.rows import Hidden, Targets
 from aang_core.batch.stream import FusedBatch, Segment
 
 
-class Heads(nn.Module):
+class ObjectiveHeads(nn.Module):
     """The end-task's head and those of the auxiliary objectives.
 
     Objective 0 is the end-task. ``per-output`` gives all objectives with the same output one head

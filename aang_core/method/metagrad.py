@@ -30,7 +30,7 @@ from aang_core.batch.protocols import Backbone
 from aang_core.batch.rows import Hidden
 from aang_core.batch.stream import FusedBatch
 from aang_core.method import tracked_layers
-from aang_core.method.heads import Heads
+from aang_core.method.heads import ObjectiveHeads
 from aang_core.method.tracked_layers import FusedUnsupportedError, Tape
 
 Gradient = Mapping[str, Tensor]
@@ -94,7 +94,7 @@ class Model:
     """The encoder with its heads: what a step differentiates."""
 
     backbone: Backbone
-    heads: Heads
+    heads: ObjectiveHeads
 
     def body(self) -> dict[str, nn.Parameter]:
         """The trainable parameters of the encoder by name."""

@@ -41,7 +41,7 @@ OK, NOTE, MEND = "ok", "note", "mend"
 
 
 @attrs.frozen
-class Finding:
+class HealthFinding:
     """One line of ``aang doctor``.
 
     :param check: what was looked at.
@@ -228,7 +228,7 @@ class BackboneKind(Record):
     :param predictor: ``predictor(directory, settings)`` loads an exported model as a `prediction.Predictor`; empty
         where the kind exports none that can be asked.
     :param readers: further kinds of files with examples: suffix → ``reader(path)``, which returns the input columns.
-    :param check: ``check()`` yields a `Finding` for each thing that an installation needs for this kind, for
+    :param check: ``check()`` yields a `HealthFinding` for each thing that an installation needs for this kind, for
         ``aang doctor``; empty where there is nothing to say.
     """
 

@@ -28,7 +28,7 @@ from aang_core.study.trial import Trial, differing_settings
 
 if TYPE_CHECKING:
     from aang_core.study.experiment_spec import ExperimentSpec
-    from aang_core.study.sweep import Plan
+    from aang_core.study.sweep import SweepPlan
 
 SCHEMA = 1
 CLOCKS = ("cpu_seconds", "seconds")
@@ -101,7 +101,9 @@ def _write(directory: Path, found: Mapping[str, Any], text: str) -> None:
 # --- sweeps
 
 
-def sweep_results(plan: Plan, errors: Mapping[str, str], threads: int | None) -> dict[str, Any]:
+def sweep_results(
+    plan: SweepPlan, errors: Mapping[str, str], threads: int | None
+) -> dict[str, Any]:
     """The document of a sweep's ``results.json``.
 
     :param errors: the name of a trial → why it failed for the last time.
@@ -125,7 +127,7 @@ def sweep_results(plan: Plan, errors: Mapping[str, str], threads: int | None) ->
 
 
 def _sweep_row(
-    plan: Plan, name: str, settings: Mapping[str, Any], done: Mapping[str, Finished]
+    plan: SweepPlan, name: str, settings: Mapping[str, Any], done: Mapping[str, Finished]
 ) -> dict[str, Any]:
     trials = [trial for trial in plan.trials if trial.configuration == name]
     own = [done[trial.name] for trial in trials if trial.name in done]
@@ -148,7 +150,7 @@ def _sweep_row(
 
 
 def _trial_row(
-    plan: Plan, trial: Trial, is_finished: bool, errors: Mapping[str, str]
+    plan: SweepPlan, trial: Trial, is_finished: bool, errors: Mapping[str, str]
 ) -> dict[str, Any]:
     otherwise = "failed" if trial.name in errors else "waiting"
     return {

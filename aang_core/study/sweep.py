@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 
 from aang_core.config.file import dump_config
-from aang_core.config.settings import Heads, Meta, RunConfig, Training
+from aang_core.config.settings import HeadSettings, Meta, RunConfig, Training
 from aang_core.errors import AangError, ConfigError, RunError, faults_in, one_message
 from aang_core.files import write_text
 from aang_core.registry.registry import load_registry
@@ -35,7 +35,7 @@ _LONGEST = 100  # characters of a folder's name
 
 
 @attrs.frozen(kw_only=True)
-class Plan:
+class SweepPlan:
     """A sweep before its first trial.
 
     :param configurations: by name, in the order of the specification.
@@ -50,7 +50,7 @@ class Plan:
     trials: tuple[Trial, ...]
 
 
-def planned(experiment: Experiment, out: Path) -> Plan:
+def planned(experiment: Experiment, out: Path) -> SweepPlan:
     """The trials of an experiment, and where each lies; nothing is read or written.
 
     :raises ConfigError: where two configurations are the same under two names.
@@ -78,7 +78,7 @@ def planned(experiment: Experiment, out: Path) -> Plan:
         for name, config in experiment.runs.items()
         for seed in config.seeds[turn : turn + 1]
     ]
-    return Plan(
+    return SweepPlan(
         title=experiment.title,
         directory=out,
         configurations=experiment.runs,
@@ -111,7 +111,7 @@ def check_configurations(configurations: Mapping[str, RunConfig]) -> None:
     faults: dict[str, list[str]] = {}
     for name, config in configurations.items():
         # what is named and read, without the numbers of training
-        resolved = attrs.evolve(config, training=Training(), meta=Meta(), heads=Heads())
+        resolved = attrs.evolve(config, training=Training(), meta=Meta(), heads=HeadSettings())
         if dump_config(resolved) in seen:
             continue
         seen.add(dump_config(resolved))
@@ -187,7 +187,7 @@ def sweep(
         return write()
 
 
-def _check_places(plan: Plan) -> None:
+def _check_places(plan: SweepPlan) -> None:
     """Refuse to mix trials of different settings, or one seed of a configuration with several.
 
     :raises RunError: names every configuration whose folder holds another one.
@@ -203,7 +203,7 @@ def _check_places(plan: Plan) -> None:
     check_kept(plan.trials, f"the trials in {plan.directory}")
 
 
-def _join_seeds(plan: Plan, callback: StudyCallback) -> None:
+def _join_seeds(plan: SweepPlan, callback: StudyCallback) -> None:
     """Make a whole run of every configuration whose seeds are finished.
 
     Nothing is trained: a resumed run takes finished seeds as they are.

@@ -24,7 +24,7 @@ from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask, LabelledRows
 from aang_core.method.engine import Engine
 from aang_core.method.folds import Folds
-from aang_core.method.heads import Heads
+from aang_core.method.heads import ObjectiveHeads
 from aang_core.method.metagrad import Gradient, Model
 from aang_core.method.precision import precision_on
 from aang_core.method.proportions import sized_state
@@ -274,7 +274,7 @@ def _end_task_and_model(
     end_task = EndTask(Binding(task=task, backbone=backbone, options=settings, seed=seed))
     device = next(backbone.body.parameters()).device
     with seeded(seed, "heads", device=torch.device("cpu")):
-        heads = Heads(end_task, objectives, config.heads.policy).to(device)
+        heads = ObjectiveHeads(end_task, objectives, config.heads.policy).to(device)
     return end_task, Model(backbone, heads)
 
 
@@ -308,7 +308,7 @@ def _teacher(
 def _slow_copy(
     config: RunConfig,
     objectives: Sequence[BoundObjective],
-    heads: Heads,
+    heads: ObjectiveHeads,
     parameters: Mapping[str, nn.Parameter],
 ) -> SlowCopy | None:
     """The running mean of the encoder and of the end-task's head, where an evaluation or an output asks for it."""

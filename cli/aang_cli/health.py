@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 
 from aang_core.cores import cores
 from aang_core.errors import AangError
-from aang_core.registry.records import MEND, NOTE, OK, Finding, load_factory
+from aang_core.registry.records import MEND, NOTE, OK, HealthFinding, load_factory
 
 LEAST_SPACE = 2**30
 """Bytes below which a disk is called full: a run of a small encoder keeps half as much."""
@@ -30,12 +30,12 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 _SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "AANG_PLUGINS")
 
 
-def findings(out: Path) -> list[Finding]:
+def findings(out: Path) -> list[HealthFinding]:
     """Everything, in the order in which people read it.
 
     :param out: the folder of runs.
     """
-    checks: list[Callable[[], Iterator[Finding]]] = [
+    checks: list[Callable[[], Iterator[HealthFinding]]] = [
         _python,
         _dependencies,
         _devices,
@@ -47,16 +47,16 @@ def findings(out: Path) -> list[Finding]:
     return [finding for check in checks for finding in check()]
 
 
-def _python() -> Iterator[Finding]:
-    yield Finding("aang", OK, version("aang"))
+def _python() -> Iterator[HealthFinding]:
+    yield HealthFinding("aang", OK, version("aang"))
     wanted = SpecifierSet(metadata("aang")["Requires-Python"] or "")
     found = platform.python_version()
     good = wanted.contains(found, prereleases=True)
     do = "" if good else f"install aang under a Python {wanted}"
-    yield Finding("python", OK if good else MEND, f"{found} ({sys.executable})", do)
+    yield HealthFinding("python", OK if good else MEND, f"{found} ({sys.executable})", do)
 
 
-def _dependencies() -> Iterator[Finding]:
+def _dependencies() -> Iterator[HealthFinding]:
     """Every requirement against what is installed; those of extras only have to fit where they are there."""
     for text in metadata("aang").get_all("Requires-Dist") or []:
         wanted = Requirement(text)
@@ -72,30 +72,32 @@ def _extra_of(wanted: Requirement) -> str:
     return rest.strip().strip("\"'").rstrip(")\"'") if found else ""
 
 
-def _dependency(wanted: Requirement, extra: str) -> Finding:
+def _dependency(wanted: Requirement, extra: str) -> HealthFinding:
     needs = f"{wanted.name}{wanted.specifier}"
     install = f"pip install '{needs}'"
     try:
         found = version(wanted.name)
     except PackageNotFoundError:
         if extra:
-            return Finding(wanted.name, NOTE, "not installed", f"pip install 'aang[{extra}]'")
-        return Finding(wanted.name, MEND, f"not installed, expected {needs}", install)
+            return HealthFinding(wanted.name, NOTE, "not installed", f"pip install 'aang[{extra}]'")
+        return HealthFinding(wanted.name, MEND, f"not installed, expected {needs}", install)
     if not wanted.specifier.contains(found, prereleases=True):
-        return Finding(wanted.name, MEND, f"{found}, expected {wanted.specifier}", install)
-    return Finding(wanted.name, OK, found)
+        return HealthFinding(wanted.name, MEND, f"{found}, expected {wanted.specifier}", install)
+    return HealthFinding(wanted.name, OK, found)
 
 
-def _devices() -> Iterator[Finding]:
+def _devices() -> Iterator[HealthFinding]:
     try:
         torch = importlib.import_module("torch")
     except (ImportError, OSError) as cause:
-        yield Finding("torch works", MEND, f"cannot be imported: {cause}", "install torch again")
+        yield HealthFinding(
+            "torch works", MEND, f"cannot be imported: {cause}", "install torch again"
+        )
         return
     threads = torch.get_num_threads()
     given = os.environ.get("OMP_NUM_THREADS")
     said = f"; OMP_NUM_THREADS={given}" if given else ""
-    yield Finding("threads", OK, f"{threads} on {cores()} cores{said}")
+    yield HealthFinding("threads", OK, f"{threads} on {cores()} cores{said}")
     yield _precision()
     if not torch.cuda.is_available():
         yield _without_cuda(torch.version.cuda or torch.version.hip)
@@ -103,10 +105,10 @@ def _devices() -> Iterator[Finding]:
     for number in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(number)
         memory = f"{card.total_memory / 2**30:.0f} GiB"
-        yield Finding("device", OK, f"cuda:{number}, {card.name}, {memory}")
+        yield HealthFinding("device", OK, f"cuda:{number}, {card.name}, {memory}")
 
 
-def _precision() -> Finding:
+def _precision() -> HealthFinding:
     """Which precision suits the device that a run would take."""
     import torch
 
@@ -114,32 +116,36 @@ def _precision() -> Finding:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if bf16_units(device):
-        return Finding("bf16", OK, f"{device} has units for training.precision=bf16")
+        return HealthFinding("bf16", OK, f"{device} has units for training.precision=bf16")
     do = "leave training.precision at fp32, or set it to auto"
-    return Finding("bf16", NOTE, f"{device} has no such units and would be slow with bf16", do)
+    return HealthFinding(
+        "bf16", NOTE, f"{device} has no such units and would be slow with bf16", do
+    )
 
 
-def _without_cuda(built: str | None) -> Finding:
+def _without_cuda(built: str | None) -> HealthFinding:
     """Why no GPU is used, where this machine has an NVIDIA driver.
 
     :param built: the CUDA version that torch is built for, if any.
     """
     if not _DRIVER.exists():
-        return Finding("device", OK, "cpu")
+        return HealthFinding("device", OK, "cpu")
     if built is None:
         do = "install a torch built for CUDA to use the GPU"
-        return Finding("device", NOTE, "cpu: this torch is built without CUDA", do)
+        return HealthFinding("device", NOTE, "cpu: this torch is built without CUDA", do)
     found = f"cpu: torch is built for CUDA {built}, and cannot use the GPU with this driver"
-    return Finding("device", MEND, found, "update the driver, or install a torch built for it")
+    return HealthFinding(
+        "device", MEND, found, "update the driver, or install a torch built for it"
+    )
 
 
-def _plugins() -> Iterator[Finding]:
+def _plugins() -> Iterator[HealthFinding]:
     from aang_core.registry.registry import load_registry
 
     try:
         registry = load_registry()
     except AangError as cause:
-        yield Finding(
+        yield HealthFinding(
             "plugins", MEND, str(cause), "until then, AANG_PLUGINS=text leaves others out"
         )
         return
@@ -148,14 +154,14 @@ def _plugins() -> Iterator[Finding]:
         brought = [
             name for name, entry in registry.primitives.items() if entry.plugin == origin.plugin
         ]
-        yield Finding(
+        yield HealthFinding(
             f"plugin {origin.plugin}",
             OK,
             f"{origin.distribution} {origin.version}, {len(brought)} primitives",
         )
     for failed in registry.failed:
         origin = failed.provenance
-        yield Finding(
+        yield HealthFinding(
             f"plugin {origin.plugin}",
             MEND,
             f"{origin.distribution} {origin.version} failed to import: {failed.cause}",
@@ -163,7 +169,7 @@ def _plugins() -> Iterator[Finding]:
         )
 
 
-def _backbones() -> Iterator[Finding]:
+def _backbones() -> Iterator[HealthFinding]:
     """What the kinds of encoders say about this installation."""
     from aang_core.registry.registry import load_registry
 
@@ -177,10 +183,10 @@ def _backbones() -> Iterator[Finding]:
         try:
             yield from load_factory(kind.check)()
         except AangError as cause:
-            yield Finding(f"encoders {kind.name}", MEND, str(cause), "upgrade its plugin")
+            yield HealthFinding(f"encoders {kind.name}", MEND, str(cause), "upgrade its plugin")
 
 
-def _disks(out: Path) -> Iterator[Finding]:
+def _disks(out: Path) -> Iterator[HealthFinding]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     hub = Path(os.environ.get("HF_HOME") or cache / "huggingface")
     places = {
@@ -197,11 +203,11 @@ def _disks(out: Path) -> Iterator[Finding]:
         said = f"{free / 2**30:.1f} GiB free in {place}"
         if not _can_write(there):
             do = f"make {there} writable, or choose another folder"
-            yield Finding(name, MEND, f"{there} cannot be written to", do)
+            yield HealthFinding(name, MEND, f"{there} cannot be written to", do)
         elif free < LEAST_SPACE:
-            yield Finding(name, MEND, said, "free at least 1 GiB, or choose another disk")
+            yield HealthFinding(name, MEND, said, "free at least 1 GiB, or choose another disk")
         else:
-            yield Finding(name, OK, said)
+            yield HealthFinding(name, OK, said)
 
 
 def _can_write(folder: Path) -> bool:
@@ -212,11 +218,11 @@ def _can_write(folder: Path) -> bool:
         return False
 
 
-def _switches() -> Iterator[Finding]:
+def _switches() -> Iterator[HealthFinding]:
     given = {name: os.environ[name] for name in _SWITCHES if os.environ.get(name)}
     for name, value in given.items():
         offline = value.upper() in {"1", "ON", "YES", "TRUE"} and name.endswith("OFFLINE")
         do = "unset it to download models and data sets" if offline else ""
-        yield Finding(name, NOTE, value, do)
+        yield HealthFinding(name, NOTE, value, do)
     if not given:
-        yield Finding("offline switches", OK, "none is set")
+        yield HealthFinding("offline switches", OK, "none is set")

@@ -39,7 +39,7 @@ def softmax(context: SelectionContext) -> Discriminator:
     return Discriminator(context, exclusive=True)
 
 
-class Heads(nn.Module):
+class TaskHeads(nn.Module):
     """A linear head for each labelled task (None for texts without labels), and the discriminator."""
 
     def __init__(self, hidden_size: int, tasks: Sequence[Task | None]) -> None:
@@ -78,11 +78,11 @@ class Discriminator:
         self.tasks: list[Task | None] = [context.target, *(pool.task for pool in context.pools)]
 
     @cached_property
-    def heads(self) -> Heads:
+    def heads(self) -> TaskHeads:
         """Made when they are first asked for, since their size is the encoder's."""
         context = self.context
         with seeded(context.seed, "selection-heads", device=torch.device("cpu")):
-            heads = Heads(context.backbone.hidden_size, self.tasks)
+            heads = TaskHeads(context.backbone.hidden_size, self.tasks)
         parameter = next(context.backbone.body.parameters())
         return heads.to(device=context.device, dtype=parameter.dtype)
 

@@ -20,7 +20,7 @@ from aang_core.batch.stream import FULL, FusedBatch
 from aang_core.data.task import Task
 from aang_core.method.end_task import EndTask
 from aang_core.method.engine import Engine
-from aang_core.method.heads import Heads
+from aang_core.method.heads import ObjectiveHeads
 from aang_core.method.metagrad import Model
 from aang_core.randomness import evaluating, generator, seeded
 from aang_core.registry.records import load_factory
@@ -38,7 +38,7 @@ class Question:
     representation: BoundRepresentation | None = None
 
 
-class PoolHeads(Heads):
+class PoolHeads(ObjectiveHeads):
     """A head for the target and for each pool.
 
     :param makers: what messages call each of them.

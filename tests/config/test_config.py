@@ -19,7 +19,7 @@ from aang_core.config.file import (
     parse_settings,
 )
 from aang_core.config.schema import Choice, Flag, Integer, Number, Text
-from aang_core.config.settings import METHODS, SECTIONS, Heads, Meta, RunConfig, Training
+from aang_core.config.settings import METHODS, SECTIONS, HeadSettings, Meta, RunConfig, Training
 from aang_core.errors import ConfigError
 
 
@@ -154,7 +154,7 @@ _CONFIGS = st.builds(
     external=st.dictionaries(_NAMES, _NAMES),
     training=_sections(Training),
     meta=_sections(Meta),
-    heads=_sections(Heads),
+    heads=_sections(HeadSettings),
     primitives=st.dictionaries(
         _NAMES, st.dictionaries(_NAMES, st.booleans() | st.integers(0, 9) | st.text())
     ),

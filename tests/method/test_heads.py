@@ -8,7 +8,7 @@ from _steps import bind
 from aang_core.batch.packing import fuse, prepare
 from aang_core.batch.protocols import Binding
 from aang_core.method.end_task import EndTask
-from aang_core.method.heads import Heads
+from aang_core.method.heads import ObjectiveHeads
 from aang_core.randomness import generator
 from aang_core.testing import tiny_backbone, tiny_task
 
@@ -39,7 +39,7 @@ def losses_of(outputs, ids):
         for objective, make in zip(bind(task, backbone, ids), outputs, strict=True)
     ]
     end_task = EndTask(binding)
-    heads = Heads(end_task, objectives, "per-output").double().eval()
+    heads = ObjectiveHeads(end_task, objectives, "per-output").double().eval()
     batch = fuse(
         [(k + 1, prepare(each, 3, generator(k, "rows"))) for k, each in enumerate(objectives)]
     )

