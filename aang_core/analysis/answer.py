@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from aang_core.analysis.compare import compare_runs
 from aang_core.analysis.statistics import macro_f1_standard_error
+from aang_core.data.audit import unbalanced
 from aang_core.data.metrics import confusion_of, score
 from aang_core.rundir.finished import FinishedRun
 from aang_core.rundir.report import spread
@@ -28,14 +29,25 @@ _PERCENT = ("accuracy", "f1")
 """Metrics whose differences people name in points, hundredths of the whole."""
 
 
+def headline(run: FinishedRun) -> str:
+    """The metric that people read first: the run's own, or macro-F1 in place of accuracy where classes are unbalanced.
+
+    Unbalanced is what the audit calls so (`audit.unbalanced`); accuracy then mostly says how the commonest class fares.
+    """
+    metric: str = run.report["metric"]
+    macro = metric == "accuracy" and unbalanced(run.report.get("audit") or {})
+    return "f1" if macro and run.scores(run.split, "f1") else metric
+
+
 def score_of(run: FinishedRun) -> dict[str, Any]:
     """A run's score on test (dev where test has no labels), for people and programs.
 
-    :return: ``metric``, ``split``, ``mean`` and ``std`` over ``seeds``, ``rows`` of the split, ``standard_error`` of a
-        seed's score by chance over these rows (classes only, else None), ``majority``: the ``label`` that train holds
-        most often and the ``score`` of always answering it (classes only, else None), and ``said``.
+    :return: ``metric`` (`headline`), ``split``, ``mean`` and ``std`` over ``seeds``, ``rows`` of the split,
+        ``standard_error`` of a seed's score by chance over these rows (classes only, else None), ``majority``:
+        the ``label`` that train holds most often and the ``score`` of always answering it (classes only, else None),
+        and ``said``.
     """
-    metric, split = run.report["metric"], run.split
+    metric, split = headline(run), run.split
     values = list(run.scores(split, metric).values())
     answers = [_classes(run, seed) for seed in run.seeds] if split == "test" else []
     known = bool(answers) and all(answers) and metric in _PERCENT
@@ -49,7 +61,11 @@ def score_of(run: FinishedRun) -> dict[str, Any]:
         "standard_error": _mean([standard_error_of(a, metric) for a in answers]) if known else None,
         "majority": _majority(answers, metric, audit) if known else None,
     }
-    return {**found, "said": _score_said(found)}
+    said = _score_said(found)
+    if metric != (own := run.report["metric"]):
+        mean = _mean(list(run.scores(split, own).values()))
+        said += f"; {own} {mean:.4f} (classes are unbalanced: macro-F1 comes first)"
+    return {**found, "said": said}
 
 
 def _classes(run: FinishedRun, seed: int) -> list[tuple[str, str]]:

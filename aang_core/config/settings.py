@@ -64,6 +64,8 @@ class Training:
     :param pooling: what the end-task's head reads of a row: ``default``, as the encoder's family does (mostly its first
         position), or the ``mean`` of its positions.
     :param class_weights: ``none``, or ``balanced``: end-task losses by inverse class frequency.
+    :param class_draws: ``none``, or ``balanced``: a step's labelled rows come from all classes equally often (tasks
+        with one label a row).
     :param epochs: passes over the end-task's labelled rows, in place of `max_steps`; 0 for none.
     :param task_weights: the weights that training begins with: ``equal``, or ``size``: by the texts of each objective's
         data source, and λ by the end-task's rows (`proportions.sized_state`).
@@ -100,6 +102,7 @@ class Training:
     lora_rank: int = setting(Integer(0), 0)
     pooling: str = setting(Choice(("default", "mean")), "default")
     class_weights: str = setting(Choice(("none", "balanced")), "none")
+    class_draws: str = setting(Choice(("none", "balanced")), "none")
     epochs: int = setting(Integer(0), 0)
     task_weights: str = setting(Choice(("equal", "size")), "equal")
     mean_decay: float = setting(Number(0, most=1.0, without_most=True), 0.98)

@@ -288,20 +288,27 @@ def findings(audit: Mapping[str, Any]) -> list[str]:
 
 def advice(audit: Mapping[str, Any]) -> list[str]:
     """What is no fault, and should be known before a score is read; a sentence each."""
-    counts = _class_counts(audit)
-    if not counts or max(counts.values()) < UNBALANCED * max(1, min(counts.values())):
+    if not unbalanced(audit):
         return []
+    counts = _class_counts(audit)
     total = sum(counts.values())
     most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     share = f"{counts[most] / total:.0%}"
     return [
         f"the classes are unbalanced: {most} has {counts[most]} of {total} labels in train ({share}), {least} "
         f'{counts[least]}; accuracy mostly says how {most} fares. metric = "f1" in task.toml counts every class alike, '
-        'and training.class_weights = "balanced" weighs rare classes up'
+        'training.class_weights = "balanced" weighs rare classes up, and training.class_draws = "balanced" draws them '
+        "as often as the others"
     ]
+
+
+def unbalanced(audit: Mapping[str, Any]) -> bool:
+    """Whether the commonest class of train has at least `UNBALANCED` times as many labels as the rarest."""
+    counts = _class_counts(audit)
+    return bool(counts) and max(counts.values()) >= UNBALANCED * max(1, min(counts.values()))
 
 
 def _class_counts(audit: Mapping[str, Any]) -> dict[str, int]:
     """Labels of each class in train; empty for a regression, and in older reports, which name no kind."""
     known = audit.get("kind", "regression") != "regression"
-    return dict(audit["labels"].get("train", {})) if known else {}
+    return dict(audit.get("labels", {}).get("train", {})) if known else {}

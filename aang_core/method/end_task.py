@@ -115,14 +115,28 @@ class LabelledRows:
     """The labelled training rows in epochs: every one once in a random order, then anew.
 
     Row i of the sequence depends on the seed alone, so that every method sees the same order.
+
+    :param balanced: draw every class equally often: of each C places, C being the classes that have rows, every class
+        has one, in random order. A class's own rows come in epochs: each of them once, then anew.
     """
 
-    def __init__(self, rows: Sequence[Row], seed: int) -> None:
+    def __init__(self, rows: Sequence[Row], seed: int, *, balanced: bool = False) -> None:
         self.rows = rows
         self.seed = seed
+        self.classes: list[list[Row]] = []
+        if balanced:
+            by_class: dict[int, list[Row]] = {}
+            for row in rows:
+                by_class.setdefault(int(row.label), []).append(row)
+            self.classes = [by_class[label] for label in sorted(by_class)]
+        self._orders: dict[
+            int, tuple[int, list[int]]
+        ] = {}  # of each class: its epoch, and the order in it
 
     def take(self, start: int, count: int) -> list[Row]:
         """Rows `start` to ``start + count`` of the endless sequence."""
+        if self.classes:
+            return self._take_balanced(start, count)
         size = len(self.rows)
         taken: list[Row] = []
         while len(taken) < count:
@@ -131,3 +145,25 @@ class LabelledRows:
             wanted = count - len(taken)
             taken.extend(self.rows[i] for i in order[offset : offset + wanted])
         return taken
+
+    def _take_balanced(self, start: int, count: int) -> list[Row]:
+        """The same where classes take turns: turn n holds the n-th row of each class."""
+        classes = len(self.classes)
+        taken: list[Row] = []
+        while len(taken) < count:
+            turn, offset = divmod(start + len(taken), classes)
+            order = torch.randperm(
+                classes, generator=generator(self.seed, "classes", turn)
+            ).tolist()
+            wanted = order[offset : offset + count - len(taken)]
+            taken.extend(self._of_class(place, turn) for place in wanted)
+        return taken
+
+    def _of_class(self, place: int, number: int) -> Row:
+        """The row of one class with this number in its own endless sequence."""
+        rows = self.classes[place]
+        epoch, offset = divmod(number, len(rows))
+        if self._orders.get(place, (-1, []))[0] != epoch:
+            random = generator(self.seed, "class-epoch", place, epoch)
+            self._orders[place] = (epoch, torch.randperm(len(rows), generator=random).tolist())
+        return rows[self._orders[place][1][offset]]

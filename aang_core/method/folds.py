@@ -32,10 +32,13 @@ class Folds:
     """The folds of one seed; rows with the same inputs share one.
 
     :param count: of folds, at least 2. :param every: steps for which a dev gradient, and so a fold, is held.
+    :param balanced: draw every class equally often (`LabelledRows`).
     :raises ConfigError: where there are fewer different rows than folds.
     """
 
-    def __init__(self, rows: Sequence[Row], count: int, every: int, seed: int) -> None:
+    def __init__(
+        self, rows: Sequence[Row], count: int, every: int, seed: int, *, balanced: bool = False
+    ) -> None:
         self.count, self.every = count, every
         keys = [fingerprint(row) for row in rows]
         distinct = list(dict.fromkeys(keys))
@@ -50,7 +53,7 @@ class Folds:
         folded = [(fold_of[key], row) for key, row in zip(keys, rows, strict=True)]
         self.held = [[row for own, row in folded if own == fold] for fold in range(count)]
         self.others = [[row for own, row in folded if own != fold] for fold in range(count)]
-        self._streams = [LabelledRows(rest, seed) for rest in self.others]
+        self._streams = [LabelledRows(rest, seed, balanced=balanced) for rest in self.others]
 
     def of(self, step: int) -> int:
         """The fold that is held while this step trains."""

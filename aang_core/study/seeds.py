@@ -32,6 +32,7 @@ from aang_core.files import json_of
 from aang_core.method.engine import TOLERANCE
 from aang_core.processes import Processes
 from aang_core.registry.registry import load_registry
+from aang_core.rundir.card import add_results
 from aang_core.rundir.failures import explained
 from aang_core.rundir.report import SeedReport, seed_report, write_json
 from aang_core.study.pool import StudyCallback, in_processes
@@ -235,6 +236,9 @@ def run_seed(
     report = _seed_report(search, kept, trainings, test, judged)
     if processes.is_main:
         _leave(kept.session, objectives, directory, answers)
+        known = {"dev": report.dev, "test": report.test}
+        card = directory / "model" / "README.md"
+        add_results(card, kept.session.task.name, {split: s for split, s in known.items() if s})
         write_json(directory / FINISHED, attrs.asdict(report))
         for training in trainings:
             training.discard()

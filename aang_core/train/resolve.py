@@ -95,6 +95,7 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
         drop_empty=config.drop_empty,
     )
     task = joined_to(without_split_remark(task) if config.split_anew else task, auxiliary)
+    _check_draws(config, task)
     resolved = ResolvedRun(
         config=config,
         registry=registry,
@@ -120,6 +121,16 @@ def _tasks(
         check_given(given, kind.reads)
         found[config.task] = lambda: given
     return found
+
+
+def _check_draws(config: RunConfig, task: Task) -> None:
+    """:raises ConfigError: where classes are to be drawn equally often, and a row has not one class."""
+    if config.training.class_draws == "balanced" and task.kind != "class":
+        other = "" if task.kind == "regression" else "; training.class_weights = 'balanced' works"
+        raise ConfigError(
+            f"training.class_draws = 'balanced' draws rows by their one class, and task {task.name!r} is of the kind "
+            f"{task.kind!r}; set it to 'none'{other}"
+        )
 
 
 def _space(config: RunConfig, registry: Registry, auxiliary: Mapping[str, Task]) -> Space | None:

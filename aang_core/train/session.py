@@ -222,7 +222,7 @@ def build_session(
     train = task_rows(backbone, task, "train")
     steering, stopping = _split_dev(task_rows(backbone, task, "dev"), config.meta.hold_back, seed)
     factors = Factors.of([objective.id for objective in objectives])
-    labelled, folds = LabelledRows(train, seed), _folds(config, train, seed)
+    labelled, folds = _labelled(config, train, seed)
     dev = DevGradient(model, end_task, steering, train, config.meta, seed, folds)
     rule = make_rule(config, weighting, seed, factors) if config.method in META_METHODS else None
     slow = _slow_copy(config, objectives, model.heads, parameters)
@@ -249,12 +249,16 @@ def build_session(
     )
 
 
-def _folds(config: RunConfig, train: Sequence[Row], seed: int) -> Folds | None:
-    """The folds of the labelled rows, where dev gradients come from them."""
-    meta = config.meta
+def _labelled(
+    config: RunConfig, train: Sequence[Row], seed: int
+) -> tuple[LabelledRows, Folds | None]:
+    """The order of the labelled rows, and their folds, where dev gradients come from them."""
+    meta, balanced = config.meta, config.training.class_draws == "balanced"
+    labelled = LabelledRows(train, seed, balanced=balanced)
     if meta.dev_folds == 0 or config.method not in META_METHODS:
-        return None
-    return Folds(train, meta.dev_folds, meta.dev_gradient_every, seed)
+        return labelled, None
+    folds = Folds(train, meta.dev_folds, meta.dev_gradient_every, seed, balanced=balanced)
+    return labelled, folds
 
 
 def _without_factors(config: RunConfig) -> RunConfig:

@@ -27,9 +27,10 @@ def show(report: RunReport) -> None:
     from aang_core.rundir.finished import read_run
     from aang_core.rundir.report import engine_said
 
-    click.echo(score_of(read_run(report.directory))["said"])
+    found = score_of(read_run(report.directory))
+    click.echo(found["said"])
     click.echo()
-    scores = list(_scores(report))
+    scores = list(_scores(report, found["metric"]))
     title = " ".join(part for part in (report.method, report.space, "on", report.task) if part)
     render.table(scores, columns=list(scores[0]), title=title)
     _weights(report.weights)
@@ -72,10 +73,14 @@ def _weights(weights: Mapping[str, Any]) -> None:
     click.echo(f"end-task weight λ {weights['end_task']:.4f}")
 
 
-def _scores(report: RunReport) -> Iterator[dict[str, Any]]:
-    """A row per seed; with several, mean ± standard deviation below."""
+def _scores(report: RunReport, first: str) -> Iterator[dict[str, Any]]:
+    """A row per seed, the metric `first` before the others; with several, mean ± standard deviation below."""
     summary = report.summary
-    names = [(split, metric) for split in ("dev", "test") for metric in _metrics(summary, split)]
+    names = [
+        (split, metric)
+        for split in ("dev", "test")
+        for metric in sorted(_metrics(summary, split), key=lambda name: name != first)
+    ]
     for seed in report.seeds:
         split = {"dev": seed.dev, "test": seed.test or {}}
         cells = {f"{s}_{m}": _number(split[s].get(m)) for s, m in names}

@@ -10,6 +10,8 @@ from sklearn.metrics import f1_score
 
 from aang_core.analysis import answer
 from aang_core.analysis.answer import helped, score_of
+from aang_core.analysis.page.answer import answer_of
+from aang_core.analysis.page.story import read_story
 from aang_core.rundir.finished import read_run, read_runs
 
 AUDIT = {"splits": {"test": 40}, "labels": {"train": {"no": 9, "yes": 4, "<b>maybe</b>": 5}}}
@@ -93,3 +95,27 @@ def test_resampled_macro_f1_is_scikit_learns():
         for draw in picks
     ]  # fmt: skip
     assert found == pytest.approx(slow, abs=1e-12)
+
+
+def test_macro_f1_comes_first_where_classes_are_unbalanced(tmp_path):
+    """Five times as many labels of one class as of another: the audit's bound, and the run's own metric follows."""
+    audit = {
+        "kind": "class",
+        **AUDIT,
+        "labels": {"train": {"no": 50, "yes": 10, "<b>maybe</b>": 40}},
+    }
+    run = read_run(write_run(tmp_path / "run", {0: 30}, audit=audit))
+    found = score_of(run)
+    assert (found["metric"], run.report["metric"]) == ("f1", "accuracy")
+    assert found["said"].startswith(f"f1 on test: {found['mean']:.4f} ± ")
+    assert found["said"].endswith(
+        "; accuracy 0.7500 (classes are unbalanced: macro-F1 comes first)"
+    )
+    shown = answer_of(read_story(run))
+    assert shown.meaning == "test f1"
+    assert "Classes are unbalanced" in shown.sentence
+    audit["labels"]["train"]["no"] = 49
+    assert (
+        score_of(read_run(write_run(tmp_path / "even", {0: 30}, audit=audit)))["metric"]
+        == "accuracy"
+    )

@@ -1,13 +1,18 @@
 """Tasks with several labels a text, a label a word, or unbalanced classes, from files to an exported model."""
 
 import json
+from collections import Counter
 
+import attrs
 import pytest
 import torch
 
 import aang_core as aang
+from aang_core.batch.rows import Origin, Row
 from aang_core.data.task import load_task
-from aang_core.method.end_task import class_weights
+from aang_core.errors import ConfigError
+from aang_core.method.end_task import LabelledRows, class_weights
+from aang_core.method.folds import Folds
 from aang_core.train.export import answers, chosen_model, read_examples
 
 WORDS = ["list", "file", "names", "class", "tuple", "value", "type", "string"]
@@ -122,3 +127,79 @@ def test_balanced_weights_reach_the_end_task_of_a_run(tmp_path):
     assert fitted["task/end-task/class_weights"].tolist() == pytest.approx(
         [40 / 36 / 2, 40 / 4 / 2]
     )
+
+
+def labelled_rows(*counts):
+    """A row for each number of each class, known by its index."""
+    rows = []
+    for label, count in enumerate(counts):
+        for _ in range(count):
+            origin = Origin("train", 0, len(rows))
+            empty = torch.zeros(0, dtype=torch.bool)
+            rows.append(Row(inputs={}, special=empty, origin=origin, label=label))
+    return rows
+
+
+def test_balanced_draws_take_every_class_equally_often_and_every_row_in_turn():
+    rows = labelled_rows(36, 4, 5)
+    drawn = LabelledRows(rows, 7, balanced=True).take(0, 108)
+    for turn in range(0, 108, 3):
+        assert sorted(row.label for row in drawn[turn : turn + 3]) == [0, 1, 2]
+    times = Counter(row.origin.index for row in drawn)
+    assert [times[n] for n in range(45)] == [1] * 36 + [9] * 4 + [times[n] for n in range(40, 45)]
+    assert {times[n] for n in range(40, 45)} <= {7, 8}
+    plain = LabelledRows(rows, 7).take(0, 45)
+    assert Counter(row.label for row in plain) == {0: 36, 1: 4, 2: 5}
+
+
+def test_balanced_draws_depend_on_the_seed_and_the_place_alone():
+    rows = labelled_rows(9, 2)
+    whole = LabelledRows(rows, 3, balanced=True).take(0, 50)
+    late = LabelledRows(rows, 3, balanced=True)
+    parts = [row for start in (30, 0, 10, 40, 20) for row in late.take(start, 10)]
+    assert [*parts[10:30], *parts[40:50], *parts[:10], *parts[30:40]] == whole
+    assert LabelledRows(rows, 4, balanced=True).take(0, 50) != whole
+
+
+def test_balanced_draws_reach_a_run_and_want_one_class_a_row(tmp_path):
+    folder = write_unbalanced(tmp_path / "unbalanced")
+    training = {"max_steps": 2, "final_epochs": 0, "class_draws": "balanced"}
+    config = {"model": "scratch:tiny", "space": "td", "method": "static"}
+    report = aang.run(task=folder, training=training, out=tmp_path / "run", **config)
+    assert report.seeds[0].steps == 2
+    for split in ("train", "dev"):
+        lines = [f"a list of {n},{n / 2}" for n in range(20)]
+        (folder / f"{split}.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=r"class_draws = 'balanced' draws rows by their one class"
+    ):
+        aang.run(task=folder, training=training, out=tmp_path / "other", **config)
+
+
+def test_balanced_draws_change_which_rows_a_step_holds(tmp_path, monkeypatch):
+    """The planner of a session draws from the balanced sequence, and so do its folds."""
+    seen = []
+    monkeypatch.setattr(
+        "aang_core.train.session.LabelledRows",
+        lambda rows, seed, balanced: (
+            seen.append(balanced) or LabelledRows(rows, seed, balanced=balanced)
+        ),
+    )
+    folder = write_unbalanced(tmp_path / "unbalanced")
+    aang.run(
+        task=folder,
+        model="scratch:tiny",
+        method="finetune",
+        training={"max_steps": 1, "final_epochs": 0, "class_draws": "balanced"},
+        out=tmp_path / "run",
+    )
+    assert seen == [True]
+    folds = Folds(
+        [
+            attrs.evolve(r, inputs={"input_ids": torch.tensor([n])})
+            for n, r in enumerate(labelled_rows(12, 4))
+        ],
+        *(2, 1, 0),
+        balanced=True,
+    )
+    assert Counter(row.label for row in folds.take(0, 8)) == {0: 4, 1: 4}

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 
+import attrs
 import pytest
 import torch
 from _families import save_family
+from _tasks import settings, write_task
 from aang_text.encoder.backbone import load
-from aang_text.encoder.exported import load_predictor
+from aang_text.encoder.exported import load_predictor, model_card
 from aang_text.encoder.heads import ClassifierHead
 
+import aang_core
 from aang_core.batch.packing import plain_batch
 from aang_core.batch.protocols import BackboneSettings
 from aang_core.batch.rows import Hidden, Origin, word_starts
 from aang_core.data.task import Task
 from aang_core.errors import ModelError
+from aang_core.rundir.card import add_results
 
 SETTINGS = BackboneSettings(device="cpu")
 EXAMPLES = [
@@ -85,7 +89,7 @@ def test_an_export_answers_as_the_trained_parts_do(tmp_path, family, first_only)
     assert config["problem_type"] == "single_label_classification"
     assert "aang" not in json.dumps(config)
     card = (tmp_path / "model" / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert card.startswith('---\nlibrary_name: "transformers"\n')
 
 
 def test_a_pipeline_answers_with_label_names(tmp_path):
@@ -150,6 +154,56 @@ def test_pairs_are_exported_with_their_token_types(tmp_path):
     found = backbone.exported_logits(tmp_path, pairs)
     torch.testing.assert_close(found, logits, rtol=0, atol=1e-6)
     assert "text_pair" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("known_as", "base"),
+    [
+        ("roberta-base", "roberta-base"),
+        ("owner/name-v1.5", "owner/name-v1.5"),
+        ("scratch:tiny", None),
+        ("/some/folder", None),
+    ],
+)
+def test_the_card_is_what_the_hub_reads(tmp_path, known_as, base):
+    """Base models that are no hub ids are left out; awkward names break nothing; scores are a model-index."""
+    from types import SimpleNamespace
+
+    from huggingface_hub import ModelCard
+
+    task = attrs.evolve(task_of("regression"), name='a "b": c', metric="pearson")
+    card = tmp_path / "README.md"
+    card.write_text(model_card(task, SimpleNamespace(known_as=known_as)), encoding="utf-8")
+    scores = {"dev": {"pearson": 0.5, "mse": 0.25}, "test": {"pearson": 0.75, "mse": 0.125}}
+    add_results(card, task.name, scores)
+    data = ModelCard(card.read_text("utf-8"), ignore_metadata_errors=False).data
+    assert (data.base_model, data.library_name) == (base, "transformers")
+    assert (data.pipeline_tag, data.license) == ("text-classification", "unknown")
+    assert data.metrics == ["pearsonr"]
+    assert "aang" in data.tags
+    found = {(r.dataset_split, r.metric_type): r.metric_value for r in data.eval_results}
+    assert found == {
+        ("dev", "pearsonr"): 0.5,
+        ("dev", "mse"): 0.25,
+        ("test", "pearsonr"): 0.75,
+        ("test", "mse"): 0.125,
+    }
+    assert {r.dataset_name for r in data.eval_results} == {task.name}
+
+
+def test_a_run_leaves_a_card_with_its_scores(tmp_path):
+    from huggingface_hub import ModelCard
+
+    report = aang_core.run(
+        task=write_task(tmp_path / "boxes"),
+        out=tmp_path / "run",
+        method="finetune",
+        **settings(),
+    )
+    text = (tmp_path / "run" / "model" / "README.md").read_text("utf-8")
+    found = ModelCard(text, ignore_metadata_errors=False).data.eval_results
+    test = {r.metric_name: r.metric_value for r in found if r.dataset_split == "test"}
+    assert test == pytest.approx(report.seeds[0].test, abs=1e-6)
 
 
 def test_every_head_begins_in_the_same_state_and_is_small():

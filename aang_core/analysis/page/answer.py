@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from aang_core.analysis.answer import headline
 from aang_core.analysis.page.story import Story
 from aang_core.analysis.statistics import macro_f1_standard_error
 from aang_core.data.metrics import confusion_of
@@ -64,7 +65,7 @@ def _gain(own: str, name: str, row: Mapping[str, Any]) -> Answer:
 
 def _score(story: Story) -> Answer:
     run = story.run
-    metric = run.report["metric"]
+    metric = headline(run)
     scores = list(run.scores(run.split, metric).values())
     mean = sum(scores) / len(scores)
     error, causes = _standard_error(story, scores)
@@ -76,6 +77,8 @@ def _score(story: Story) -> Answer:
         said += f", with a standard error of {error:.3f} by chance over {' and '.join(causes)}."
     else:
         said += "; one seed tells no standard error."
+    if metric != run.report["metric"]:
+        said += " Classes are unbalanced, so macro-F1 comes first."
     if story.searched:
         advice = (
             "Whether the objectives helped, one run cannot say. Run the same seeds with `--method finetune`, then "
@@ -101,7 +104,7 @@ def _standard_error(story: Story, scores: list[float]) -> tuple[float, list[str]
         squares += sum((score - mean) ** 2 for score in scores) / (count - 1) / count
         causes.append("seeds")
     rows = [seed for seed in story.predictions if seed and "gold" in seed[0] and "label" in seed[0]]
-    metric = story.run.report["metric"]
+    metric = headline(story.run)
     if len(rows) == count and story.run.split == "test" and metric in ("accuracy", "f1"):
         squares += (sum(_over_examples(seed, metric) for seed in rows) / count) ** 2
         causes.append("test examples")

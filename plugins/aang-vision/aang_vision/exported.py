@@ -22,6 +22,7 @@ from aang_core.batch.packing import plain_batch
 from aang_core.batch.parts import device_named
 from aang_core.batch.rows import Origin
 from aang_core.errors import ModelError
+from aang_core.rundir.card import HUB_METRICS, card_metadata
 from aang_vision.encoder import ImageHead, PatchEncoder, Shape, encode
 from aang_vision.images import image_rows
 
@@ -76,14 +77,14 @@ def model_card(config: Config, metric: str) -> str:
     """The exported model's README, with the front matter that model hubs read."""
     form = config.shape.form
     labels = "\n".join(f"- `{name}`" for name in config.label_names) or "- a number"
-    return f"""---
-library_name: aang-vision
-pipeline_tag: image-classification
-metrics:
-- {metric}
-tags:
-- aang
----
+    front = card_metadata(
+        library_name="aang-vision",
+        license="unknown",
+        pipeline_tag="image-classification",
+        metrics=[HUB_METRICS.get(metric, metric)],
+        tags=["aang"],
+    )
+    return f"""{front}
 
 # {config.task}
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from aang_core.batch.parts import device_named
 from aang_core.errors import ModelError
+from aang_core.rundir.card import HUB_METRICS, card_metadata, is_hub_id
 from aang_text.encoder.checkpoint import quiet
 from aang_text.encoder.heads import PROBLEMS, ClassifierHead, auto_class
 from aang_text.encoder.pooling import mean_layer
@@ -71,15 +72,15 @@ def model_card(task: Task, checkpoint: Checkpoint) -> str:
     pair = "text_pair" in task.splits["train"].column_names
     example = '{"text": "…", "text_pair": "…"}' if pair else '"…"'
     labels = "\n".join(f"- `{name}`" for name in task.label_names) or "- a number"
-    return f"""---
-library_name: transformers
-pipeline_tag: {pipeline}
-base_model: {checkpoint.known_as}
-metrics:
-- {task.metric}
-tags:
-- aang
----
+    front = card_metadata(
+        library_name="transformers",
+        license="unknown",  # the owner chooses; the base model's own may bind them
+        pipeline_tag=pipeline,
+        base_model=checkpoint.known_as if is_hub_id(checkpoint.known_as) else None,
+        metrics=[HUB_METRICS.get(task.metric, task.metric)],
+        tags=["aang", "auxiliary-learning"],
+    )
+    return f"""{front}
 
 # {task.name}
 
@@ -95,6 +96,9 @@ pipeline("{pipeline}", "path/to/this/folder")({example})
 It answers with
 
 {labels}
+
+The license is not stated here: choose one before you publish (`license` at the top), and mind that of the base model
+and of the data. Languages (`language`) and data sets (`datasets`) can be named there too.
 
 The run's `report.json` holds the method, development and test results, and the auxiliary objectives, where the
 method has any, with their weights (Dery et al., AANG, ICLR 2023).
