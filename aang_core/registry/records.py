@@ -227,6 +227,8 @@ class BackboneKind(Record):
     :param capabilities: what the kind's encoders can usually do; a loaded encoder says for itself.
     :param predictor: ``predictor(directory, settings)`` loads an exported model as a `prediction.Predictor`; empty
         where the kind exports none that can be asked.
+    :param onnx: ``onnx(directory, out, examples, settings)`` writes an exported model as ONNX into a new folder,
+        proves it on the examples, and returns the largest relative gap of two logits; empty where the kind cannot.
     :param readers: further kinds of files with examples: suffix → ``reader(path)``, which returns the input columns.
     :param check: ``check()`` yields a `HealthFinding` for each thing that an installation needs for this kind, for
         ``aang doctor``; empty where there is nothing to say.
@@ -238,6 +240,7 @@ class BackboneKind(Record):
     reads: tuple[str, ...] = ("text",)
     training_only: tuple[str, ...] = ()
     predictor: str = ""
+    onnx: str = ""
     check: str = ""
     readers: Mapping[str, str] = attrs.field(factory=dict, hash=False)
     capabilities: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)

@@ -295,6 +295,28 @@ def answers(
         yield {"line": number, **prediction(predictor, logits)}
 
 
+def export_onnx(asked: ChosenModel, out: Path) -> tuple[float, int]:
+    """Write a run's model as ONNX into a new folder, proved on the rows of test (at most 256), or on two texts.
+
+    :return: the largest gap between its logits and the model's, relative to the largest; and the rows that showed it.
+    :raises RunError: where the folder exists, or the run's kind of encoder has no such export.
+    :raises ModelError: where a library is missing, or the logits differ.
+    """
+    if out.exists():
+        raise RunError(f"{out} exists already; choose another folder")
+    if not asked.kind.onnx:
+        raise RunError(f"encoders of the kind {asked.kind.name!r} bring no export to ONNX")
+    path = asked.model.parent / "predictions.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    examples = [json.loads(line)["inputs"] for line in lines[:_CHECKED]]
+    if not examples:
+        texts = ("one", "a longer text, of several words")
+        examples = [dict.fromkeys(asked.reads, text) for text in texts]
+    settings = BackboneSettings(max_length=asked.config.training.max_length, device="cpu")
+    gap: float = load_factory(asked.kind.onnx)(asked.model, out, examples, settings)
+    return gap, len(examples)
+
+
 def labelled_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The examples' own columns with the answers behind them, a row each, as a spreadsheet shows them.
 

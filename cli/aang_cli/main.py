@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "run": "aang_cli.run:command",
     "sweep": "aang_cli.sweep:command",
     "predict": "aang_cli.predict:command",
+    "export": "aang_cli.export:command",
     "submission": "aang_cli.submission:command",
     "audit": "aang_cli.audit:command",
     "compare": "aang_cli.compare:command",

@@ -60,6 +60,7 @@ def aang_backbones() -> Iterable[BackboneKind]:
             summary="Encoders of transformers: hub ids, folders, bundled: and scratch: names",
             factory="aang_text.encoder.backbone:load",
             predictor="aang_text.encoder.exported:load_predictor",
+            onnx="aang_text.encoder.onnx_export:export_onnx",
             check="aang_text.encoder.checkpoint:bundled_findings",
             prefixes=("bundled:", "scratch:"),
             fallback=True,
