@@ -68,7 +68,8 @@ TASKS: dict[str, Row] = {
     ),
     "a table for a label": task(train(line('{"a": 1}')), "train.jsonl:1"),
     "a label that is no number": task(
-        lambda f: (spec('kind = "regression"')(f), train(line("NaN"))(f)), "finite number"
+        lambda f: (spec('kind = "regression"')(f), train(line("NaN"))(f)),
+        "an empty cell in 'label'",
     ),
     "an infinite label": task(
         lambda f: (spec('kind = "regression"')(f), train(line("1e999"))(f)), "finite number"

@@ -51,7 +51,7 @@ class SeedReport:
     :param head_parameters: the heads' parameters by name: ``pretrained`` trained at the encoder's learning rate,
         ``new`` at the heads'; None in reports of earlier versions.
     :param alignments: of each objective that the search observed, the ``mean`` over the run, its standard ``error``
-        and the ``steps`` that observed it; None in reports of earlier versions.
+        (None after one step) and the ``steps`` that observed it; None in reports of earlier versions.
     :param guard: what `guard.verdict` says, where the run was guarded; scores are those of the model that was kept.
     """
 
@@ -73,7 +73,7 @@ class SeedReport:
     guard: Mapping[str, Any] | None = None
     head_parameters: Mapping[str, Sequence[str]] | None = None
     train_rows: int | None = None
-    alignments: Mapping[str, Mapping[str, float]] | None = None
+    alignments: Mapping[str, Mapping[str, float | None]] | None = None
 
 
 @attrs.frozen(kw_only=True)

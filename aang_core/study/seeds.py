@@ -280,12 +280,22 @@ def _trained(
     return trainer, objectives
 
 
-def _alignments(search: Trainer) -> dict[str, dict[str, float]] | None:
-    """Mean and standard error of every objective's alignments, by the process that wrote them down."""
+def _alignments(search: Trainer) -> dict[str, dict[str, float | None]] | None:
+    """Mean and standard error of every objective's alignments, by the process that wrote them down.
+
+    One step has no standard error: None.
+    """
     if not search.session.processes.is_main:
         return None
     found = alignment_estimates(read_history(search.history))
-    return {e.id: {"mean": e.mean, "error": e.error, "steps": e.count} for e in found}
+    return {
+        e.id: {
+            "mean": e.mean,
+            "error": e.error if math.isfinite(e.error) else None,
+            "steps": e.count,
+        }
+        for e in found
+    }
 
 
 def _seed_report(

@@ -169,7 +169,7 @@ def test_a_corpus_of_one_document_for_tf_idf(bad):
     [
         ('noise="cauchy"', "expected noise to be one of gaussian, uniform"),
         ("std=-1.0", "std over 0"),
-        ("nosie=1", "unknown option 'nosie'; did you mean 'noise'?"),
+        ("nosie=1", "nosie` is no setting; did you mean 'noise'?"),
     ],
 )
 def test_an_unknown_noise(setting, message):

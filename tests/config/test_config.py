@@ -269,3 +269,12 @@ def test_a_section_may_be_a_table():
     assert RunConfig(training={"lr": 1}).training == Training(lr=1.0)
     with pytest.raises(ConfigError, match=r"RunConfig: `training\.lr` must be a number above 0"):
         RunConfig(training={"lr": 0})
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    """Editors on Windows write one."""
+    from aang_core.config.file import load_config
+
+    path = tmp_path / "c.toml"
+    path.write_bytes(b"\xef\xbb\xbfseeds = [3]\n")
+    assert load_config(path).seeds == (3,)

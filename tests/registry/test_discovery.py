@@ -111,4 +111,4 @@ def test_the_allow_list_reads_commas_and_blanks():
 
 def test_every_hook_of_the_specification_is_known():
     assert "aang_data_sources" in HOOKS
-    assert len(HOOKS) == 10
+    assert len(HOOKS) == 12
