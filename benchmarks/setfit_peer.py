@@ -1,0 +1,104 @@
+"""SetFit itself on the very rows of an aang run, in an environment of its own: the peer of the space ``setfit``.
+
+    python benchmarks/setfit_peer.py rows --task ../shared/data/few/trec --train-rows 100 --seed 0 --out rows.json
+    python -m venv setfit && setfit/bin/pip install torch==2.13.0 setfit==1.2.0 transformers==5.24.0
+    setfit/bin/python benchmarks/setfit_peer.py train --model MINILM_FOLDER rows.json
+
+The first command needs aang and writes the labelled rows that a run with these flags would train on, its dev and its
+test. The last one needs SetFit (pinned; no dependency of aang) and prints one JSON line: scores on dev and test, tokens
+read in training, CPU-seconds. Test is read once, for the model at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+ITERATIONS = 20
+"""SetFit's pairs a text: 2 · 20 pairs of two texts each."""
+
+
+def rows(arguments: argparse.Namespace) -> None:
+    """Write a seed's rows as JSON."""
+    import aang_core as aang
+    from aang_core.train.resolve import resolve, seed_task
+
+    config = aang.RunConfig.from_mapping(
+        {
+            "task": arguments.task,
+            "train_rows": arguments.train_rows,
+            "seeds": [arguments.seed],
+            "method": "finetune",
+        }
+    )
+    task = seed_task(resolve(config, aang.load_registry()), arguments.seed)
+    found = {
+        split: [{"text": row["text"], "label": row["label"]} for row in examples]
+        for split, examples in task.splits.items()
+    }
+    text = json.dumps({"task": task.name, "seed": arguments.seed, "splits": found})
+    Path(arguments.out).write_text(text, encoding="utf-8")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train SetFit with its own defaults, and print what came of it."""
+    from datasets import Dataset
+    from setfit import SetFitModel, Trainer, TrainingArguments
+    from sklearn.metrics import accuracy_score, f1_score
+
+    given = json.loads(Path(arguments.rows).read_text(encoding="utf-8"))
+    model = SetFitModel.from_pretrained(arguments.model)
+    settings = TrainingArguments(
+        output_dir=arguments.scratch,
+        batch_size=16,
+        num_epochs=1,
+        num_iterations=ITERATIONS,
+        seed=given["seed"],
+        report_to="none",
+        save_strategy="no",
+    )
+    labelled = Dataset.from_list(given["splits"]["train"])
+    trainer = Trainer(model=model, args=settings, train_dataset=labelled)
+    started = time.process_time()
+    trainer.train()
+    spent = time.process_time() - started
+    scores = {}
+    for split in ("dev", "test"):
+        examples = given["splits"][split]
+        answers = model.predict([row["text"] for row in examples], batch_size=64)
+        found, right = [int(a) for a in answers], [row["label"] for row in examples]
+        f1 = f1_score(right, found, average="macro")
+        scores[split] = {"accuracy": accuracy_score(right, found), "f1": f1}
+    texts = [row["text"] for row in given["splits"]["train"]]
+    tokens = (
+        4 * ITERATIONS * sum(len(ids) for ids in model.model_body.tokenizer(texts)["input_ids"])
+    )
+    line = {"task": given["task"], "seed": given["seed"], **scores, "tokens": tokens}
+    json.dump({**line, "cpu_seconds": spent}, sys.stdout)
+    print()
+
+
+def main() -> None:
+    """The two commands."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    first = commands.add_parser("rows")
+    first.add_argument("--task", required=True)
+    first.add_argument("--train-rows", type=int, default=100)
+    first.add_argument("--seed", type=int, default=0)
+    first.add_argument("--out", required=True)
+    first.set_defaults(run=rows)
+    second = commands.add_parser("train")
+    second.add_argument("rows")
+    second.add_argument("--model", required=True, help="a folder in sentence-transformers' form")
+    second.add_argument("--scratch", default="setfit-scratch")
+    second.set_defaults(run=train)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()
