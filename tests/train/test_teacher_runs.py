@@ -1,0 +1,91 @@
+"""Whole runs with a teacher: stopped anywhere they end the same, dev may keep the running mean, a stranger may ask."""
+
+import json
+
+import pytest
+import torch
+from _pages import ROOT, blocks
+from _plugins import importable, write_distribution
+from _tasks import settings, untimed, write_task
+from safetensors.torch import load_file
+
+import aang_core as aang
+
+AGREE = {"agree": {"ramp": [0.0, 0.5], "gate": "soft"}}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return write_task(tmp_path_factory.mktemp("tasks") / "boxes")
+
+
+def chosen(**changed):
+    training = {"mean_evaluation": "best", "max_steps": 6, **changed.pop("training", {})}
+    given = {"space": "uda", "method": "aang", "train_rows": 8, "primitives": AGREE, **changed}
+    return settings(training=training, **given)
+
+
+def left(directory):
+    report = json.loads((directory / "report.json").read_text("utf-8"))
+    return untimed(report), (directory / "model" / "model.safetensors").read_bytes()
+
+
+class Stop(BaseException):
+    """Ends a run as a killed process would."""
+
+
+class Killer(aang.Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, session, record, progress):
+        if progress.done == self.step:
+            raise Stop
+
+
+@pytest.mark.parametrize("step", [3, 5])
+def test_a_run_with_a_teacher_stopped_anywhere_ends_the_same(step, task, tmp_path):
+    aang.run(task=str(task), out=tmp_path / "whole", **chosen())
+    with pytest.raises(Stop):
+        aang.run(task=str(task), out=tmp_path / "run", callbacks=Killer(step), **chosen())
+    aang.run(out=tmp_path / "run", resume=True)
+    assert left(tmp_path / "run") == left(tmp_path / "whole")
+
+
+def test_the_teachers_passes_are_counted_and_the_mean_may_be_what_is_left(task, tmp_path):
+    only = chosen(training={"mean_evaluation": "only", "final_epochs": 0, "mean_decay": 0.99})
+    report = aang.run(task=str(task), out=tmp_path / "mean", **only)
+    off = chosen(training={"mean_evaluation": "off", "final_epochs": 0, "mean_decay": 0.99})
+    other = aang.run(task=str(task), out=tmp_path / "own", **off)
+    one, two = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("mean", "own")
+    )
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+    lines = (tmp_path / "own" / "history.jsonl").read_text("utf-8").splitlines()
+    tokens = [json.loads(line)["tokens"] for line in lines]
+    assert other.seeds[0].cost["tokens"] == sum(tokens) == report.seeds[0].cost["tokens"]
+    plain = chosen(space="x+y+z", training={"mean_evaluation": "off", "final_epochs": 0})
+    without = aang.run(task=str(task), out=tmp_path / "plain", **plain)
+    assert other.seeds[0].cost["tokens"] > without.seeds[0].cost["tokens"]
+
+
+def test_the_strangers_output_works_in_less_than_forty_lines(task, tmp_path, monkeypatch):
+    (code,) = [b.body for b in blocks(ROOT / "docs" / "teachers.md") if b.language == "python"]
+    assert len([line for line in code.splitlines() if line.strip()]) < 40
+    assert "._" not in code
+    site = tmp_path / "site"
+    write_distribution(site, "aang-sure", "1.0", {"sure": "aang_sure"}, aang_sure=code)
+    importable(site, monkeypatch)
+    space = tmp_path / "sure.toml"
+    space.write_text(
+        '[[block]]\ndata = ["unlabelled"]\ntransform = ["mask", "delete"]\n'
+        'representation = ["bidirectional"]\noutput = ["sure"]\n',
+        encoding="utf-8",
+    )
+    run = chosen(space=str(space), primitives={})
+    report = aang.run(task=str(task), out=tmp_path / "run", **run)
+    assert report.plugins["sure"] == "aang-sure 1.0"
+    assert set(report.weights["objectives"]) == {
+        "unlabelled/mask/bidirectional/sure",
+        "unlabelled/delete/bidirectional/sure",
+    }
