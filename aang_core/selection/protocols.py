@@ -6,6 +6,7 @@ scores how useful each example is for the target. Fixed letters: B rows, H hidde
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -136,3 +137,15 @@ class BoundSelector(Protocol):
 
         Depends on the window's rows alone, not on the windows before it.
         """
+
+
+def __getattr__(name: str) -> Any:
+    """`SelectionContext` under the name that it had before (until 0.2)."""
+    if name != "SelectionGround":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        "SelectionGround is now SelectionContext; the old name goes with 0.2",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return SelectionContext

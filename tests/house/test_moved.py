@@ -50,5 +50,14 @@ def test_modules_that_became_folders_still_give_their_names():
         from aang_core.config import nothing  # noqa: F401
 
 
+def test_a_selectors_context_still_goes_by_its_old_name():
+    from aang_core.selection import protocols
+
+    with pytest.warns(DeprecationWarning, match="now SelectionContext"):
+        assert protocols.SelectionGround is protocols.SelectionContext
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = protocols.nothing
+
+
 def test_old_names_go_with_the_next_minor_version():
     assert __version__.startswith("0.1"), "remove aang_core/_moved.py and this file"
