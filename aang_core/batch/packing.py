@@ -13,7 +13,13 @@ import torch
 from torch import Generator, Tensor
 
 from aang_core.batch.checks import check_packed, check_rows, check_rule, check_targets, errors_of
-from aang_core.batch.protocols import BoundOutput, BoundRepresentation, BoundSource, BoundTransform
+from aang_core.batch.protocols import (
+    BoundOutput,
+    BoundRepresentation,
+    BoundSource,
+    BoundTransform,
+    asks_teacher,
+)
 from aang_core.batch.row_shares import RowNeed
 from aang_core.batch.rows import Packed, Row, Targets
 from aang_core.batch.stream import FULL, FusedBatch, RowRule, Segment
@@ -152,12 +158,11 @@ def prepare(
     with errors_of(objective.who("output"), f"targets {of}"):
         targets = objective.output.targets(packed)
         check_targets(targets, packed)
-    asks = getattr(objective.output, "asks_teacher", False)
     return Piece(
         packed=packed,
         rules=rules,
         targets=_weighted(targets, packed),
-        asked=plain_batch(drawn) if asks else None,
+        asked=plain_batch(drawn) if asks_teacher(objective.output) else None,
     )
 
 

@@ -159,6 +159,17 @@ class Teaching:
     labels: Tensor | None = None
 
 
+def asks_teacher(output: BoundOutput) -> bool:
+    """Whether an output asks the teacher."""
+    return bool(getattr(output, "asks_teacher", False))
+
+
+def first_memory(output: Any) -> Mapping[str, Tensor]:
+    """What an output's `taught` remembers before its first step; empty for one that remembers nothing."""
+    memory: Mapping[str, Tensor] = output.memory() if hasattr(output, "memory") else {}
+    return memory
+
+
 def taught(
     output: BoundOutput, targets: Targets, teaching: Teaching
 ) -> tuple[Targets, Mapping[str, Tensor]]:

@@ -14,7 +14,7 @@ import torch
 
 from aang_core.batch.checks import check_losses, check_packed, check_rows, check_targets, errors_of
 from aang_core.batch.packing import BoundObjective, pack, row_rules
-from aang_core.batch.protocols import Teaching, taught
+from aang_core.batch.protocols import Teaching, asks_teacher, first_memory, taught
 from aang_core.batch.purity import differences, frozen_copy, global_states
 from aang_core.batch.rows import Hidden, Packed, Targets
 from aang_core.errors import PluginError, one_message
@@ -95,7 +95,7 @@ class _Trial:
         states = torch.randn(len(packed.special), backbone.hidden_size, generator=draw)
         hidden, there = Hidden(states.to(like), packed.offsets), targets.to(like.device)
         heads: ObjectiveHeads = self.model.heads
-        if getattr(objective.output, "asks_teacher", False):
+        if asks_teacher(objective.output):
             there = self._taught(objective, hidden, there)
         self._call(
             objective,
@@ -116,7 +116,7 @@ class _Trial:
             answers=answers,
             labelled=answers,
             labels=answers.argmax(-1),
-            memory=output.memory() if hasattr(output, "memory") else {},
+            memory=first_memory(output),
             elapsed=1.0,
         )
         given = (targets, teaching)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aang_core.batch.checks import errors_of
 from aang_core.batch.packing import BoundObjective, plain_batch
-from aang_core.batch.protocols import Teaching, taught
+from aang_core.batch.protocols import Teaching, asks_teacher, first_memory, taught
 from aang_core.batch.rows import Row, Targets
 from aang_core.batch.stream import FusedBatch
 from aang_core.data.task import Task
@@ -61,9 +61,9 @@ class Teacher:
         self.device = next(model.backbone.body.parameters()).device
         self.memories: dict[int, Memory] = {}
         for number, objective in enumerate(objectives, 1):
-            if asks(objective) and hasattr(objective.output, "memory"):
+            if asks(objective):
                 with errors_of(objective.who("output"), "memory"):
-                    self.memories[number] = self._placed(objective.output.memory())
+                    self.memories[number] = self._placed(first_memory(objective.output))
 
     def asks_labelled(self, numbers: Sequence[int]) -> bool:
         """Whether an objective of a step wants the answers to its labelled rows too."""
@@ -140,7 +140,7 @@ class Teacher:
 
 def asks(objective: BoundObjective) -> bool:
     """Whether an objective's output asks the teacher."""
-    return bool(getattr(objective.output, "asks_teacher", False))
+    return asks_teacher(objective.output)
 
 
 def _joined(batches: Sequence[FusedBatch]) -> FusedBatch:

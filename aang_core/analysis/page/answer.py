@@ -8,10 +8,8 @@ from typing import Any
 
 import attrs
 
-from aang_core.analysis.answer import headline
+from aang_core.analysis.answer import headline, standard_error_of
 from aang_core.analysis.page.story import Story
-from aang_core.analysis.statistics import macro_f1_standard_error
-from aang_core.data.metrics import confusion_of
 from aang_core.markdown import interval_of
 
 
@@ -106,14 +104,7 @@ def _standard_error(story: Story, scores: list[float]) -> tuple[float, list[str]
     rows = [seed for seed in story.predictions if seed and "gold" in seed[0] and "label" in seed[0]]
     metric = headline(story.run)
     if len(rows) == count and story.run.split == "test" and metric in ("accuracy", "f1"):
-        squares += (sum(_over_examples(seed, metric) for seed in rows) / count) ** 2
+        answers = [[(row["gold"], row["label"]) for row in seed] for seed in rows]
+        squares += (sum(standard_error_of(seed, metric) for seed in answers) / count) ** 2
         causes.append("test examples")
     return math.sqrt(squares), causes
-
-
-def _over_examples(rows: list[dict[str, Any]], metric: str) -> float:
-    if metric == "f1":
-        names = sorted({row["gold"] for row in rows} | {row["label"] for row in rows})
-        return macro_f1_standard_error(confusion_of(rows, names).tolist())
-    share = sum(row["gold"] == row["label"] for row in rows) / len(rows)
-    return math.sqrt(share * (1 - share) / len(rows))

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from aang_core.batch.checks import check_losses, check_targets
-from aang_core.batch.protocols import Binding, BoundOutput, Teaching, taught
+from aang_core.batch.protocols import (
+    Binding,
+    BoundOutput,
+    Teaching,
+    asks_teacher,
+    first_memory,
+    taught,
+)
 from aang_core.batch.purity import frozen_copy
 from aang_core.batch.rows import Hidden, Packed, Targets
 from aang_core.check.contracts.expect import expect, expect_same, made, quiet, seeded, well_formed
@@ -39,7 +46,7 @@ def check_output(record: Primitive, binding: Binding) -> None:
     for tag in tags:
         packed = _sample(output, binding, tag)
         targets = _check_targets(record, output, packed)
-        if getattr(output, "asks_teacher", False):
+        if asks_teacher(output):
             targets = _check_taught(record, output, packed, targets, binding)
         _check_losses(record, output, head, packed, targets, binding)
 
@@ -62,7 +69,7 @@ def _check_taught(
         answers=3 * torch.randn(rows, classes, generator=draw, dtype=torch.float64),
         labelled=3 * torch.randn(rows, classes, generator=draw, dtype=torch.float64),
         labels=torch.randint(classes, (rows,), generator=draw),
-        memory=output.memory() if hasattr(output, "memory") else {},
+        memory=first_memory(output),
         elapsed=1.0,
     )
     before = frozen_copy((targets, teaching))
