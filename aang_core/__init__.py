@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from aang_core.config.settings import RunConfig as RunConfig
     from aang_core.data.task import Task as Task
     from aang_core.errors import AangError as AangError
-    from aang_core.method.metagrad import looped as looped
-    from aang_core.method.weighting import WeightState as WeightState
-    from aang_core.method.weighting import observe as observe
-    from aang_core.method.weighting import updated as updated
+    from aang_core.method.gradient.metagrad import looped as looped
+    from aang_core.method.weights.weighting import WeightState as WeightState
+    from aang_core.method.weights.weighting import observe as observe
+    from aang_core.method.weights.weighting import updated as updated
     from aang_core.registry.hookspecs import hookimpl as hookimpl
     from aang_core.registry.legality import Objective as Objective
     from aang_core.registry.legality import enumerate_objectives as enumerate_objectives
@@ -62,8 +62,8 @@ _HOMES = {
     "config.settings": ("RunConfig",),
     "data.task": ("Task",),
     "errors": ("AangError",),
-    "method.metagrad": ("looped",),
-    "method.weighting": ("WeightState", "observe", "updated"),
+    "method.gradient.metagrad": ("looped",),
+    "method.weights.weighting": ("WeightState", "observe", "updated"),
     "registry.hookspecs": ("hookimpl",),
     "registry.legality": ("Objective", "enumerate_objectives", "legal_objectives"),
     "registry.records": (

@@ -8,10 +8,10 @@ from _plugins import ORIGIN
 from aang_weightings.hooks import aang_weightings
 
 from aang_core.config.settings import RunConfig
-from aang_core.method.metagrad import Alignment
-from aang_core.method.rules import begun, make_rule
+from aang_core.method.gradient.metagrad import Alignment
 from aang_core.method.step_plan import StepPlan
-from aang_core.method.weighting import Factors, WeightState
+from aang_core.method.weights.rules import begun, make_rule
+from aang_core.method.weights.weighting import Factors, WeightState
 from aang_core.registry.registry import Registered, load_registry
 
 RECORDS = {record.name: record for record in aang_weightings()}

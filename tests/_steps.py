@@ -10,10 +10,10 @@ from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Origin
 from aang_core.batch.stream import FULL, FusedBatch
 from aang_core.config.settings import Meta
-from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask
+from aang_core.method.gradient.dev_gradient import DevGradient
+from aang_core.method.gradient.metagrad import Model
 from aang_core.method.heads import ObjectiveHeads
-from aang_core.method.metagrad import Model
 from aang_core.registry.options import settings_of
 from aang_core.registry.records import load_factory
 from aang_core.registry.registry import load_registry

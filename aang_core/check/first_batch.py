@@ -15,11 +15,11 @@ import torch
 from aang_core.batch.checks import check_losses, check_packed, check_rows, check_targets, errors_of
 from aang_core.batch.packing import BoundObjective, pack, row_rules
 from aang_core.batch.protocols import Teaching, asks_teacher, first_memory, taught
-from aang_core.batch.purity import differences, frozen_copy, global_states
 from aang_core.batch.rows import Hidden, Packed, Targets
+from aang_core.check.purity import differences, frozen_copy, global_states
 from aang_core.errors import PluginError, one_message
+from aang_core.method.gradient.metagrad import Model
 from aang_core.method.heads import ObjectiveHeads
-from aang_core.method.metagrad import Model
 from aang_core.randomness import evaluating, generator
 
 R = TypeVar("R")

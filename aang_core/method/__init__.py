@@ -1,1 +1,1 @@
-"""Steps 7 to 9: heads, the meta-gradient, the dev gradient and the weighting."""
+"""Steps 7 to 9: plan a step, give its losses, its gradients (`gradient/`), and the next weights (`weights/`)."""

@@ -24,7 +24,7 @@ from aang_core.batch.rows import Row, Targets
 from aang_core.batch.stream import FusedBatch
 from aang_core.data.task import Task
 from aang_core.method.end_task import label_tensor
-from aang_core.method.metagrad import Model
+from aang_core.method.gradient.metagrad import Model
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.processes import Processes
 from aang_core.randomness import evaluating

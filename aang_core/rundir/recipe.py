@@ -21,7 +21,7 @@ from aang_core.rundir.report import write_json
 
 if TYPE_CHECKING:
     from aang_core.config.settings import RunConfig
-    from aang_core.method.weighting import Factors, WeightState
+    from aang_core.method.weights.weighting import Factors, WeightState
     from aang_core.rundir.finished import FinishedRun
 
 SCHEMA = 1
@@ -119,7 +119,7 @@ def starting_state(where: str, factors: Factors) -> WeightState:
 
     :raises ConfigError: as in `read_recipe` and `initial_state`.
     """
-    from aang_core.method.weighting import WeightState
+    from aang_core.method.weights.weighting import WeightState
 
     if not where or not factors.ids:
         return WeightState.initial(factors)
@@ -135,7 +135,7 @@ def initial_state(recipe: Recipe, factors: Factors) -> WeightState:
     import torch
     from torch.nn.functional import one_hot
 
-    from aang_core.method.weighting import WeightState
+    from aang_core.method.weights.weighting import WeightState
 
     unknown = [id_ for id_ in factors.ids if id_ not in recipe.objectives]
     if unknown:

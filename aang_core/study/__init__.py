@@ -1,4 +1,4 @@
-"""Many trials: the seeds of a run, sweeps, runs on selections, experiments.
+"""Many trials: the seeds of a run, sweeps (`sweeps/`), runs and experiments on selections (`selected/`), folds.
 
 `trial` has a trial and its process, `pool` and `ray_pool` distribute trials, `results` summarises them.
 """

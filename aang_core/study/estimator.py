@@ -39,7 +39,7 @@ from aang_core.registry.spaces import suggestions
 from aang_core.rundir.report import read_report, write_json
 from aang_core.study.run import run
 from aang_core.train.callbacks import Callback
-from aang_core.train.export import Predictor
+from aang_core.train.finish.export import Predictor
 from aang_core.train.resolve import usual_model
 from aang_core.train.trainer import phases
 

@@ -38,9 +38,9 @@ from aang_core.registry.registry import Registry
 from aang_core.rundir.directory import JobDirectory
 from aang_core.rundir.finished import FinishedRun, read_run
 from aang_core.rundir.report import write_json
-from aang_core.study.experiment import write_task
 from aang_core.study.pool import StudyCallback, in_processes
 from aang_core.study.run import run_trials
+from aang_core.study.selected.experiment import write_task
 from aang_core.study.trial import Trial
 from aang_core.train.callbacks import Callback
 from aang_core.train.resolve import resolve

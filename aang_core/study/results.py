@@ -23,12 +23,12 @@ from aang_core.files import write_text
 from aang_core.markdown import interval_of, markdown_table, mean_and_std, one_line, p_value_of
 from aang_core.rundir.finished import read_runs
 from aang_core.rundir.report import read_report, spread, versions, write_json
-from aang_core.study.selections import MATCHED, RANDOM, Arm, Score, score_curve
+from aang_core.study.selected.selections import MATCHED, RANDOM, Arm, Score, score_curve
 from aang_core.study.trial import Trial, differing_settings
 
 if TYPE_CHECKING:
-    from aang_core.study.experiment_spec import ExperimentSpec
-    from aang_core.study.sweep import SweepPlan
+    from aang_core.study.selected.experiment_spec import ExperimentSpec
+    from aang_core.study.sweeps.sweep import SweepPlan
 
 SCHEMA = 1
 CLOCKS = ("cpu_seconds", "seconds")

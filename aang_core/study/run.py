@@ -31,7 +31,7 @@ from aang_core.study.pool import StudyCallback
 from aang_core.study.seeds import check_jobs, run_seed, run_seeds
 from aang_core.study.trial import Outcome, Trial
 from aang_core.train.callbacks import Callback, Callbacks
-from aang_core.train.guard import PLAIN, plain_run
+from aang_core.train.finish.guard import PLAIN, plain_run
 from aang_core.train.loggers import Logged, chosen_loggers
 from aang_core.train.resolve import ResolvedRun, resolve, seed_task
 

@@ -23,13 +23,14 @@ from aang_core.analysis.history import alignment_estimates, read_history
 from aang_core.batch.packing import BoundObjective
 from aang_core.batch.protocols import Backbone
 from aang_core.batch.rows import Row
+from aang_core.check.dry_run import disk_remark
 from aang_core.check.first_batch import check_first_batch
 from aang_core.check.sanity import findings_of, summary
 from aang_core.config.settings import RunConfig
 from aang_core.data.audit import seen_in_training
 from aang_core.errors import ConfigError, RunError
 from aang_core.files import json_of
-from aang_core.method.engine import TOLERANCE
+from aang_core.method.gradient.engine import TOLERANCE
 from aang_core.processes import Processes
 from aang_core.registry.registry import load_registry
 from aang_core.rundir.card import add_results
@@ -39,10 +40,9 @@ from aang_core.study.pool import StudyCallback, in_processes
 from aang_core.study.trial import Trial
 from aang_core.train.callbacks import Callback, Callbacks, Progress, Spent, Stopped, made_callbacks
 from aang_core.train.checkpoint import discard
-from aang_core.train.dry_run import disk_remark
 from aang_core.train.evaluation import scores
-from aang_core.train.export import export_model, write_predictions
-from aang_core.train.guard import PLAIN, guarded, plain_run, verdict
+from aang_core.train.finish.export import export_model, write_predictions
+from aang_core.train.finish.guard import PLAIN, guarded, plain_run, verdict
 from aang_core.train.loggers import Logged, chosen_loggers
 from aang_core.train.resolve import (
     ResolvedRun,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from aang_core.errors import RunError
 from aang_core.files import flush, load_tensors, save_tensors, write_text
-from aang_core.method.weighting import WeightState
+from aang_core.method.weights.weighting import WeightState
 from aang_core.registry.records import STAGES
 from aang_core.train.callbacks import Progress
 from aang_core.train.optimizer import optimizer_tensors, restore_optimizer

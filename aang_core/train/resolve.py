@@ -25,7 +25,7 @@ from aang_core.data.auxiliary import (
 from aang_core.data.splits import draw_train_rows, split_anew, without_split_remark
 from aang_core.data.task import Task, check_given, load_task, registered_tasks
 from aang_core.errors import ConfigError, TaskError
-from aang_core.method.proportions import proportioned
+from aang_core.method.weights.proportions import proportioned
 from aang_core.registry.legality import (
     Illegal,
     Legal,

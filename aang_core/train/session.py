@@ -20,19 +20,19 @@ from aang_core.config.settings import RunConfig
 from aang_core.data.task import Task
 from aang_core.errors import ConfigError, RunError
 from aang_core.files import load_tensors
-from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask, LabelledRows
-from aang_core.method.engine import Engine
 from aang_core.method.folds import Folds
+from aang_core.method.gradient.dev_gradient import DevGradient
+from aang_core.method.gradient.engine import Engine
+from aang_core.method.gradient.metagrad import Gradient, Model
 from aang_core.method.heads import ObjectiveHeads
-from aang_core.method.metagrad import Gradient, Model
 from aang_core.method.precision import precision_on
-from aang_core.method.proportions import sized_state
-from aang_core.method.rules import Rule, begun, make_rule
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.method.step_plan import Planner, StepPlan
 from aang_core.method.teacher import Lesson, Teacher, asks
-from aang_core.method.weighting import Factors, WeightState
+from aang_core.method.weights.proportions import sized_state
+from aang_core.method.weights.rules import Rule, begun, make_rule
+from aang_core.method.weights.weighting import Factors, WeightState
 from aang_core.processes import Processes
 from aang_core.randomness import generator, seeded
 from aang_core.registry.records import Weighting

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from aang_core.batch.stream import FusedBatch
-from aang_core.method.metagrad import Alignment, dot
+from aang_core.method.gradient.metagrad import Alignment, dot
 from aang_core.method.step_plan import END_TASK, StepPlan
 from aang_core.method.teacher import Lesson
-from aang_core.method.weighting import WeightState
+from aang_core.method.weights.weighting import WeightState
 from aang_core.processes import Processes
 from aang_core.randomness import seeded
 from aang_core.train.optimizer import linear_warmup_decay

@@ -29,7 +29,7 @@ from aang_core.train.checkpoint import (
     snapshot,
 )
 from aang_core.train.evaluation import DevJudge
-from aang_core.train.final import fine_tune_at_last, finish_with_probe
+from aang_core.train.finish.final import fine_tune_at_last, finish_with_probe
 from aang_core.train.head_fitting import fit_heads, fit_probe
 from aang_core.train.session import Session
 from aang_core.train.step import Preparation, StepRecord, engine_fault, train_step

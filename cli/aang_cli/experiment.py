@@ -10,9 +10,9 @@ from typing import Any
 from aang_cli import render
 from aang_cli.progress import Interruption, ProgressBar
 from aang_core.registry.registry import Registry
-from aang_core.study.experiment import run_experiment
 from aang_core.study.pool import StudyCallback
 from aang_core.study.results import arm_cells
+from aang_core.study.selected.experiment import run_experiment
 from aang_core.study.trial import Trial
 
 

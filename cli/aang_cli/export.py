@@ -36,7 +36,7 @@ def command(run: Path, out: Path, seed: int | None, plugins: tuple[str, ...]) ->
     Example:
       aang export runs/my_task --onnx exported
     """
-    from aang_core.train.export import chosen_model, export_onnx
+    from aang_core.train.finish.export import chosen_model, export_onnx
 
     found = chosen_model(run, options.registry_of(plugins), seed)
     if seed is None and len(found.seeds) > 1:

@@ -64,7 +64,7 @@ def command(
       echo "A sentence." | aang predict runs/my_task - --out - | jq .label
     """
     from aang_core.errors import RunError
-    from aang_core.train.export import answers, chosen_model, read_examples, read_texts
+    from aang_core.train.finish.export import answers, chosen_model, read_examples, read_texts
 
     if as_json and out is not None:
         raise click.UsageError("--json and --out exclude each other")
@@ -92,7 +92,7 @@ def command(
 
 def _write(out: Path, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """The answers as a file of the kind that its name says, or as lines on standard output."""
-    from aang_core.train.export import labelled_table
+    from aang_core.train.finish.export import labelled_table
 
     if out.suffix.lower() in _BETWEEN:
         found = labelled_table(table, rows)

@@ -197,7 +197,7 @@ def _resumed(
 
 
 def _plan(config: RunConfig, as_json: bool) -> None:
-    from aang_core.train.dry_run import summarise
+    from aang_core.check.dry_run import summarise
 
     registry = options.registry_of(config.plugins)
     summary = summarise(config, registry)

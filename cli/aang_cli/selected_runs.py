@@ -75,7 +75,7 @@ def carry_out(
     :raises click.UsageError: where no selection is named.
     """
     from aang_cli.progress import Interruption, bar_for
-    from aang_core.study.selections import run_selected
+    from aang_core.study.selected.selections import run_selected
 
     if not config.selection or not config.top:
         raise click.UsageError(f"{_asked(controls)} needs --selection DIR and --top N")

@@ -12,7 +12,7 @@ import click
 from aang_cli import options, render
 
 if TYPE_CHECKING:
-    from aang_core.study.sweep_file import Experiment
+    from aang_core.study.sweeps.sweep_file import Experiment
 
 _COLUMNS = ("task", "configuration", "dev", "metric", "seeds", "chosen", "test", "seconds")
 
@@ -93,7 +93,7 @@ def command(
     if out is None and not dry_run:
         raise click.UsageError("--out is missing: the directory of the sweep")
     from aang_core.config.file import parse_settings
-    from aang_core.study.sweep_file import load_experiment
+    from aang_core.study.sweeps.sweep_file import load_experiment
 
     flags: dict[str, tuple[Any, str]] = dict(parse_settings(assignments))
     if seeds:
@@ -106,7 +106,7 @@ def command(
 
 
 def _plan(experiment: Experiment, as_json: bool) -> None:
-    from aang_core.study.sweep import check_configurations, planned
+    from aang_core.study.sweeps.sweep import check_configurations, planned
     from aang_core.study.trial import differing_settings
 
     plan = planned(experiment, Path("sweep"))
@@ -139,7 +139,7 @@ def _carry_out(
     as_json: bool,
 ) -> None:
     from aang_cli.progress import Interruption, SweepBar
-    from aang_core.study.sweep import sweep
+    from aang_core.study.sweeps.sweep import sweep
 
     again = shlex.join(["aang", *sys.argv[1:]])
     goodbye = (

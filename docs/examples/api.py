@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import aang_core as aang
-from aang_core.method.metagrad import fused
+from aang_core.method.gradient.metagrad import fused
 from aang_core.processes import Processes
 from aang_core.train.resolve import bind_objectives, load_backbone, resolve
 from aang_core.train.session import Session, build_session

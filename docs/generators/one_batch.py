@@ -9,9 +9,9 @@ from torch import Tensor
 
 from aang_core.batch.stream import FusedBatch
 from aang_core.config.settings import RunConfig
-from aang_core.method.metagrad import Alignment, fused
+from aang_core.method.gradient.metagrad import Alignment, fused
 from aang_core.method.step_plan import StepPlan
-from aang_core.method.weighting import observe, updated
+from aang_core.method.weights.weighting import observe, updated
 from aang_core.processes import Processes
 from aang_core.registry.legality import Illegal, enumerate_objectives
 from aang_core.registry.registry import Registry
@@ -150,7 +150,7 @@ def _alignment(session: Session, plan: StepPlan, alignment: Alignment) -> Iterat
     yield from _step(
         8,
         "The meta-gradient",
-        "method/metagrad.py",
+        "method/gradient/metagrad.py",
         "`Alignment`: how each objective's gradient lies to the dev gradient, from the same backward pass that leaves "
         "the summed gradient for the optimiser.",
     )
@@ -162,7 +162,7 @@ def _weights(session: Session, weights: Tensor, share: float) -> Iterator[str]:
     yield from _step(
         9,
         "The weights",
-        "method/weighting.py",
+        "method/weights/weighting.py",
         "the next `WeightState`. All were 1/24 = 0.0417, and λ was 0.5.",
     )
     order = weights.argsort(descending=True).tolist()

@@ -29,8 +29,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "data.task",
     ),
     "The search": (
-        "method.metagrad",
-        "method.weighting",
+        "method.gradient.metagrad",
+        "method.weights.weighting",
     ),
 }
 """Heading → the modules whose public names stand under it."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from aang_core.batch.rows import Row
 from aang_core.errors import ConfigError, ModelError
-from aang_core.method.metagrad import dot
+from aang_core.method.gradient.metagrad import dot
 from aang_core.randomness import generator
 from aang_core.registry.records import STAGES
 from aang_core.selection.pools import Pool

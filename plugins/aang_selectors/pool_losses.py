@@ -19,9 +19,9 @@ from aang_core.batch.rows import Row
 from aang_core.batch.stream import FULL, FusedBatch
 from aang_core.data.task import Task
 from aang_core.method.end_task import EndTask
-from aang_core.method.engine import Engine
+from aang_core.method.gradient.engine import Engine
+from aang_core.method.gradient.metagrad import Model
 from aang_core.method.heads import ObjectiveHeads
-from aang_core.method.metagrad import Model
 from aang_core.randomness import evaluating, generator, seeded
 from aang_core.registry.records import load_factory
 from aang_core.selection.protocols import SelectionContext

@@ -6,10 +6,10 @@ from typing import Any
 
 import attrs
 
-from aang_core.method.metagrad import Alignment
-from aang_core.method.rules import AlgorithmOne, RuleBinding
+from aang_core.method.gradient.metagrad import Alignment
 from aang_core.method.step_plan import StepPlan
-from aang_core.method.weighting import Factors, WeightState, observe
+from aang_core.method.weights.rules import AlgorithmOne, RuleBinding
+from aang_core.method.weights.weighting import Factors, WeightState, observe
 
 
 def aang(binding: RuleBinding) -> AlgorithmOne:

@@ -11,10 +11,10 @@ import math
 import torch
 from torch import Tensor
 
-from aang_core.method.metagrad import Alignment
-from aang_core.method.rules import RuleBinding
+from aang_core.method.gradient.metagrad import Alignment
 from aang_core.method.step_plan import StepPlan
-from aang_core.method.weighting import Factors, WeightState, observe
+from aang_core.method.weights.rules import RuleBinding
+from aang_core.method.weights.weighting import Factors, WeightState, observe
 
 
 def exploration(turn: int, arms: int) -> float:

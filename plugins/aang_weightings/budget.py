@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from aang_core.errors import ConfigError, did_you_mean
-from aang_core.method.metagrad import Alignment
-from aang_core.method.rules import RuleBinding
+from aang_core.method.gradient.metagrad import Alignment
 from aang_core.method.step_plan import StepPlan
-from aang_core.method.weighting import Factors, WeightState, observe, share_kept
+from aang_core.method.weights.rules import RuleBinding
+from aang_core.method.weights.weighting import Factors, WeightState, observe, share_kept
 from aang_core.registry.records import STAGES
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aang_core.method.metagrad import Alignment
-from aang_core.method.rules import RuleBinding
+from aang_core.method.gradient.metagrad import Alignment
 from aang_core.method.step_plan import StepPlan
-from aang_core.method.weighting import Factors, WeightState, observe, share_kept
+from aang_core.method.weights.rules import RuleBinding
+from aang_core.method.weights.weighting import Factors, WeightState, observe, share_kept
 
 Memory = Mapping[str, Tensor]
 """[K + 2] each (objectives, end-task, auxiliary sum). ``total`` and ``squares``: sums of the looks' weights and of

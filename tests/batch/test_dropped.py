@@ -10,8 +10,8 @@ from _steps import bind, make_step
 from aang_core.batch.checks import BrokenContract, check_packed
 from aang_core.batch.packing import fuse, pack, plain_batch, prepare
 from aang_core.check.sanity import visible_targets
-from aang_core.method.engine import cut_rows
-from aang_core.method.metagrad import disagreement, fused, looped
+from aang_core.method.gradient.engine import cut_rows
+from aang_core.method.gradient.metagrad import disagreement, fused, looped
 from aang_core.testing import tiny_backbone, tiny_task
 
 CUTOFF = "task/cutoff/bidirectional/denoise"

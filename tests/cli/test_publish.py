@@ -13,7 +13,7 @@ from aang_cli.main import main
 from click.testing import CliRunner
 
 import aang_core
-from aang_core.train.export import prediction
+from aang_core.train.finish.export import prediction
 
 
 @pytest.fixture(scope="module")

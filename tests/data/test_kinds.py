@@ -13,7 +13,7 @@ from aang_core.data.task import load_task
 from aang_core.errors import ConfigError
 from aang_core.method.end_task import LabelledRows, class_weights
 from aang_core.method.folds import Folds
-from aang_core.train.export import answers, chosen_model, read_examples
+from aang_core.train.finish.export import answers, chosen_model, read_examples
 
 WORDS = ["list", "file", "names", "class", "tuple", "value", "type", "string"]
 SEVERAL = {"list": ["a"], "file": ["b"], "names": ["a", "b"], "class": ["c"], "tuple": ["b", "c"]}

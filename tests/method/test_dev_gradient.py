@@ -6,10 +6,10 @@ from _steps import make_step
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Origin
 from aang_core.config.settings import Meta
-from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask
-from aang_core.method.engine import Engine
-from aang_core.method.metagrad import dot, looped
+from aang_core.method.gradient.dev_gradient import DevGradient
+from aang_core.method.gradient.engine import Engine
+from aang_core.method.gradient.metagrad import dot, looped
 from aang_core.testing import tiny_backbone, tiny_task
 
 IDS = ("task/mask/bidirectional/denoise", "task/replace/left-to-right/next-token")

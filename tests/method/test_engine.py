@@ -5,8 +5,8 @@ import torch
 from _steps import MIXED, make_step
 
 from aang_core.errors import ConfigError
-from aang_core.method.engine import Engine, cut, cut_rows
-from aang_core.method.metagrad import looped
+from aang_core.method.gradient.engine import Engine, cut, cut_rows
+from aang_core.method.gradient.metagrad import looped
 from aang_core.processes import Processes
 
 

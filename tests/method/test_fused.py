@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aang_core.batch.protocols import BackboneSettings
-from aang_core.method.engine import Engine
-from aang_core.method.metagrad import disagreement, fused, looped, tracked
-from aang_core.method.tracked_layers import FusedUnsupportedError, Tape
+from aang_core.method.gradient.engine import Engine
+from aang_core.method.gradient.metagrad import disagreement, fused, looped, tracked
+from aang_core.method.gradient.tracked_layers import FusedUnsupportedError, Tape
 from aang_core.testing import tiny_backbone
 
 
@@ -135,7 +135,7 @@ def test_the_engine_falls_back_to_the_loop_and_says_why():
 
 def test_the_check_finds_a_wrong_gradient(monkeypatch):
     """A layer that mixes rows behind the engine's back makes the two disagree."""
-    from aang_core.method import tracked_layers
+    from aang_core.method.gradient import tracked_layers
 
     step = make_step()
     right = tracked_layers.matrix_gradient

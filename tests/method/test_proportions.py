@@ -8,8 +8,8 @@ from _tasks import settings, write_task
 import aang_core as aang
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
-from aang_core.method.proportions import proportioned, sized_state
-from aang_core.method.weighting import Factors
+from aang_core.method.weights.proportions import proportioned, sized_state
+from aang_core.method.weights.weighting import Factors
 from aang_core.testing import tiny_task
 
 

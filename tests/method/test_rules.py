@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError, PluginError
-from aang_core.method.rules import make_rule
-from aang_core.method.weighting import Factors, WeightState
+from aang_core.method.weights.rules import make_rule
+from aang_core.method.weights.weighting import Factors, WeightState
 from aang_core.registry.options import check_options
 from aang_core.registry.records import STAGES, Weighting
 from aang_core.registry.registry import Registered

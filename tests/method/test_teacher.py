@@ -13,8 +13,8 @@ from aang_core.batch.rows import Origin
 from aang_core.batch.stream import FULL
 from aang_core.errors import PluginError
 from aang_core.method.end_task import EndTask
+from aang_core.method.gradient.metagrad import Model, disagreement, fused, looped
 from aang_core.method.heads import ObjectiveHeads
-from aang_core.method.metagrad import Model, disagreement, fused, looped
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.method.teacher import Teacher
 from aang_core.processes import Processes

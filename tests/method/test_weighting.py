@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aang_core.config.settings import Meta
-from aang_core.method.metagrad import Alignment
-from aang_core.method.weighting import Factors, WeightState, observe, updated
+from aang_core.method.gradient.metagrad import Alignment
+from aang_core.method.weights.weighting import Factors, WeightState, observe, updated
 from aang_core.registry.records import STAGES
 
 IDS = tuple(

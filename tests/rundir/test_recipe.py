@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
-from aang_core.method.weighting import Factors
+from aang_core.method.weights.weighting import Factors
 from aang_core.rundir.finished import read_run
 from aang_core.rundir.recipe import (
     Recipe,

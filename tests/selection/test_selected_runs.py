@@ -18,7 +18,7 @@ from aang_core.data.auxiliary import check_selection, load_selected, same_task
 from aang_core.errors import ConfigError, RunError, TaskError
 from aang_core.registry.registry import load_registry
 from aang_core.registry.spaces import suggestions
-from aang_core.study.selections import arms_of, control_named, run_selected
+from aang_core.study.selected.selections import arms_of, control_named, run_selected
 
 LABELLED = ("near", "pairs", "numbers")
 SHORT = {**TRAINING, "epochs": 1, "eval_every": 50}

@@ -8,9 +8,9 @@ from _tasks import write_task
 
 from aang_core.data.task import load_task
 from aang_core.errors import ConfigError
-from aang_core.study.experiment import drawn_rows
-from aang_core.study.experiment import write_task as write_drawn
-from aang_core.study.experiment_spec import read_spec
+from aang_core.study.selected.experiment import drawn_rows
+from aang_core.study.selected.experiment import write_task as write_drawn
+from aang_core.study.selected.experiment_spec import read_spec
 
 
 def test_every_fault_of_a_specification_is_said_at_once(tmp_path):

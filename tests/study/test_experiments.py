@@ -8,7 +8,7 @@ from aang_core.errors import ConfigError
 from aang_core.registry.legality import Legal, enumerate_objectives
 from aang_core.registry.registry import load_registry
 from aang_core.registry.spaces import resolve_space
-from aang_core.study.sweep_file import load_experiment
+from aang_core.study.sweeps.sweep_file import load_experiment
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "experiments"
 PAPER = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "table7": 27}

@@ -19,8 +19,8 @@ import aang_core as aang
 from aang_core.errors import RunError
 from aang_core.rundir.finished import read_run
 from aang_core.study.pool import StudyCallback
-from aang_core.study.sweep import sweep
-from aang_core.study.sweep_file import load_experiment
+from aang_core.study.sweeps.sweep import sweep
+from aang_core.study.sweeps.sweep_file import load_experiment
 
 SPEC = """
 [base]

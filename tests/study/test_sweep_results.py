@@ -10,8 +10,8 @@ from test_sweep_spec import SPEC, spec
 
 from aang_core.errors import RunError
 from aang_core.study.results import sweep_page, sweep_results
-from aang_core.study.sweep import planned
-from aang_core.study.sweep_file import load_experiment
+from aang_core.study.sweeps.sweep import planned
+from aang_core.study.sweeps.sweep_file import load_experiment
 
 
 def finished(plan, right):

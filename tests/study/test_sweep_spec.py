@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from aang_core.errors import ConfigError
 from aang_core.study.pool import cores, machine_for
-from aang_core.study.sweep import check_configurations, planned
-from aang_core.study.sweep_file import Draw, RandomSearch, load_experiment
+from aang_core.study.sweeps.sweep import check_configurations, planned
+from aang_core.study.sweeps.sweep_file import Draw, RandomSearch, load_experiment
 
 SPEC = """title = "A | search"
 [base]

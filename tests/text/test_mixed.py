@@ -11,7 +11,7 @@ from aang_core.batch.packing import BoundObjective, prepare
 from aang_core.batch.protocols import Binding
 from aang_core.config.settings import RunConfig
 from aang_core.method.step_plan import Planner
-from aang_core.method.weighting import Factors, WeightState
+from aang_core.method.weights.weighting import Factors, WeightState
 from aang_core.processes import Processes
 from aang_core.registry.options import settings_of
 from aang_core.registry.records import load_factory

@@ -18,7 +18,7 @@ from aang_core.batch.protocols import BackboneSettings
 from aang_core.batch.rows import Hidden, Origin
 from aang_core.data.task import Task
 from aang_core.errors import ConfigError, ModelError
-from aang_core.method.metagrad import disagreement, fused, looped
+from aang_core.method.gradient.metagrad import disagreement, fused, looped
 
 SETTINGS = BackboneSettings(device="cpu", pooling="mean")
 TEXTS = (

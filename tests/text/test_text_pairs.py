@@ -16,7 +16,7 @@ from aang_core.batch.rows import Hidden, Layout, Origin, Row
 from aang_core.batch.stream import FULL, Segment
 from aang_core.errors import ConfigError, PluginError, TaskError
 from aang_core.method.end_task import EndTask
-from aang_core.method.engine import cut_rows
+from aang_core.method.gradient.engine import cut_rows
 from aang_core.method.heads import ObjectiveHeads
 from aang_core.testing import tiny_backbone, tiny_source, tiny_task
 

@@ -8,7 +8,7 @@ from _steps import make_step
 from aang_core.batch.protocols import BackboneSettings
 from aang_core.batch.rows import Origin
 from aang_core.errors import ModelError
-from aang_core.method.metagrad import disagreement, fused, looped
+from aang_core.method.gradient.metagrad import disagreement, fused, looped
 from aang_core.testing import tiny_task
 
 FAMILIES = [

@@ -7,7 +7,7 @@ from _runs import write_run
 
 from aang_core.errors import RunError, TaskError
 from aang_core.registry.registry import load_registry
-from aang_core.train.export import chosen_model, read_examples
+from aang_core.train.finish.export import chosen_model, read_examples
 
 
 def model_of(folder, **changed):

@@ -7,8 +7,8 @@ import torch
 from _tasks import settings, untimed, write_task
 
 import aang_core as aang
+from aang_core.check.dry_run import disk_mib
 from aang_core.errors import RunError
-from aang_core.train.dry_run import disk_mib
 from aang_core.train.session import named_buffers
 
 

@@ -12,7 +12,7 @@ import aang_core as aang
 from aang_core.config.file import load_config
 from aang_core.config.settings import METHODS
 from aang_core.errors import AangError
-from aang_core.method import dev_gradient
+from aang_core.method.gradient import dev_gradient
 from aang_core.registry.registry import load_registry
 
 REPORT_KEYS = (

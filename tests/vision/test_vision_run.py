@@ -18,10 +18,10 @@ from aang_core.batch.packing import Piece, fuse, pack, prepare
 from aang_core.batch.protocols import BackboneSettings, Binding
 from aang_core.batch.stream import FULL
 from aang_core.config.settings import Meta
-from aang_core.method.dev_gradient import DevGradient
 from aang_core.method.end_task import EndTask
+from aang_core.method.gradient.dev_gradient import DevGradient
+from aang_core.method.gradient.metagrad import Model, disagreement, fused, looped
 from aang_core.method.heads import ObjectiveHeads
-from aang_core.method.metagrad import Model, disagreement, fused, looped
 
 IDS = (
     "task/mask-patches/bidirectional/patch-denoise",

@@ -10,7 +10,7 @@ import torch
 
 from aang_core.batch.checks import BrokenContract
 from aang_core.batch.protocols import Binding
-from aang_core.batch.purity import differences, global_states
+from aang_core.check.purity import differences, global_states
 from aang_core.registry.records import Primitive, load_factory
 
 

@@ -17,10 +17,10 @@ from aang_core.batch.protocols import (
     first_memory,
     taught,
 )
-from aang_core.batch.purity import frozen_copy
 from aang_core.batch.rows import Hidden, Packed, Targets
 from aang_core.check.contracts.expect import expect, expect_same, made, quiet, seeded, well_formed
 from aang_core.check.contracts.tiny_data import source_of, tiny_packed
+from aang_core.check.purity import frozen_copy
 from aang_core.registry.records import Primitive
 
 LAYOUTS = ("single", "pair", "neighbours", "two-views")

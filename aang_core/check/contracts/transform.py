@@ -6,10 +6,10 @@ import torch
 
 from aang_core.batch.checks import check_packed
 from aang_core.batch.protocols import Binding, BoundTransform
-from aang_core.batch.purity import frozen_copy
 from aang_core.batch.rows import Packed
 from aang_core.check.contracts.expect import expect, expect_same, made, quiet, seeded, well_formed
 from aang_core.check.contracts.tiny_data import source_of, tiny_packed
+from aang_core.check.purity import frozen_copy
 from aang_core.registry.records import Primitive
 
 

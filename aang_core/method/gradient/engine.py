@@ -19,7 +19,7 @@ from aang_core.batch.protocols import BoundOutput
 from aang_core.batch.rows import Targets
 from aang_core.batch.stream import FusedBatch, Segment
 from aang_core.errors import ConfigError
-from aang_core.method.metagrad import (
+from aang_core.method.gradient.metagrad import (
     Gradient,
     Model,
     StepResult,
@@ -29,8 +29,8 @@ from aang_core.method.metagrad import (
     one_objective,
     plain,
 )
+from aang_core.method.gradient.tracked_layers import FusedUnsupportedError
 from aang_core.method.precision import autocast
-from aang_core.method.tracked_layers import FusedUnsupportedError
 from aang_core.randomness import evaluating
 
 TOLERANCE = 1e-4

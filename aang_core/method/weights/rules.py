@@ -1,8 +1,8 @@
 """Step 9 of 9, second half: the rules by which weights learn. In: Alignment and StepPlan. Out: the next WeightState.
 
 A plugin registers a `records.Weighting` with the hook ``aang_weightings``; a run chooses one with ``meta.rule``.
-The pure functions that rules share are in `method.weighting`. Everything that a rule remembers is in `WeightState`,
-so a resumed run continues bit for bit.
+`weighting` has the pure functions that rules share. Everything that a rule remembers is in `WeightState`, so a resumed
+run continues bit for bit.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from aang_core.batch.checks import errors_of, expect
 from aang_core.config.settings import RunConfig
-from aang_core.method.metagrad import Alignment
+from aang_core.method.gradient.metagrad import Alignment
 from aang_core.method.step_plan import StepPlan
-from aang_core.method.weighting import Factors, WeightState, observe, updated
+from aang_core.method.weights.weighting import Factors, WeightState, observe, updated
 from aang_core.randomness import generator
 from aang_core.registry.options import settings_of
 from aang_core.registry.records import STAGES, Weighting, load_factory

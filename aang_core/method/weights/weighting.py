@@ -1,4 +1,4 @@
-"""Step 9 of 9. In: Alignment. Out: the next WeightState. Here is what weighting rules (`method.rules`) share.
+"""Step 9 of 9. In: Alignment. Out: the next WeightState. Here is what weighting rules (`rules`) share.
 
 ``w_k ∝ exp(W_all[k] + W_D[d] + W_T[t] + W_R[r] + W_O[o])`` over the objectives of a step, and
 ``(λ_e, 1 − λ_e) = softmax(end-task, auxiliary)`` (paper, Algorithm 1). Pure functions over a frozen state, in
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from aang_core.config.settings import Meta
-from aang_core.method.metagrad import Alignment
+from aang_core.method.gradient.metagrad import Alignment
 from aang_core.registry.records import STAGES
 
 _BALANCE_RANGE = (0.1, 10.0)  # a scale outside of it says that a norm is noise, not size

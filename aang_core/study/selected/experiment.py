@@ -36,14 +36,14 @@ from aang_core.registry.spaces import selection_defaults
 from aang_core.rundir.directory import JobDirectory, seed_folder
 from aang_core.selection.pools import Pool, checked, judged_texts, load_pools, scan
 from aang_core.selection.settings import SelectionConfig
-from aang_core.study.experiment_spec import ExperimentSpec, dump_spec, read_spec
 from aang_core.study.pool import StudyCallback
 from aang_core.study.results import CLOCKS, Finished, finished, write_experiment_results
 from aang_core.study.run import run_trials
-from aang_core.study.selections import Arm, arm_settings, made_selection
+from aang_core.study.selected.experiment_spec import ExperimentSpec, dump_spec, read_spec
+from aang_core.study.selected.selections import Arm, arm_settings, made_selection
 from aang_core.study.trial import Trial
 from aang_core.train.callbacks import Callback
-from aang_core.train.export import gold
+from aang_core.train.finish.export import gold
 from aang_core.train.resolve import usual_model
 
 _SPEC = "experiment.toml"

@@ -22,7 +22,7 @@ from aang_core.batch.rows import Row
 from aang_core.config.settings import Meta
 from aang_core.method.end_task import EndTask
 from aang_core.method.folds import Folds
-from aang_core.method.metagrad import Gradient, Model
+from aang_core.method.gradient.metagrad import Gradient, Model
 from aang_core.randomness import evaluating, generator
 
 

@@ -16,7 +16,7 @@ from aang_core.batch.packing import BoundObjective
 from aang_core.config.settings import RunConfig
 from aang_core.data.task import Task
 from aang_core.errors import ConfigError
-from aang_core.method.weighting import Factors, WeightState
+from aang_core.method.weights.weighting import Factors, WeightState
 
 
 def proportioned(config: RunConfig, rows: int, auxiliary: Mapping[str, Task]) -> RunConfig:

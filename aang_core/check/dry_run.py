@@ -21,8 +21,8 @@ from aang_core.method.step_plan import StepPlan
 from aang_core.processes import Processes
 from aang_core.registry.registry import Registry
 from aang_core.train.checkpoint import KEPT
-from aang_core.train.final import final_epochs
-from aang_core.train.guard import guarded
+from aang_core.train.finish.final import final_epochs
+from aang_core.train.finish.guard import guarded
 from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, resolve, seed_task
 from aang_core.train.session import META_METHODS, Session, build_session
 from aang_core.train.step import dropout, training

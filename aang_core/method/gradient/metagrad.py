@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from aang_core.batch.protocols import Backbone
 from aang_core.batch.rows import Hidden
 from aang_core.batch.stream import FusedBatch
-from aang_core.method import tracked_layers
+from aang_core.method.gradient import tracked_layers
+from aang_core.method.gradient.tracked_layers import FusedUnsupportedError, Tape
 from aang_core.method.heads import ObjectiveHeads
-from aang_core.method.tracked_layers import FusedUnsupportedError, Tape
 
 Gradient = Mapping[str, Tensor]
 """Body parameter name → a tensor of its shape, in fp32 or wider."""

@@ -20,7 +20,7 @@
     "meta.objectives_per_step" = { choice = [6, 12, "all"] }
 
 Every drawn setting has its own stream of random numbers, which follows from the seed and the setting's name. So more
-trials keep the first ones, and a further setting does not change the others. `aang_core.study.sweep` carries it out.
+trials keep the first ones, and a further setting does not change the others. `sweep` carries it out.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Step 9: the weights of objectives and the rules by which they learn."""

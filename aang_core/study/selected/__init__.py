@@ -1,0 +1,1 @@
+"""Training on selected examples: the ways to do it (`selections`), and whole experiments."""
