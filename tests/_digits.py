@@ -9,8 +9,8 @@ import attrs
 import numpy as np
 import torch
 from aang_text.data.sources import TaskTexts
-from aang_vision import digits
 from aang_vision.backbone import PatchBackbone, load
+from aang_vision.sources import digits
 
 from aang_core.batch.protocols import BackboneSettings, Binding
 from aang_core.batch.rows import Origin, Row
@@ -20,7 +20,7 @@ from aang_core.registry.records import Primitive
 
 def small_task(train: int = 30, dev: int = 12, test: int = 12) -> Task:
     """The first images of each split of the task ``digits``."""
-    task = digits.load()
+    task = digits()
     sizes = {"train": train, "dev": dev, "test": test}
     splits = {name: task.splits[name].select(range(size)) for name, size in sizes.items()}
     others = task.splits["train"].select(range(train, 2 * train)).remove_columns("label")

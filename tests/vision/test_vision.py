@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from _digits import backbone, binding, packed_images
-from aang_vision import digits
 from aang_vision.images import MASKED, WHOLE, Format, image_rows
 from aang_vision.outputs import PatchDenoise, Rotation
 from aang_vision.representations import neighbourhood
+from aang_vision.sources import digits
 from aang_vision.transforms import MaskPatches, NoisePatches, Rotate, Shift
 
 from aang_core.batch.rows import Hidden, Origin
@@ -66,7 +66,7 @@ def test_no_primitive_of_texts_meets_images_by_mistake():
 
 
 def test_the_task_is_all_of_the_digits_each_once():
-    task = digits.load()
+    task = digits()
     sizes = {name: len(split) for name, split in task.splits.items()}
     assert sizes == {"train": 1000, "dev": 200, "test": 597}
     images = [tuple(image) for split in task.splits.values() for image in split["image"]]

@@ -7,8 +7,8 @@ import torch
 from _digits import backbone, binding, rows_of, small_task
 from aang_vision.backbone import SHAPES, load
 from aang_vision.exported import ExportedImages
-from aang_vision.files import read_array, read_images
 from aang_vision.representations import neighbourhood
+from aang_vision.sources import read_array, read_images
 from aang_vision.transforms import MaskPatches, NoisePatches, Shift
 
 from aang_core.batch.packing import plain_batch

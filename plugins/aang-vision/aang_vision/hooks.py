@@ -55,7 +55,7 @@ def aang_backbones() -> Iterable[BackboneKind]:
             predictor="aang_vision.exported:load_predictor",
             prefixes=("patches:",),
             reads=("image",),
-            readers={".npy": "aang_vision.files:read_array"},
+            readers={".npy": "aang_vision.sources:read_array"},
             capabilities={"backbone:row-attention", "backbone:dropout", "backbone:patches"},
             source="Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021",
         )
@@ -68,7 +68,7 @@ def aang_tasks() -> Iterable[TaskKind]:
         TaskKind(
             name="digits",
             summary="Handwritten digits of 8×8 pixels, from scikit-learn",
-            factory="aang_vision.digits:load",
+            factory="aang_vision.sources:digits",
             model="patches:tiny",
             source="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, 1998",
         )
