@@ -109,7 +109,8 @@ def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
     )
     if precision := precision_remark(session.device, config.training.precision):
         said.append(precision)
-    timed = [_step(session, phase, steps) for phase, steps in phases(session)]
+    timed = [_step(session, phase, steps) for phase, steps in phases(session) if steps]
+    last = timed[-1] if timed else _NONE
     final = _final(session)
     memory = _memory(session)  # before evaluation, whose batches a run makes after freeing its own
     minutes = (sum(part.seconds for part in (*timed, final)) + _evaluations(session)) / 60
@@ -124,10 +125,10 @@ def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
         objectives=tuple(objective.id for objective in objectives),
         steps=sum(part.steps for part in timed),
         final_steps=final.steps,
-        rows_per_step=timed[-1].rows,
-        tokens_per_step=timed[-1].tokens,
+        rows_per_step=last.rows,
+        tokens_per_step=last.tokens,
         tokens=len(config.seeds) * sum(part.steps * part.tokens for part in (*timed, final)),
-        seconds_per_step=timed[-1].seconds / timed[-1].steps,
+        seconds_per_step=last.seconds / max(1, last.steps),
         minutes=minutes * len(config.seeds),
         memory_mib=memory,
         disk_mib=disk_mib(session),
@@ -153,11 +154,14 @@ class _Timed:
     seconds: float
 
 
+_NONE = _Timed(steps=0, rows=0, tokens=0, seconds=0.0)
+
+
 def _final(session: Session) -> _Timed:
     """The final fine-tuning, by the tokens and seconds of its first step."""
     epochs, steps = final_epochs(session)
     if not epochs:
-        return _Timed(steps=0, rows=0, tokens=0, seconds=0.0)
+        return _NONE
     rows = session.config.training.end_task_rows
     return _timed(session, "final", lambda: session.planner.end_task_plan(0, rows), epochs * steps)
 
@@ -212,7 +216,8 @@ def _evaluations(session: Session) -> float:
     with session.engine.autocast():
         session.predict(rows)
     each = (time.perf_counter() - started) / len(rows)
-    times = -(-settings.max_steps // settings.eval_every) + 1 + final_epochs(session)[0]
+    steps = sum(steps for _, steps in phases(session))
+    times = -(-steps // settings.eval_every) + 1 + final_epochs(session)[0]
     return each * (times * len(session.stopping) + len(session.test))
 
 

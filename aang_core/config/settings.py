@@ -26,7 +26,9 @@ from aang_core.config.schema import (
 )
 
 AUTO = "auto"
-METHODS = ("aang", "tartan", "static", "finetune", "pretrain-finetune")
+METHODS = ("aang", "tartan", "static", "finetune", "pretrain-finetune", "probe")
+WITHOUT_OBJECTIVES = ("finetune", "probe")
+"""The methods that read the labelled rows alone."""
 
 
 Suggest = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -210,7 +212,8 @@ class RunConfig:
     :param model: a hub id or folder, ``bundled:minilm`` or ``scratch:tiny``; empty for the task's usual one.
     :param space: a registered name or a TOML file of blocks.
     :param with_: primitives added to their stage in every block (``with`` in TOML, ``--with``).
-    :param method: ``aang``, ``tartan`` (no factors), ``static`` (equal weights), ``finetune`` or ``pretrain-finetune``.
+    :param method: ``aang``, ``tartan`` (no factors), ``static`` (equal weights), ``finetune``, ``pretrain-finetune``,
+        or ``probe`` (a linear last layer on the encoder as it comes).
     :param seeds: a whole run for each.
     :param train_rows: labelled training rows that are kept, drawn anew for each seed; 0 for all.
     :param split_anew: pool the task's labelled rows without repeats and split them anew for each seed: the shares of

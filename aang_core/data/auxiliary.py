@@ -11,19 +11,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from aang_core.config.settings import WITHOUT_OBJECTIVES, RunConfig
 from aang_core.data.task import Task, load_task, registered_tasks
 from aang_core.errors import ConfigError, RunError, TaskError, one_message
 from aang_core.registry.records import Block, DataSource, Space
 from aang_core.registry.registry import Registry
-
-if TYPE_CHECKING:
-    from aang_core.config.settings import RunConfig
 
 SCHEMA = 1
 ROWS = "selection.jsonl"
@@ -230,9 +228,9 @@ def check_selection(config: RunConfig) -> None:
     if config.aux_tasks:
         given = ", ".join(config.aux_tasks)
         faults.append(f"a selection brings its own further tasks; leave out --aux-task ({given})")
-    if config.method == "finetune":
+    if config.method in WITHOUT_OBJECTIVES:
         faults.append(
-            "the method finetune trains on the target alone and would leave the selection unused; "
+            f"the method {config.method} trains on the target alone and would leave the selection unused; "
             "expected static, aang, tartan or pretrain-finetune"
         )
     if faults:

@@ -11,7 +11,7 @@ import attrs
 
 from aang_core.config.file import read_config
 from aang_core.config.schema import ListOf, Table, Text, faults_of, said
-from aang_core.config.settings import Suggest, laid_over
+from aang_core.config.settings import WITHOUT_OBJECTIVES, Suggest, laid_over
 from aang_core.errors import ConfigError, PluginError, did_you_mean, one_message
 from aang_core.registry.records import STAGES, Block, Space
 from aang_core.registry.registry import Registry
@@ -57,13 +57,14 @@ def resolve_space(name_or_path: str, registry: Registry, with_: Iterable[str] = 
 def suggestions(registry: Registry) -> Suggest:
     """The settings that the registered space of a run suggests, for `RunConfig.from_mapping`.
 
-    Plain fine-tuning has no space, so it gets none. With a selection, `selection_defaults` go before the space's own.
+    Plain fine-tuning and the probe have no space, so they get none. With a selection, `selection_defaults` go before
+    the space's own.
     """
 
     def suggest(raw: Mapping[str, Any]) -> Mapping[str, Any]:
         over = selection_defaults(registry) if raw.get("selection") else {}
         entry = registry.spaces.get(str(raw.get("space", over.get("space", ""))))
-        if entry is None or {**over, **raw}.get("method") == "finetune":
+        if entry is None or {**over, **raw}.get("method") in WITHOUT_OBJECTIVES:
             return over
         return laid_over(entry.record.settings, over)
 

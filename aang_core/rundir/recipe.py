@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from aang_core.config.schema import Anything, Number, Table, TableOf, checked
+from aang_core.config.settings import WITHOUT_OBJECTIVES, RunConfig
 from aang_core.errors import ConfigError
 from aang_core.files import json_of
 from aang_core.registry.records import STAGES
 from aang_core.rundir.report import write_json
 
 if TYPE_CHECKING:
-    from aang_core.config.settings import RunConfig
     from aang_core.method.weights.weighting import Factors, WeightState
     from aang_core.rundir.finished import FinishedRun
 
@@ -106,10 +106,10 @@ def check_recipe(config: RunConfig) -> None:
         raise ConfigError(
             'weights and `training.task_weights = "size"` both say what to begin with; give one of them'
         )
-    if config.method == "finetune":
+    if config.method in WITHOUT_OBJECTIVES:
         raise ConfigError(
-            "weights: the method finetune has no auxiliary objectives to weigh; expected aang, tartan, static or "
-            "pretrain-finetune"
+            f"weights: the method {config.method} has no auxiliary objectives to weigh; expected aang, tartan, static "
+            "or pretrain-finetune"
         )
     read_recipe(config.weights)
 

@@ -5,7 +5,8 @@ heads with the body frozen avoid that (`fit_heads`); the end-task's head keeps i
 objectives share it (``heads.policy``).
 
 ``heads.start = "probe"`` fits the last layer of the end-task's head on the features of the encoder as it comes, before
-the first step, so that no random head distorts them (LP-FT: Kumar et al., ICLR 2022). ``heads.finish = "probe"`` fits
+the first step, so that no random head distorts them (LP-FT: Kumar et al., ICLR 2022); dev judges this start as well.
+The method ``probe`` ends there: logistic regression on frozen features. ``heads.finish = "probe"`` fits
 it anew on the features of the trained encoder, as SetFit does (Tunstall et al., 2022), and dev decides whether
 it is kept.
 n labelled rows, D inputs of the last layer, C classes.
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from aang_core.batch.packing import plain_batch
 from aang_core.batch.rows import Row
+from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
 from aang_core.randomness import evaluating
 from aang_core.train.evaluation import by_length
@@ -79,6 +81,11 @@ def _one_step(session: Session, optimizer: torch.optim.Optimizer, step: int) -> 
     session.processes.sum_gradients(p for group in optimizer.param_groups for p in group["params"])
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+
+
+def begins_with_probe(config: RunConfig) -> bool:
+    """Whether the end-task's last layer is a probe before the first step."""
+    return config.method == "probe" or config.heads.start == "probe"
 
 
 def fit_probe(session: Session) -> int:

@@ -13,7 +13,7 @@ from aang_core.batch.binding import bind_sources
 from aang_core.batch.checks import errors_of
 from aang_core.batch.packing import BoundObjective
 from aang_core.batch.protocols import Backbone, BackboneSettings, Binding, BoundSource, no_op
-from aang_core.config.settings import AUTO, RunConfig
+from aang_core.config.settings import AUTO, WITHOUT_OBJECTIVES, RunConfig
 from aang_core.data.auxiliary import (
     check_selection,
     expanded,
@@ -134,8 +134,8 @@ def _check_draws(config: RunConfig, task: Task) -> None:
 
 
 def _space(config: RunConfig, registry: Registry, auxiliary: Mapping[str, Task]) -> Space | None:
-    """The space with the further tasks in it; plain fine-tuning has none."""
-    if config.method == "finetune":
+    """The space with the further tasks in it; methods without objectives have none."""
+    if config.method in WITHOUT_OBJECTIVES:
         return None
     return expanded(resolve_space(config.space, registry, config.with_), registry, auxiliary)
 

@@ -30,7 +30,7 @@ from aang_core.train.checkpoint import (
 )
 from aang_core.train.evaluation import DevJudge
 from aang_core.train.finish.final import fine_tune_at_last, finish_with_probe
-from aang_core.train.head_fitting import fit_heads, fit_probe
+from aang_core.train.head_fitting import begins_with_probe, fit_heads, fit_probe
 from aang_core.train.session import Session
 from aang_core.train.step import Preparation, StepRecord, engine_fault, train_step
 
@@ -38,6 +38,8 @@ from aang_core.train.step import Preparation, StepRecord, engine_fault, train_st
 def phases(session: Session) -> list[tuple[str, int]]:
     """The method's phases and their greatest numbers of steps."""
     settings = session.config.training
+    if session.config.method == "probe":
+        return [("end-task", 0)]
     if session.config.method == "finetune":
         return [("end-task", settings.max_steps)]
     if session.config.method == "pretrain-finetune":
@@ -84,7 +86,7 @@ class Trainer:
         if not (resume and self._restored()):
             self._begin()
         for index, (phase, total) in enumerate(phases(self.session)):
-            if index >= self.progress.phase:
+            if index >= self.progress.phase and total:
                 self._phase(index, phase, total)
         if self.progress.best_score is None:
             raise RunError(self.judge.never_finite(len(self.progress.evaluations)))
@@ -137,8 +139,9 @@ class Trainer:
         fit_heads(session, session.config.training.fit_heads_steps)
         if said := precision_remark(session.device, session.config.training.precision):
             self.remark(said)
-        if session.config.heads.start == "probe":
+        if begins_with_probe(session.config):
             self.progress = self.progress.reading(fit_probe(session))
+            self.evaluate()  # the encoder as it comes stays within reach
         if reason := engine_fault(session):
             self.remark(f"the fused engine is not used: {reason}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aang_cli import render
+from aang_core.config.settings import WITHOUT_OBJECTIVES
 from aang_core.markdown import mean_and_std
 from aang_core.rundir.directory import seed_directory
 
@@ -53,7 +54,7 @@ def _answer(report: RunReport) -> Iterator[str]:
     if report.against:
         yield f"next: {report.against['next']}"
         yield report.against["said"]
-    elif report.method == PLAIN:
+    elif report.method in WITHOUT_OBJECTIVES:
         yield f"label texts with it: aang predict {out} FILE --out labels.csv"
     else:
         yield "did the objectives help here? Plain fine-tuning on the same seeds will tell:"

@@ -76,7 +76,9 @@ def test_a_run_may_start_and_finish_with_a_probe(tmp_path):
         out=tmp_path / "run",
     )
     (seed,) = report.seeds
-    assert len(seed.evaluations) == 3  # two in the loop, one after the last probe
+    assert (
+        len(seed.evaluations) == 4
+    )  # before the first step, two in the loop, one after the last probe
     best = max(e["accuracy"] for e in seed.evaluations)
     assert seed.dev["accuracy"] == best
     plain = aang_core.run(

@@ -13,7 +13,7 @@ import attrs
 import torch
 
 from aang_core.batch.packing import BoundObjective
-from aang_core.config.settings import RunConfig
+from aang_core.config.settings import WITHOUT_OBJECTIVES, RunConfig
 from aang_core.data.task import Task
 from aang_core.errors import ConfigError
 from aang_core.method.weights.weighting import Factors, WeightState
@@ -31,7 +31,7 @@ def proportioned(config: RunConfig, rows: int, auxiliary: Mapping[str, Task]) ->
         steps = training.epochs * -(-rows // training.end_task_rows)
         training = attrs.evolve(training, max_steps=steps)
     if training.auxiliary_rows == 0:
-        if not auxiliary and config.method != "finetune":
+        if not auxiliary and config.method not in WITHOUT_OBJECTIVES:
             raise ConfigError(
                 '`training.auxiliary_rows = "proportional"` needs further tasks to be in proportion to, and there are '
                 "none; give --aux-task or --selection, or a number of rows"

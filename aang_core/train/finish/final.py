@@ -26,6 +26,8 @@ def final_epochs(session: Session) -> tuple[int, int]:
     Never more steps than `max_steps`, unless passes are counted in place of steps (`epochs`).
     """
     settings = session.config.training
+    if session.config.method == "probe":
+        return 0, 0
     steps = -(-len(session.planner.labelled.rows) // settings.end_task_rows)
     bound = settings.final_epochs if settings.epochs else settings.max_steps // steps
     return min(settings.final_epochs, bound), steps

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from aang_core.config.settings import RunConfig
+from aang_core.config.settings import WITHOUT_OBJECTIVES, RunConfig
 from aang_core.train.resolve import ResolvedRun
 from aang_core.train.trainer import Trainer
 
@@ -19,8 +19,8 @@ PLAIN = "finetune"
 
 
 def guarded(config: RunConfig) -> bool:
-    """Whether a run also fine-tunes plainly; plain fine-tuning itself has nothing to be guarded against."""
-    return config.guard and config.method != PLAIN
+    """Whether a run also fine-tunes plainly; methods without objectives have nothing to be guarded against."""
+    return config.guard and config.method not in WITHOUT_OBJECTIVES
 
 
 def plain_run(resolved: ResolvedRun) -> ResolvedRun:
