@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aang_core.analysis.compare import compare_runs
 from aang_core.analysis.statistics import macro_f1_standard_error
-from aang_core.data.audit import unbalanced
+from aang_core.config.settings import WITHOUT_OBJECTIVES
 from aang_core.data.metrics import confusion_of, score
 from aang_core.rundir.finished import FinishedRun
 from aang_core.rundir.report import spread
@@ -25,32 +25,22 @@ DRAWS = 2000
 """Resamples of the test rows."""
 
 _LEVEL = 0.95
-_PERCENT = ("accuracy", "f1")
+POINTS = ("accuracy", "f1")
 """Metrics whose differences people name in points, hundredths of the whole."""
-
-
-def headline(run: FinishedRun) -> str:
-    """The metric that people read first: the run's own, or macro-F1 in place of accuracy where classes are unbalanced.
-
-    Unbalanced is what the audit calls so (`audit.unbalanced`); accuracy then mostly says how the commonest class fares.
-    """
-    metric: str = run.report["metric"]
-    macro = metric == "accuracy" and unbalanced(run.report.get("audit") or {})
-    return "f1" if macro and run.scores(run.split, "f1") else metric
 
 
 def score_of(run: FinishedRun) -> dict[str, Any]:
     """A run's score on test (dev where test has no labels), for people and programs.
 
-    :return: ``metric`` (`headline`), ``split``, ``mean`` and ``std`` over ``seeds``, ``rows`` of the split,
+    :return: ``metric`` (`FinishedRun.headline`), ``split``, ``mean`` and ``std`` over ``seeds``, ``rows`` of the split,
         ``standard_error`` of a seed's score by chance over these rows (classes only, else None), ``majority``:
         the ``label`` that train holds most often and the ``score`` of always answering it (classes only, else None),
         and ``said``.
     """
-    metric, split = headline(run), run.split
+    metric, split = run.headline, run.split
     values = list(run.scores(split, metric).values())
     answers = [_classes(run, seed) for seed in run.seeds] if split == "test" else []
-    known = bool(answers) and all(answers) and metric in _PERCENT
+    known = bool(answers) and all(answers) and metric in POINTS
     audit = run.report.get("audit", {})
     found = {
         "metric": metric,
@@ -132,15 +122,25 @@ def helped(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
         one seed of classes McNemar's exact test over test rows), both ``scores``, ``said`` and ``next``, what to do.
     :raises RunError: where the two cannot be compared (`compare.compare_runs`).
     """
+    found = gain(baseline, run)
+    return {name: value for name, value in found.items() if name not in ("deltas", "metrics")}
+
+
+def gain(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
+    """What `helped` says, and what the page shows beside it.
+
+    :return: with ``deltas``, the differences of the seeds, and ``metrics``: ``delta``, ``interval``, ``p_value`` and
+        ``deltas`` of every metric, the one that comes first before the others.
+    :raises RunError: as `helped`.
+    """
     compared = compare_runs([baseline, run])
     first, second = compared.rows
-    rows = _row_differences(baseline, run, compared.metric) if compared.split == "test" else None
-    deltas = [second["values"][seed] - first["values"][seed] for seed in second["values"]]
-    interval = _interval(deltas, rows, drawn_anew=bool(run.config.split_anew))
-    p_value = second["p_value"]
-    if len(deltas) == 1 and rows is not None:
-        p_value = _mcnemar(_classes(baseline, run.seeds[0]), _classes(run, run.seeds[0]))
-    verdict = "unclear"
+    metrics = {
+        name: _difference(baseline, run, compared.split, name, figures["p_value"])
+        for name, figures in second["metrics"].items()
+    }
+    own = metrics[compared.metric]
+    verdict, interval = "unclear", own["interval"]
     if interval is not None and (interval[0] > 0 or interval[1] < 0):
         verdict = "helped" if interval[0] > 0 else "hurt"
     could = second["detectable"] or {}
@@ -148,21 +148,38 @@ def helped(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
         "verdict": verdict,
         "metric": compared.metric,
         "split": compared.split,
-        "seeds": len(deltas),
-        "delta": second["delta"],
-        "interval": interval,
+        "seeds": len(own["deltas"]),
+        **own,
         "detectable": could.get("both") or could.get("seeds") or could.get("texts"),
-        "p_value": p_value,
         "scores": {run.name: second["mean"], baseline.name: first["mean"]},
+        "metrics": metrics,
     }
-    return {**found, "said": _helped_said(found), "next": _next(verdict, baseline)}
+    plain = first["method"] == "finetune" and second["method"] not in WITHOUT_OBJECTIVES
+    names = None if plain else (run.name, baseline.name)
+    return {**found, "said": _helped_said(found, names), "next": _next(verdict, baseline, plain)}
+
+
+def _difference(
+    baseline: FinishedRun, run: FinishedRun, split: str, metric: str, p_value: float | None
+) -> dict[str, Any]:
+    """``delta``, ``interval``, ``p_value`` and ``deltas`` by seed under one metric.
+
+    :param p_value: of the paired t-test over seeds.
+    """
+    theirs, ours = (each.scores(split, metric) for each in (baseline, run))
+    deltas = [ours[seed] - theirs[seed] for seed in sorted(ours)]
+    rows = _row_differences(baseline, run, metric) if split == "test" else None
+    if len(deltas) == 1 and rows is not None:
+        p_value = _mcnemar(_classes(baseline, run.seeds[0]), _classes(run, run.seeds[0]))
+    interval = _interval(deltas, rows, drawn_anew=bool(run.config.split_anew))
+    return {"delta": _mean(deltas), "interval": interval, "p_value": p_value, "deltas": deltas}
 
 
 def _row_differences(
     baseline: FinishedRun, run: FinishedRun, metric: str
 ) -> NDArray[np.float64] | None:
     """[S, DRAWS] differences of the score, each draw on other test rows, the same for both models and all seeds."""
-    if metric not in _PERCENT:
+    if metric not in POINTS:
         return None
     generator = np.random.default_rng(0)
     found, picks = [], None
@@ -233,29 +250,44 @@ def _mcnemar(first: Sequence[tuple[str, str]], second: Sequence[tuple[str, str]]
     return float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else None
 
 
-def _amount(value: float, metric: str, signed: bool = False) -> str:
-    number = 100 * value if metric in _PERCENT else value
-    digits = 1 if metric in _PERCENT else 3
+def amount(value: float, metric: str, signed: bool = False) -> str:
+    """A difference for people: points with one digit, or three digits of a correlation or an error."""
+    number = 100 * value if metric in POINTS else value
+    digits = 1 if metric in POINTS else 3
     return f"{number:{'+' if signed else ''}.{digits}f}"
 
 
-def _helped_said(found: Mapping[str, Any]) -> str:
+def _helped_said(found: Mapping[str, Any], names: tuple[str, str] | None = None) -> str:
+    """:param names: of the run and of a baseline that is no plain fine-tuning."""
     metric, interval, could = found["metric"], found["interval"], found["detectable"]
-    unit = f"points of {metric}" if metric in _PERCENT else f"of {metric}"
+    unit = f"points of {metric}" if metric in POINTS else f"of {metric}"
     seeds = f"{found['seeds']} seed{'s' if found['seeds'] > 1 else ''}"
     sure = seeds
     if interval is not None:
-        low, high = (_amount(end, metric) for end in interval)
+        low, high = (amount(end, metric) for end in interval)
         sure = f"95 % interval {low} to {high}, {seeds}"
-    numbers = f"{_amount(found['delta'], metric, signed=True)} {unit} on {found['split']} ({sure})"
+    numbers = f"{amount(found['delta'], metric, signed=True)} {unit} on {found['split']} ({sure})"
     if found["verdict"] != "unclear":
-        return f"The objectives {found['verdict']}: {numbers}"
-    seen = f"; this study could have seen {_amount(could, metric)}" if could else ""
-    points = " points" if could and metric in _PERCENT else ""
+        better = "better" if found["verdict"] == "helped" else "worse"
+        said = (
+            f"{names[0]} is {better} than {names[1]}"
+            if names
+            else f"The objectives {found['verdict']}"
+        )
+        return f"{said}: {numbers}"
+    seen = f"; this study could have seen {amount(could, metric)}" if could else ""
+    points = " points" if could and metric in POINTS else ""
     return f"No difference can be seen: {numbers}{seen}{points}"
 
 
-def _next(verdict: str, baseline: FinishedRun) -> str:
+def _next(verdict: str, baseline: FinishedRun, plain: bool) -> str:
+    """What to do; `plain`: whether the baseline is plain fine-tuning, so that the objectives are judged."""
+    if not plain:
+        return (
+            ""
+            if verdict != "unclear"
+            else "more seeds or a larger test split to see smaller differences"
+        )
     if verdict == "helped":
         return "keep the objectives; more seeds make the interval narrower"
     if verdict == "hurt":

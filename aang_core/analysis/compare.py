@@ -37,8 +37,9 @@ def compare_runs(runs: Sequence[FinishedRun]) -> Comparison:
     """Put runs side by side.
 
     :return: a row a run: ``run``, ``method``, ``space``, ``model``, ``split``, the fields of `_statistics` for the
-        task's metric, ``tokens`` and ``seconds`` (means a seed), ``metrics`` with the same fields for every metric, and
-        ``deduplicated`` with them for the test rows that do not stand in train, or None where all are unseen.
+        metric that comes first (`FinishedRun.headline`), ``tokens`` and ``seconds`` (means a seed), ``metrics`` with
+        the same fields for every metric, and ``deduplicated`` with them for the test rows that do not stand in train,
+        or None where all are unseen.
     :raises RunError: where runs are of different tasks, data, metrics, seeds or training subsets: all that differs.
     """
     if len(runs) < 2:
@@ -50,7 +51,7 @@ def compare_runs(runs: Sequence[FinishedRun]) -> Comparison:
     split = "test" if all(run.split == "test" for run in runs) else "dev"
     rows = tuple(_row(run, baseline, split) for run in runs)
     return Comparison(
-        split=split, metric=baseline.report["metric"], rows=rows, remarks=_remarks(runs, split)
+        split=split, metric=baseline.headline, rows=rows, remarks=_remarks(runs, split)
     )
 
 
@@ -84,7 +85,8 @@ def _differences(baseline: FinishedRun, run: FinishedRun) -> list[str]:
 
 
 def _row(run: FinishedRun, baseline: FinishedRun, split: str) -> dict[str, Any]:
-    metric, names = run.report["metric"], list(run.report["seeds"][0]["dev"])
+    metric = baseline.headline
+    names = sorted(run.report["seeds"][0]["dev"], key=lambda name: name != metric)
     metrics = {name: _statistics(run, baseline, split, name) for name in names}
     unseen = None
     if split == "test" and run.scores("test_deduplicated", metric):

@@ -22,7 +22,7 @@ from aang_core.processes import Processes
 from aang_core.registry.registry import Registry
 from aang_core.train.checkpoint import KEPT
 from aang_core.train.finish.final import final_epochs
-from aang_core.train.finish.guard import guarded
+from aang_core.train.finish.guard import NO_BASELINE, baseline_of, guarded, plain_run
 from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, resolve, seed_task
 from aang_core.train.session import META_METHODS, Session, build_session
 from aang_core.train.step import dropout, training
@@ -43,6 +43,8 @@ class PlanSummary:
     :param tokens_per_step: positions of one step with its auxiliary rows, of sampled rows.
     :param tokens: most positions of training.
     :param minutes: estimated from timed steps, without early stopping.
+    :param baseline: the method of the baseline that the run would also train (``--against``), or empty.
+    :param baseline_minutes: what that takes beside `minutes`.
     :param memory_mib: the parts of a seed's peak memory, and their ``total``.
     :param disk_mib: the parts of what a run writes, and their ``total``.
     """
@@ -65,6 +67,8 @@ class PlanSummary:
     memory_mib: dict[str, float]
     disk_mib: dict[str, float]
     remarks: tuple[str, ...]
+    baseline: str = ""
+    baseline_minutes: float = 0.0
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain values."""
@@ -82,9 +86,19 @@ class PlanSummary:
             ("tokens", f"{self.tokens_per_step} a step, at most {self.tokens}"),
             ("engine", self.engine),
             ("time", f"about {self.minutes:.1f} minutes ({self.seconds_per_step:.2f} s a step)"),
+            ("baseline", self._baseline()),
             ("memory", _parts(self.memory_mib)),
             ("disk", _parts(self.disk_mib)),
         ]
+
+    def _baseline(self) -> str:
+        if not self.baseline:
+            return "none"
+        both = self.minutes + self.baseline_minutes
+        return (
+            f"plain fine-tuning afterwards, about {self.baseline_minutes:.1f} minutes more, {both:.1f} in all "
+            "(--against none: without)"
+        )
 
 
 def _parts(sizes: dict[str, float]) -> str:
@@ -92,12 +106,22 @@ def _parts(sizes: dict[str, float]) -> str:
     return f"about {sizes['total']:.0f} MiB ({parts})"
 
 
-def summarise(config: RunConfig, registry: Registry) -> PlanSummary:
+def summarise(config: RunConfig, registry: Registry, against: str = NO_BASELINE) -> PlanSummary:
     """Resolve, bind and time a configuration; updates no parameter and writes nothing.
 
+    :param against: as for `run`: the minutes of that baseline are timed too.
     :raises AangError: as `job.run` does before its first step.
     """
     resolved = resolve(config, registry)
+    first = _summary(resolved)
+    if not (baseline := baseline_of(resolved, against)):
+        return first
+    minutes = _summary(plain_run(resolved)).minutes
+    return attrs.evolve(first, baseline=baseline, baseline_minutes=minutes)
+
+
+def _summary(resolved: ResolvedRun) -> PlanSummary:
+    """One run, without a baseline."""
     config = resolved.config  # numbers in place of passes and proportions
     seed = config.seeds[0]
     task = seed_task(resolved, seed)

@@ -12,10 +12,14 @@ import attrs
 
 from aang_core.config.file import load_config
 from aang_core.config.settings import RunConfig
+from aang_core.data.audit import unbalanced
 from aang_core.errors import RunError, one_message
-from aang_core.files import json_lines
+from aang_core.files import json_lines, json_of
 from aang_core.rundir.directory import seed_directory, seed_folder
 from aang_core.rundir.report import mean_weights, read_report, seed_report, summary_of
+
+AGAINST = "against.json"
+"""In a run's directory: the baseline that was trained beside it, and what the two say of each other."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -42,6 +46,23 @@ class FinishedRun:
     def split(self) -> str:
         """``test``, or ``dev`` where the test split has no labels or there is none."""
         return "test" if all(seed["test"] for seed in self.report["seeds"]) else "dev"
+
+    @property
+    def headline(self) -> str:
+        """The metric that people read first: the run's own, or macro-F1 for accuracy where classes are unbalanced.
+
+        Unbalanced is what the audit calls so (`audit.unbalanced`); accuracy then mostly says how the commonest class
+        fares.
+        """
+        metric: str = self.report["metric"]
+        macro = metric == "accuracy" and unbalanced(self.report.get("audit") or {})
+        return "f1" if macro and self.scores(self.split, "f1") else metric
+
+    @property
+    def baseline(self) -> Path | None:
+        """Where the baseline of ``aang run --against`` lies: beside this run; None where there is none."""
+        name = read_against(self.path).get("directory")
+        return self.path.with_name(name) if name else None
 
     def scores(self, split: str, metric: str) -> dict[int, float]:
         """Seed → score; empty where one of the seeds has none."""
@@ -80,6 +101,28 @@ class FinishedRun:
                 found = str(row)[:40]
                 raise RunError(f"{path}:{number} is damaged: expected an object, found {found}")
         return rows
+
+
+def read_against(directory: Path) -> dict[str, Any]:
+    """``against.json`` of a run: ``directory``, the name of the baseline's, which lies beside the run's, ``baseline``,
+    its method, and once both are finished the answer (`answer.helped`). Empty where there is no such file.
+
+    :raises RunError: where it is damaged.
+    """
+    path = directory / AGAINST
+    if not path.is_file():
+        return {}
+    try:
+        found = json_of(path.read_text(encoding="utf-8"))
+        name, baseline = found["directory"], found["baseline"]
+        whole = isinstance(name, str) and isinstance(baseline, str) and Path(name).name == name
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise RunError(
+            f"{path} is damaged: expected an object with `directory`, a name, and `baseline`"
+        )
+    return dict(found)
 
 
 def read_run(path: Path) -> FinishedRun:

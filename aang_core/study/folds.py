@@ -240,10 +240,13 @@ def _carried_out(
 
 
 def _result(task: Task, runs: Sequence[FinishedRun]) -> dict[str, Any]:
-    """Pooled over the folds, for each seed; the score is their mean, its error that of one seed."""
-    metric = task.metric
+    """Pooled over the folds, for each seed; the score is their mean, its error that of one seed.
+
+    The metric is the one that people read first (`FinishedRun.headline`).
+    """
+    metric = next((run.headline for run in runs if run.headline != task.metric), task.metric)
     pools = [[row for run in runs for row in run.predictions(seed)] for seed in runs[0].seeds]
-    judged = [_judged(task, rows) for rows in pools]
+    judged = [_judged(task, metric, rows) for rows in pools]
     folds = [
         {
             "fold": number,
@@ -269,15 +272,15 @@ def _result(task: Task, runs: Sequence[FinishedRun]) -> dict[str, Any]:
     }
 
 
-def _judged(task: Task, rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+def _judged(task: Task, metric: str, rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """The score of pooled answers, and its standard error by chance over these rows."""
     if task.kind == "regression":
         values = score("regression", [r["value"] for r in rows], [r["gold"] for r in rows])
-        return values[task.metric], standard_error("regression", len(rows))
+        return values[metric], standard_error("regression", len(rows))
     place = {name: number for number, name in enumerate(task.label_names)}
     said, gold = ([place[row[key]] for row in rows] for key in ("label", "gold"))
-    value = score("class", said, gold, len(place))[task.metric]
-    return value, standard_error_of([(row["gold"], row["label"]) for row in rows], task.metric)
+    value = score("class", said, gold, len(place))[metric]
+    return value, standard_error_of([(row["gold"], row["label"]) for row in rows], metric)
 
 
 def _said(found: Mapping[str, Any]) -> str:

@@ -18,20 +18,20 @@ from aang_core.config.settings import RunConfig
 from aang_core.data.audit import audit_draws, audit_task, findings
 from aang_core.data.spec import MEMORY
 from aang_core.data.task import Task
-from aang_core.errors import ConfigError
+from aang_core.errors import ConfigError, RunError
 from aang_core.processes import join_processes
 from aang_core.registry.registry import Registry, registry_named
 from aang_core.registry.spaces import suggestions
 from aang_core.rundir.directory import run_directory, seed_directory, unused_directory
 from aang_core.rundir.failures import explained
-from aang_core.rundir.finished import read_runs
+from aang_core.rundir.finished import AGAINST, read_against, read_runs
 from aang_core.rundir.recipe import check_recipe
 from aang_core.rundir.report import RunReport, SeedReport, write_json
 from aang_core.study.pool import StudyCallback
 from aang_core.study.seeds import check_jobs, run_seed, run_seeds
 from aang_core.study.trial import Outcome, Trial
 from aang_core.train.callbacks import Callback, Callbacks
-from aang_core.train.finish.guard import PLAIN, plain_run
+from aang_core.train.finish.guard import AUTO_BASELINE, FEW, PLAIN, baseline_of, plain_run
 from aang_core.train.loggers import Logged, chosen_loggers
 from aang_core.train.resolve import ResolvedRun, resolve, seed_task
 
@@ -65,7 +65,9 @@ def run(
         ``on_step_end`` and ``on_evaluate`` are given a stand-in for the session that knows the seed alone, and one that
         needs more, keeps a state or ends trainings is refused. :param watcher: their former name.
     :param against: ``finetune``: also train this baseline, plain fine-tuning at equal tokens on the same seeds, into
-        ``OUT-finetune``; what the two say of each other is `RunReport.against`. With `resume` what is finished is kept.
+        ``OUT-finetune``; what the two say of each other is `RunReport.against`, and lies in ``OUT/against.json``.
+        ``auto``, the default of ``aang run``: where at most `guard.FEW` labelled rows train. Empty or ``none``: no
+        baseline. With `resume` what is finished is kept, and ``auto`` means what the run was begun with.
     :raises AangError: for everything that the user can mend, before anything is written where that is possible.
     """
     if config is None and resume and out and not settings:
@@ -79,9 +81,14 @@ def run(
     resolved = resolve(chosen, registry, held)
     check_recipe(chosen)
     directory = Path(out) if out else _fresh(resolved)
-    if against:
+    if baseline := _baseline(resolved, against, directory, resume):
         how: dict[str, Any] = {"task": held, "jobs": jobs, "callbacks": given, "registry": registry}
-        return _run_against(resolved, chosen, against, directory, resume, how)
+        if against == AUTO_BASELINE and not resume:
+            Callbacks(given).on_remark(
+                f"at most {FEW} labelled rows train: plain fine-tuning runs too, so that the end can say whether the "
+                "objectives help (--against none: without)"
+            )
+        return _run_against(resolved, chosen, baseline, directory, resume, how)
     return _carried_out(resolved, chosen, directory, resume, jobs, given, registry)
 
 
@@ -175,24 +182,58 @@ def _run_against(
     how: Mapping[str, Any],
 ) -> RunReport:
     """Both runs, one after the other; what is wrong with the second is said before the first is trained."""
-    if baseline != PLAIN:
-        raise ConfigError(f"against must be {PLAIN!r} (got {baseline!r})")
-    if config.method == baseline:
-        raise ConfigError(
-            f"a run with the method {baseline!r} cannot be set against itself; choose another method"
-        )
     plain = plain_run(resolved).config
     place = beside(directory, baseline)
     taken = run_directory(place, plain)
     goes_on = resume and taken.is_begun
-    taken.check(goes_on)
-    report = run(config, out=directory, resume=resume, **how)
+    try:
+        taken.check(goes_on)
+    except RunError as cause:
+        raise RunError(
+            f"the baseline needs {place}: {cause}; or leave it out (--against none)"
+        ) from cause
+    known = {"directory": place.name, "baseline": baseline}
+    noted = _Noted(known)
+    report = run(
+        config, out=directory, resume=resume, **{**how, "callbacks": [noted, *how["callbacks"]]}
+    )
     Callbacks(how["callbacks"]).on_remark(
         f"baseline: plain fine-tuning at equal tokens, in {place}"
     )
     run(plain, out=place, resume=goes_on, **how)
     second, first = read_runs([directory, place])
-    return attrs.evolve(report, against={"directory": str(place), **helped(first, second)})
+    found = helped(first, second)
+    write_json(directory / AGAINST, {**known, **found})
+    write_run_page(directory)
+    return attrs.evolve(report, against={**found, "directory": str(place)})
+
+
+def _baseline(resolved: ResolvedRun, against: str, directory: Path, resume: bool) -> str:
+    """The method of the baseline, as `baseline_of`; a run that goes on knows from its beginning what ``auto`` means.
+
+    :raises ConfigError: where a baseline is asked for and several processes share the run.
+    """
+    shared = join_processes().size > 1
+    if against == AUTO_BASELINE and (shared or resume):
+        return "" if shared else str(read_against(directory).get("baseline", ""))
+    baseline = baseline_of(resolved, against)
+    if baseline and shared:
+        raise ConfigError(
+            "a run that several processes share trains no baseline beside it (against): carry out a second run with "
+            f"method {baseline!r} and training.row_budget = 'end-task', and compare the two (`aang compare`)"
+        )
+    return baseline
+
+
+class _Noted(Callback):
+    """Writes at the beginning which baseline a run will have, so that it is known if the run breaks off."""
+
+    def __init__(self, known: Mapping[str, str]) -> None:
+        self.known = known
+
+    def on_begin(self, directory: Path) -> None:
+        if not read_against(directory):
+            write_json(directory / AGAINST, self.known)
 
 
 def _given(

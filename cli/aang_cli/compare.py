@@ -44,9 +44,7 @@ def command(runs: tuple[Path, ...], as_json: bool, markdown: bool, csv_file: Pat
     if as_json:
         render.document(found.rows)
     else:
-        own = found.metric
-        metrics = [own, *(name for name in found.rows[0]["metrics"] if name != own)]
-        cells = [_cells(row, metric) for row in found.rows for metric in metrics]
+        cells = [_cells(row, metric) for row in found.rows for metric in row["metrics"]]
         title = f"{found.split} scores, baseline {found.rows[0]['run']}"
         if markdown:
             click.echo(markdown_table(cells))
@@ -57,7 +55,7 @@ def command(runs: tuple[Path, ...], as_json: bool, markdown: bool, csv_file: Pat
 
 
 def _cells(row: Mapping[str, Any], metric: str) -> dict[str, str]:
-    """One run under one metric, for people; the task's own metric has a star."""
+    """One run under one metric, for people; the one that comes first has a star."""
     own = metric == row["metric"]
     figures = row["metrics"][metric]
     unseen = row["deduplicated"] if own else None

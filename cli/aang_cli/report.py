@@ -17,7 +17,7 @@ from aang_cli import options, render
     type=options.PATH,
     multiple=True,
     metavar="RUN",
-    help="Beside this baseline; repeatable.",
+    help="Beside this baseline; repeatable.  [default: the one of `aang run --against`]",
 )
 @click.option(
     "--out", type=options.PATH, metavar="FILE", help="The page.  [default: RUN/report.html]"
@@ -44,17 +44,16 @@ def command(
       aang report runs/aang --compare runs/finetune --compare runs/static
       aang report runs/aang --weights weights.json --theory
     """
-    from aang_core.analysis.page.page import PAGE, build_story, page, write_page
+    from aang_core.analysis.page.page import PAGE, page, told, write_page
     from aang_core.analysis.page.plots import write_plots
-    from aang_core.analysis.page.story import read_story
     from aang_core.analysis.page.theory_estimates import lines
     from aang_core.rundir.finished import read_runs
     from aang_core.rundir.recipe import export_recipe
 
     this, *baselines = read_runs([run, *others])
-    story = build_story(this, baselines)
+    story, others_told = told(this, baselines)
     rows = lines(story) if theory else []
-    html, drawn = page(story, [read_story(other) for other in baselines], rows)
+    html, drawn = page(story, others_told, rows)
     where = out or run / PAGE
     write_page(where, html)
     click.echo(str(where))

@@ -14,6 +14,8 @@ import click
 from aang_cli import folds, options, render, selected_runs
 from aang_core.cores import cores
 
+AGAINST = ("auto", "finetune", "none")
+
 if TYPE_CHECKING:
     from aang_core.config.settings import RunConfig
 
@@ -48,9 +50,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--against",
-    type=click.Choice(("finetune",)),
+    type=click.Choice(AGAINST),
+    default="auto",
+    show_default=True,
+    envvar="AANG_AGAINST",
     help="Also fine-tune plainly at equal tokens on the same seeds, into OUT-finetune, and say whether the objectives "
-    "helped.",
+    "helped. auto: where at most 500 labelled rows train (also AANG_AGAINST).",
 )
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and train nothing.")
@@ -63,7 +68,7 @@ def command(
     out: Path | None,
     processes: int,
     jobs: int,
-    against: str | None,
+    against: str,
     resume: bool,
     dry_run: bool,
     as_json: bool,
@@ -78,7 +83,8 @@ def command(
       aang run --task my_task/ --model roberta-base --space td+ed --seed 0 --seed 1
       aang run --method finetune --max-steps 100 --out runs/plain
       aang run --resume --out runs/plain
-      aang run --task tickets.csv --external in-domain=more.csv:message --against finetune --out runs/tickets
+      aang run --task tickets.csv --external in-domain=more.csv:message --out runs/tickets
+      aang run --resume --out runs/tickets --against finetune
       aang run --task tickets.csv --space td --folds 5 --out runs/tickets
       aang run --task my_task/ --selection chosen --top 100 --top 500 --control none --out runs/chosen
       aang run --set meta.alignment=dot --set training.lr=3e-5 --dry-run
@@ -86,7 +92,11 @@ def command(
     count, final = given.pop("folds"), given.pop("final")
     tops, controls = given.pop("tops"), given.pop("controls")
     several, alone = len(tops) > 1 or bool(controls), dry_run or processes > 1
-    _check_together(out, resume, dry_run, against, alone, bool(count), several)
+    asked = against == "finetune"
+    _check_together(out, resume, dry_run, asked, alone, bool(count), several)
+    if asked and processes > 1:
+        raise click.UsageError("--against finetune and --processes exclude each other")
+    against = against if processes == 1 else "none"
     flags = _flags(given, tops[0] if tops else None)
     if count and out is not None:
         one = _configured(config, flags, assignments)
@@ -98,7 +108,7 @@ def command(
         selected_runs.carry_out(one, tops, controls, where, resume, jobs, as_json)
         return
     if dry_run:
-        _plan(_configured(config, flags, assignments), as_json)
+        _plan(_configured(config, flags, assignments), against, as_json)
         return
     if processes > 1 and "WORLD_SIZE" not in os.environ:
         _launch(processes)
@@ -106,38 +116,39 @@ def command(
         chosen = _resumed(out, config, flags, assignments)
     else:
         chosen = _configured(config, flags, assignments)
-    _train(chosen, out, resume, jobs, against or "", as_json)
+    _train(chosen, out, resume, jobs, against, as_json)
 
 
 def _check_together(
     out: Path | None,
     resume: bool,
     dry_run: bool,
-    against: str | None,
+    against: bool,
     alone: bool,
     folded: bool,
     several: bool,
 ) -> None:
     """Check flags that exclude or need each other.
 
-    :param alone: whether a flag was given that goes with a single run. :param folded, several: whether ``--folds``, or
-        several runs on a selection, are asked for.
+    :param against: whether a baseline is asked for by name.
+    :param alone: whether a flag was given that goes with a single run.
+    :param folded, several: whether ``--folds``, or several runs on a selection, are asked for.
     :raises click.UsageError: says which.
     """
     if resume and dry_run:
         raise click.UsageError("--resume and --dry-run exclude each other")
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the directory of the interrupted run")
-    if against and alone:
-        raise click.UsageError("--against and --dry-run or --processes exclude each other")
     if folded and (against or alone or several):
         raise click.UsageError(
-            "--folds and --against, --dry-run, --processes, --control or several --top exclude each other"
+            "--folds and --against finetune, --dry-run, --processes, --control or several --top exclude each other"
         )
     if folded and out is None:
         raise click.UsageError("--folds needs --out, the folder of the runs")
     if several and against:
-        raise click.UsageError("--against goes with one run; for several use --control none")
+        raise click.UsageError(
+            "--against finetune goes with one run; for several use --control none"
+        )
 
 
 def _flags(given: Mapping[str, Any], top: int | None) -> dict[str, tuple[Any, str]]:
@@ -196,11 +207,11 @@ def _resumed(
     return begun
 
 
-def _plan(config: RunConfig, as_json: bool) -> None:
+def _plan(config: RunConfig, against: str, as_json: bool) -> None:
     from aang_core.check.dry_run import summarise
 
     registry = options.registry_of(config.plugins)
-    summary = summarise(config, registry)
+    summary = summarise(config, registry, against)
     for remark in summary.remarks:
         render.remark(remark)
     if as_json:
@@ -241,7 +252,7 @@ def _train(
     if os.environ.get("RANK", "0") != "0":
         return  # one process speaks for all
     if as_json:
-        beside = {"against": dict(report.against)} if against else {}
+        beside = {"against": dict(report.against)} if report.against else {}
         render.document({**report.as_mapping(), **beside})
     else:
         show(report)
@@ -254,7 +265,7 @@ def _goodbye(directory: Path | None, against: str, cause: BaseException) -> str:
     step = getattr(cause, "step", None)
     kept = f" after step {step}, which is kept" if step is not None else ""
     words = ["aang", "run", "--resume", "--out", str(directory)]
-    words += ["--against", against] if against else []
+    words += ["--against", against] if against == "finetune" else []
     return f"interrupted{kept}; go on with\n  {shlex.join(words)}"
 
 

@@ -1,6 +1,8 @@
 """What is said after a run: its score with what it is worth, and whether the objectives helped, on hand-made runs."""
 
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,8 +12,12 @@ from sklearn.metrics import f1_score
 
 from aang_core.analysis import answer
 from aang_core.analysis.answer import helped, score_of
+from aang_core.analysis.compare import compare_runs
+from aang_core.analysis.page import page
 from aang_core.analysis.page.answer import answer_of
+from aang_core.analysis.page.page import build_story
 from aang_core.analysis.page.story import read_story
+from aang_core.errors import RunError
 from aang_core.rundir.finished import read_run, read_runs
 
 AUDIT = {"splits": {"test": 40}, "labels": {"train": {"no": 9, "yes": 4, "<b>maybe</b>": 5}}}
@@ -119,3 +125,54 @@ def test_macro_f1_comes_first_where_classes_are_unbalanced(tmp_path):
         score_of(read_run(write_run(tmp_path / "even", {0: 30}, audit=audit)))["metric"]
         == "accuracy"
     )
+
+
+def test_macro_f1_tells_the_gain_too_where_classes_are_unbalanced(tmp_path):
+    """Score, answer, comparison and page name one metric first."""
+    audit = {
+        "kind": "class",
+        **AUDIT,
+        "labels": {"train": {"no": 50, "yes": 10, "<b>maybe</b>": 40}},
+    }
+    first = write_run(tmp_path / "plain", {0: 12, 1: 13}, method="finetune", audit=audit)
+    second = write_run(tmp_path / "run", {0: 34, 1: 36}, audit=audit)
+    plain, run = read_runs([first, second])
+    found = helped(plain, run)
+    assert found["metric"] == run.headline == "f1"
+    scores = [run.scores("test", "f1")[s] - plain.scores("test", "f1")[s] for s in (0, 1)]
+    assert found["delta"] == pytest.approx(np.mean(scores))
+    assert "points of f1 on test" in found["said"]
+    compared = compare_runs([plain, run])
+    assert compared.metric == compared.rows[1]["metric"] == next(iter(compared.rows[1]["metrics"]))
+    assert compared.metric == "f1"
+    story = build_story(run, [plain])
+    assert answer_of(story).meaning == "test f1, over plain"
+    assert page._facts(story)[0][1] == "test f1"
+    assert page._seeds(run.report, run.headline)[0][3:5] == ["dev f1", "dev accuracy"]
+
+
+def test_a_baseline_with_objectives_of_its_own_is_no_verdict_on_objectives(tmp_path):
+    first = write_run(tmp_path / "static", {0: 12, 1: 13}, method="static")
+    second = write_run(tmp_path / "run", {0: 34, 1: 36})
+    assert helped(*read_runs([first, second]))["said"].startswith(
+        "run is better than static: +56.2"
+    )
+
+
+def test_the_page_reads_the_baseline_and_keeps_the_answer_where_that_is_gone(tmp_path):
+    first = write_run(tmp_path / "run-finetune", {0: 12, 1: 13}, method="finetune")
+    second = write_run(tmp_path / "run", {0: 34, 1: 36})
+    known = {"directory": "run-finetune", "baseline": "finetune"}
+    (second / "against.json").write_text(json.dumps(known), "utf-8")
+    story, others = page.told(read_run(second))
+    assert [other.run.name for other in others] == ["run-finetune"]
+    answer_there = answer_of(story)
+    assert answer_there.sentence.startswith("The objectives helped: +56.2 points")
+    found = helped(*read_runs([first, second]))
+    (second / "against.json").write_text(json.dumps({**known, **found}), "utf-8")
+    shutil.rmtree(first)
+    alone, none = page.told(read_run(second))
+    assert (none, answer_of(alone)) == ([], answer_there)
+    (second / "against.json").write_text(json.dumps({**known, "directory": "../../etc"}), "utf-8")
+    with pytest.raises(RunError, match=r"against\.json is damaged"):
+        page.told(read_run(second))

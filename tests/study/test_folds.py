@@ -5,13 +5,18 @@ import math
 import shutil
 
 import pytest
+from _runs import NAMES, write_run
 from _tasks import examples, settings, write_split
 from aang_cli.main import main
 from click.testing import CliRunner
+from sklearn.metrics import f1_score
 
 from aang_core.config.settings import RunConfig
+from aang_core.data.task import Task
 from aang_core.errors import ConfigError, RunError, TaskError
 from aang_core.registry.registry import load_registry
+from aang_core.rundir.finished import read_run, read_runs
+from aang_core.study import folds
 from aang_core.study.folds import cross_validate
 
 ROWS = 24
@@ -124,3 +129,16 @@ def test_what_folds_cannot_do_is_said(task, tmp_path):
     usage = CliRunner().invoke(main, ["run", "--task", str(task), "--folds", "3"])
     assert usage.exit_code == 2
     assert "--folds needs --out" in usage.output
+
+
+def test_unbalanced_classes_are_scored_by_macro_f1_as_everywhere(tmp_path):
+    counts = {"no": 50, "yes": 10, "<b>maybe</b>": 40}
+    audit = {"kind": "class", "splits": {"test": 40}, "labels": {"train": counts}}
+    paths = [write_run(tmp_path / f"fold-{n}", {0: n}, audit=audit) for n in (20, 30)]
+    task = Task(name="t", kind="class", metric="accuracy", splits={}, label_names=NAMES)
+    found = folds._result(task, read_runs(paths))
+    rows = [row for path in paths for row in read_run(path).predictions(0)]
+    gold, said = ([row[key] for row in rows] for key in ("gold", "label"))
+    assert found["metric"] == "f1"
+    assert found["score"] == pytest.approx(f1_score(gold, said, average="macro"))
+    assert folds._said(found).startswith("f1 over all 80 labelled rows")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
-from aang_core.analysis.answer import headline, standard_error_of
+from aang_core.analysis.answer import POINTS, amount, standard_error_of
 from aang_core.analysis.page.story import Story
-from aang_core.markdown import interval_of
 
 
 @attrs.frozen(kw_only=True)
@@ -27,43 +27,30 @@ class Answer:
 
 
 def answer_of(story: Story) -> Answer:
-    """The gain over the hardest baseline; without a baseline the score and its standard error."""
-    if not story.gains:
-        return _score(story)
-    name, row = min(story.gains, key=lambda found: found[1]["delta"])
-    return _gain(story.run.name, name, row)
+    """The gain over the hardest baseline, as ``aang run`` says it; without one the score and its standard error."""
+    if story.gains:
+        return _gain(*story.hardest)
+    if "said" in story.kept:
+        return _gain(str(story.kept["directory"]), story.kept)
+    return _score(story)
 
 
-def _gain(own: str, name: str, row: Mapping[str, Any]) -> Answer:
-    low, high = row["interval"] or (-math.inf, math.inf)
-    p = row["p_value"]
-    sure = (low > 0 or high < 0) and p is not None and p < 0.05
-    points = f"{100 * row['delta']:+.1f}"
-    what = f"{row['split']} {row['metric']}"
-    if row["interval"] is None:
-        sure_of = "One seed cannot say how much of this is chance: run more seeds of both."
-    else:
-        sure_of = (
-            f"The 95 % interval over seeds goes from {interval_of(row['interval'], 1, 100)} points"
-        )
-        sure_of += f"; p = {p:.3f}." if p is not None else "; a test was not possible."
-    if not sure:
-        said = f"No clear difference: {own} has {points} points of {what} over {name}."
-    elif row["delta"] > 0:
-        said = f"It helped: {own} has {points} points of {what} over {name}."
-    else:
-        said = f"It hurt: {own} has {points} points of {what} over {name}."
+def _gain(name: str, found: Mapping[str, Any]) -> Answer:
+    metric = found["metric"]
+    points = " points" if metric in POINTS else ""
+    advice = found["next"]
     return Answer(
-        number=f"{points} points",
-        meaning=f"{what}, over {name}",
-        sentence=f"{said} {sure_of}",
-        kind=("good" if row["delta"] > 0 else "bad") if sure else "",
+        number=amount(found["delta"], metric, signed=True) + points,
+        meaning=f"{found['split']} {metric}, over {name}",
+        sentence=found["said"] + ".",
+        kind={"helped": "good", "hurt": "bad"}.get(found["verdict"], ""),
+        advice=f"Next: {advice}." if advice else "",
     )
 
 
 def _score(story: Story) -> Answer:
     run = story.run
-    metric = headline(run)
+    metric = run.headline
     scores = list(run.scores(run.split, metric).values())
     mean = sum(scores) / len(scores)
     error, causes = _standard_error(story, scores)
@@ -79,8 +66,8 @@ def _score(story: Story) -> Answer:
         said += " Classes are unbalanced, so macro-F1 comes first."
     if story.searched:
         advice = (
-            "Whether the objectives helped, one run cannot say. Run the same seeds with `--method finetune`, then "
-            f"`aang report {run.name} --compare FINETUNE`."
+            "Whether the objectives helped, one run cannot say. Plain fine-tuning on the same seeds will tell: "
+            f"`aang run --resume --out {shlex.quote(str(run.path))} --against finetune`."
         )
     else:
         advice = (
@@ -102,7 +89,7 @@ def _standard_error(story: Story, scores: list[float]) -> tuple[float, list[str]
         squares += sum((score - mean) ** 2 for score in scores) / (count - 1) / count
         causes.append("seeds")
     rows = [seed for seed in story.predictions if seed and "gold" in seed[0] and "label" in seed[0]]
-    metric = headline(story.run)
+    metric = story.run.headline
     if len(rows) == count and story.run.split == "test" and metric in ("accuracy", "f1"):
         answers = [[(row["gold"], row["label"]) for row in seed] for seed in rows]
         squares += (sum(standard_error_of(seed, metric) for seed in answers) / count) ** 2

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aang_core.analysis.answer import POINTS, amount
 from aang_core.analysis.history import (
     END_TASK,
     Estimate,
@@ -350,32 +351,46 @@ def dev_curve(story: Story) -> Plot:
 
 
 def gains(story: Story) -> Plot:
-    """Differences to other runs, with intervals."""
+    """Differences to other runs: of every seed, and their mean with its interval."""
     rows = story.gains
+    name, hardest = story.hardest
+    metric = hardest["metric"]
+    scale = 100 if metric in POINTS else 1
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for number, (name, row) in enumerate(rows):
+        for number, (other, found) in enumerate(rows):
             at = -float(number)
-            if row["interval"]:
-                axes.plot(
-                    [100 * v for v in row["interval"]], [at, at], color=COLOURS[0], linewidth=2
-                )
-            axes.plot([100 * row["delta"]], [at], "o", color=COLOURS[0])
-            label_above(axes, f"over {name}", at)
+            colour = {"helped": COLOURS[2], "hurt": COLOURS[3]}.get(found["verdict"], COLOURS[0])
+            if ends := [scale * v for v in found["interval"] or ()]:
+                axes.plot(ends, [at, at], color=colour, linewidth=2.5)
+            if len(seeds := [scale * v for v in found["deltas"]]) > 1:
+                axes.plot(seeds, [at - 0.28] * len(seeds), "|", color=QUIET, markersize=8)
+            axes.plot([scale * found["delta"]], [at], "o", color=colour, markersize=7)
+            label_above(axes, f"over {other}", at)
         axes.axvline(0, color=INK, linewidth=0.8)
         finish_rows(axes, len(rows))
-        axes.set_xlabel(f"gain in {rows[0][1]['split']} {rows[0][1]['metric']}, points")
+        low, high = axes.get_xlim()
+        widest = max(abs(low), abs(high))
+        axes.set_xlim(min(low, -0.15 * widest), max(high, 0.15 * widest))  # both sides of 0
+        unit = "points of " if scale > 1 else ""
+        axes.set_xlabel(f"gain, {unit}{hardest['split']} {metric} (0: no difference)")
 
-    clear = sum(bool(row["interval"]) and row["interval"][0] > 0 for _, row in rows)
-    name, hardest = min(rows, key=lambda found: found[1]["delta"])
+    said = f"{amount(hardest['delta'], metric, signed=True)}{' points' if scale > 1 else ''}"
+    if len(rows) == 1:
+        held = "is not known" if hardest["interval"] is None else "holds 0"
+        side = {"helped": "lies above 0", "hurt": "lies below 0"}.get(hardest["verdict"], held)
+        title = f"{said} over {name}; the interval {side}"
+    else:
+        clear = sum(found["verdict"] == "helped" for _, found in rows)
+        title = f"{said} over the hardest baseline, {name}; clearly above {clear} of {len(rows)}"
     return Plot(
         name="gains",
-        title=f"{100 * hardest['delta']:+.1f} points over the hardest baseline, {name}; "
-        f"clearly above {clear} of {len(rows)}",
-        note="Mean of the paired differences over seeds, and its 95 % bootstrap interval (paper, Figure 3).",
+        title=title,
+        note="Mean difference and its 95 % interval over seeds and test examples; the strokes below it are the seeds "
+        "(paper, Figure 3).",
         draw=draw,
-        height=0.42 * len(rows) + 0.8,
+        height=0.5 * len(rows) + 0.9,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from aang_core.analysis.compare import compare_runs
+from aang_core.analysis.answer import gain
 from aang_core.analysis.examples import changed, mistakes
 from aang_core.analysis.history import Estimate
 from aang_core.analysis.page.answer import answer_of
@@ -20,7 +20,7 @@ from aang_core.config.file import dump_config
 from aang_core.data.audit import findings
 from aang_core.errors import RunError
 from aang_core.markdown import interval_of, mean_and_std, p_value_of
-from aang_core.rundir.finished import FinishedRun, read_run
+from aang_core.rundir.finished import FinishedRun, read_against, read_run, read_runs
 from aang_core.rundir.report import engine_said, seed_report
 
 PAGE = "report.html"
@@ -36,8 +36,23 @@ def build_story(run: FinishedRun, others: Sequence[FinishedRun] = ()) -> Story:
 
     :raises RunError: where a run cannot be compared with this one.
     """
-    gains = [(other.name, compare_runs([other, run]).rows[1]) for other in others]
-    return read_story(run, gains)
+    return read_story(run, [(other.name, gain(other, run)) for other in others])
+
+
+def told(run: FinishedRun, others: Sequence[FinishedRun] = ()) -> tuple[Story, list[Story]]:
+    """A run's story and those of the runs it is compared with: `others`, or where there are none its own baseline.
+
+    Of a baseline that ``aang run --against`` has trained, and that is no longer beside the run, the answer is kept.
+
+    :raises RunError: where a run cannot be compared with this one.
+    """
+    place = run.baseline
+    if not others and place is not None and not (place / "report.json").is_file():
+        return read_story(run, kept=read_against(run.path)), []
+    if not others and place is not None:
+        run, other = read_runs([run.path, place])
+        others = [other]
+    return build_story(run, others), [read_story(other) for other in others]
 
 
 def page(
@@ -63,7 +78,7 @@ def page(
         facts=_facts(story),
         notes=_notes(story),
         drawn=[(plot, Markup(inline_svg(plot)), plot is lead) for plot in plots],
-        seeds=_seeds(report),
+        seeds=_seeds(report, story.run.headline),
         gains=_gains(story),
         predictions=_predictions(story, others),
         theory=theory,
@@ -85,7 +100,7 @@ def write_run_page(directory: Path) -> Path | None:
     """``report.html`` of a run that has just ended; None where matplotlib, an extra, is not installed."""
     if not available():
         return None
-    html, _ = page(build_story(read_run(directory)))
+    html, _ = page(*told(read_run(directory)))
     write_page(directory / PAGE, html)
     return directory / PAGE
 
@@ -93,13 +108,17 @@ def write_run_page(directory: Path) -> Path | None:
 def _facts(story: Story) -> list[tuple[str, str]]:
     """(value, name) of what stands small beside the answer."""
     report, run = story.run.report, story.run
-    metric, summary = report["metric"], report["summary"]
+    metric, summary = run.headline, report["summary"]
     names = {
         "test": f"test {metric}",
         "test_deduplicated": f"test {metric}, unseen examples only",
         "dev": f"dev {metric}",
     }
-    facts = [(mean_and_std(summary[s], 3), name) for s, name in names.items() if summary.get(s)]
+    facts = [
+        (mean_and_std(summary[s]["metrics"][metric], 3), name)
+        for s, name in names.items()
+        if summary.get(s)
+    ]
     if story.searched:
         facts.append((str(report["objectives"]), "objectives"))
     if report["weights"]["objectives"]:
@@ -117,11 +136,12 @@ def _notes(story: Story) -> list[tuple[str, str]]:
     report, notes = story.run.report, []
     if story.searched and (harmful := [e for e in story.estimates if e.harmful]):
         notes.append(("bad", _alarm(harmful)))
-    for name, row in story.gains:
-        low, high = row["interval"] or (float("-inf"), float("inf"))
-        sure = row["p_value"] is not None and row["p_value"] < 0.05
-        kind = "" if not sure else "good" if low > 0 else "bad" if high < 0 else ""
-        notes.append((kind, _gain(name, row)))
+    kinds = {"helped": "good", "hurt": "bad"}
+    notes += [
+        (kinds.get(found["verdict"], ""), f"Over {name}: {found['said']}")
+        for name, found in story.gains
+        if name != story.hardest[0]  # which the page begins with
+    ]
     if audit := report.get("audit"):
         notes += [("bad", f"Data: {finding}") for finding in findings(audit)]
     notes += [("", str(remark)) for remark in report["remarks"]]
@@ -141,21 +161,14 @@ def _alarm(harmful: Sequence[Estimate]) -> str:
     )
 
 
-def _gain(name: str, row: Mapping[str, Any]) -> str:
-    text = f"{100 * row['delta']:+.2f} points of {row['split']} {row['metric']} over {name}"
-    if row["interval"]:
-        low, high = (100 * value for value in row["interval"])
-        text += f" (95 % interval {low:+.2f} to {high:+.2f}"
-        text += f", p = {row['p_value']:.3f})" if row["p_value"] is not None else ")"
-    found = row["detectable"] or {}
-    if found.get("both") is not None:
-        text += f"; this study could have shown {100 * found['both']:.2f}"
-    return text
-
-
-def _seeds(report: Mapping[str, Any]) -> Table:
+def _seeds(report: Mapping[str, Any], first: str) -> Table:
+    """:param first: the metric that stands before the others."""
     splits = [s for s in ("dev", "test", "test_deduplicated") if report["seeds"][0].get(s)]
-    names = [(split, metric) for split in splits for metric in report["seeds"][0][split]]
+    names = [
+        (split, metric)
+        for split in splits
+        for metric in sorted(report["seeds"][0][split], key=lambda name: name != first)
+    ]
     head = ["seed", "steps", "best step", *(f"{s} {m}".replace("_", " ") for s, m in names)]
     rows = [
         [str(seed[key]) for key in ("seed", "steps", "best_step")]
@@ -171,13 +184,14 @@ def _gains(story: Story) -> Table:
             name,
             metric,
             f"{f['delta']:+.4f}",
+            " ".join(f"{d:+.4f}" for d in f["deltas"]),
             p_value_of(f["p_value"]) or "–",
             interval_of(f["interval"]) or "–",
         ]
-        for name, row in story.gains
-        for metric, f in row["metrics"].items()
+        for name, found in story.gains
+        for metric, f in found["metrics"].items()
     ]
-    return ["over", "metric", "gain", "p", "95 %"], rows
+    return ["over", "metric", "gain", "per seed", "p", "95 %"], rows
 
 
 def _predictions(story: Story, others: Sequence[Story]) -> tuple[str, Table]:

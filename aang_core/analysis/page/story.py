@@ -5,7 +5,7 @@ Fixed letters: S steps, K objectives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -35,13 +35,20 @@ class Story:
     """A finished run as its figures need it.
 
     :param histories: one a seed. :param predictions: one list a seed (empty lists without a test split).
-    :param gains: (name of the other run, its row against this one as `compare.compare_runs` gives it, this run second).
+    :param gains: (name of the other run, what this one gains over it as `answer.gain` says).
+    :param kept: the answer that ``against.json`` holds, where the baseline's directory is gone; else empty.
     """
 
     run: FinishedRun
     histories: tuple[History, ...]
     predictions: tuple[list[dict[str, Any]], ...]
     gains: tuple[tuple[str, dict[str, Any]], ...] = ()
+    kept: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def hardest(self) -> tuple[str, dict[str, Any]]:
+        """Of the `gains` the smallest: the one that answers whether the objectives helped."""
+        return min(self.gains, key=lambda found: found[1]["delta"])
 
     @property
     def searched(self) -> bool:
@@ -59,7 +66,11 @@ class Story:
         return alignment_estimates(pooled(self.histories))
 
 
-def read_story(run: FinishedRun, gains: Sequence[tuple[str, dict[str, Any]]] = ()) -> Story:
+def read_story(
+    run: FinishedRun,
+    gains: Sequence[tuple[str, dict[str, Any]]] = (),
+    kept: Mapping[str, Any] | None = None,
+) -> Story:
     """Everything that a run directory holds for its report.
 
     :raises RunError: where a file is damaged.
@@ -69,6 +80,7 @@ def read_story(run: FinishedRun, gains: Sequence[tuple[str, dict[str, Any]]] = (
         histories=tuple(read_history(run.folders[seed] / "history.jsonl") for seed in run.seeds),
         predictions=tuple(run.predictions(seed) for seed in run.seeds),
         gains=tuple(gains),
+        kept=kept or {},
     )
 
 

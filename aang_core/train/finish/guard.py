@@ -12,15 +12,43 @@ from typing import Any
 import attrs
 
 from aang_core.config.settings import WITHOUT_OBJECTIVES, RunConfig
-from aang_core.train.resolve import ResolvedRun
+from aang_core.errors import ConfigError
+from aang_core.train.resolve import ResolvedRun, seed_task
 from aang_core.train.trainer import Trainer
 
 PLAIN = "finetune"
+NO_BASELINE = "none"
+AUTO_BASELINE = "auto"
+AGAINST = (AUTO_BASELINE, PLAIN, NO_BASELINE)
+"""What ``--against`` takes."""
+
+FEW = 500
+"""Labelled training rows up to which ``auto`` trains a baseline: with so few, it costs minutes and chance is large."""
 
 
 def guarded(config: RunConfig) -> bool:
     """Whether a run also fine-tunes plainly; methods without objectives have nothing to be guarded against."""
     return config.guard and config.method not in WITHOUT_OBJECTIVES
+
+
+def baseline_of(resolved: ResolvedRun, against: str) -> str:
+    """The method of the baseline that a run also trains, or an empty text for none.
+
+    :param against: one of `AGAINST`; ``auto`` means ``finetune`` where a seed trains on at most `FEW` labelled
+        rows, and none for a method without objectives.
+    :raises ConfigError: for another word, or where the run would be its own baseline.
+    """
+    if against not in ("", *AGAINST):
+        raise ConfigError(f"against must be one of {', '.join(AGAINST)} (got {against!r})")
+    method = resolved.config.method
+    if against == PLAIN and method == PLAIN:
+        raise ConfigError(
+            f"a run with the method {PLAIN!r} cannot be set against itself; choose another method"
+        )
+    if against != AUTO_BASELINE or method in WITHOUT_OBJECTIVES:
+        return PLAIN if against == PLAIN else ""
+    rows = len(seed_task(resolved, resolved.config.seeds[0]).splits["train"])
+    return PLAIN if rows <= FEW else ""
 
 
 def plain_run(resolved: ResolvedRun) -> ResolvedRun:
