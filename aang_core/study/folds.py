@@ -61,13 +61,12 @@ def cross_validate(
     resume: bool = False,
     jobs: int = 1,
     callback: Callback | None = None,
-    study: StudyCallback | None = None,
 ) -> dict[str, Any]:
     """Train on all but one K-th of the labelled rows, K times; the same as ``aang run --folds``.
 
     :param folds: K, at least 2. :param out: a new folder, or with `resume` the one to go on in.
     :param final: whether a model is then trained on all rows. :param jobs: folds beside each other.
-    :param callback: hears each run, where `jobs` is 1. :param study: hears of the runs.
+    :param callback: hears each run, where `jobs` is 1, and a `StudyCallback` of all of them.
     :returns: what ``folds.json`` holds: the pooled ``score`` with its ``standard_error`` over ``rows``, each fold, the
         ``final`` model (None where there is none), and ``said``.
     :raises ConfigError: for settings that fix the splits otherwise. :raises TaskError: for too few rows.
@@ -83,15 +82,14 @@ def cross_validate(
         mark="folds.toml",
         text=f"folds = {folds}\n{dump_config(config)}",
     )
-    told = study or StudyCallback()
     with place.taken(resume):
         trials = [_fold(config, task, out, part, number) for number, part in enumerate(parts, 1)]
-        _carried_out(trials, registry, callback, told, jobs)
+        _carried_out(trials, registry, callback, jobs)
         runs = [read_run(trial.directory) for trial in trials]
         found = _result(task, runs)
         if final:
             last = _final(config, task, out, runs, callback or Callback())
-            _carried_out([last], registry, callback, told, 1)
+            _carried_out([last], registry, callback, 1)
             model = {"directory": str(last.directory), "steps": last.config.training.max_steps}
             found = {**found, "final": model}
         found["said"] = _said(found)
@@ -219,19 +217,16 @@ def _mean_weights(runs: Sequence[FinishedRun]) -> dict[str, Any]:
 
 
 def _carried_out(
-    trials: Sequence[Trial],
-    registry: Registry,
-    callback: Callback | None,
-    study: StudyCallback,
-    jobs: int,
+    trials: Sequence[Trial], registry: Registry, callback: Callback | None, jobs: int
 ) -> None:
     """Here one after another, or in processes; what is finished is kept.
 
     :raises RunError: of the first one that failed in another process.
     """
     if jobs == 1:
-        run_trials(trials, registry, callback, study)
+        run_trials(trials, registry, callback)
         return
+    study = callback if isinstance(callback, StudyCallback) else StudyCallback()
     waiting = [trial for trial in trials if not trial.is_finished]
     study.on_plan(trials, [trial for trial in trials if trial.is_finished])
     for outcome in in_processes(waiting, study, workers=jobs, halting=True):

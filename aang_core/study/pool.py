@@ -22,7 +22,7 @@ from aang_core.batch.protocols import no_op
 from aang_core.config.settings import RunConfig
 from aang_core.cores import cores
 from aang_core.study.trial import Outcome, Trial
-from aang_core.train.callbacks import Progress
+from aang_core.train.callbacks import Callback, Progress
 from aang_core.train.step import StepRecord
 
 PATIENCE = 60.0
@@ -34,13 +34,13 @@ _MOST_WORKERS = 8  # each holds an encoder, its optimiser and the libraries: 1 G
 Ended = Callable[[Outcome], None]
 
 
-class StudyCallback:
-    """What a study of many trials tells while it goes on; override what you want to hear. Several threads call."""
+class StudyCallback(Callback):
+    """A callback that also hears of the trials of a study: which begin, how far each is, and how it ends.
 
-    @property
-    def stopping(self) -> bool:
-        """Asked again and again: where it is true, trials under way end their step and the study stops."""
-        return False
+    Runs in this process call what `Callback` has; trials in processes of their own call the methods here, from several
+    threads. Where `stopping` is true, which is asked again and again, trials under way end their step and the study
+    stops.
+    """
 
     def on_plan(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
         """Before the first trial; `finished` are those of an earlier call, which are kept."""
@@ -61,9 +61,6 @@ class StudyCallback:
 
     def on_end(self, outcome: Outcome) -> None:
         """When a trial is finished, or has failed for the last time."""
-
-    def on_remark(self, remark: str) -> None:
-        """What the user should know."""
 
 
 @attrs.frozen(kw_only=True)

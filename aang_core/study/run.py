@@ -265,7 +265,6 @@ def run_trials(
     trials: Sequence[Trial],
     registry: Registry,
     callback: Callback | None = None,
-    study: StudyCallback | None = None,
     *,
     jobs: int = 1,
     before: Callable[[Trial], None] = no_op,
@@ -273,10 +272,10 @@ def run_trials(
 ) -> None:
     """Carry out whole runs one after another in this process; what is finished is kept, what was broken off goes on.
 
-    :param callback: hears each run. :param study: hears of the trials.
+    :param callback: hears each run, and a `StudyCallback` of the trials as well.
     :param before, after: called with each trial that is carried out, before it begins and when it is finished.
     """
-    study = study or StudyCallback()
+    study = callback if isinstance(callback, StudyCallback) else StudyCallback()
     study.on_plan(trials, [trial for trial in trials if trial.is_finished])
     for trial in trials:
         if not trial.is_finished:

@@ -40,7 +40,7 @@ def carry_out(spec: Path, out: Path, resume: bool, as_json: bool, registry: Regi
     interruption = Interruption()
     bar = ExperimentBar(interruption)
     with interruption.ending(lambda _: goodbye), bar:
-        results = run_experiment(spec, out, registry, resume, bar, bar)
+        results = run_experiment(spec, out, registry, resume, bar)
     if as_json:
         render.document(results)
     else:

@@ -47,10 +47,10 @@ def carry_out(
     goodbye = "interrupted; go on with the same command and --resume"
     with interruption.ending(lambda _: goodbye):
         bar = SweepBar() if jobs > 1 else ProgressBar(interruption)
-        hearing: dict[str, Any] = {"study" if jobs > 1 else "callback": bar}
         with bar:
-            how = {"final": final, "resume": resume, "jobs": jobs, **hearing}
-            found = cross_validate(config, folds, out, registry, **how)
+            found = cross_validate(
+                config, folds, out, registry, final=final, resume=resume, jobs=jobs, callback=bar
+            )
     if as_json:
         render.document(found)
         return

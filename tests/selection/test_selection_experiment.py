@@ -17,7 +17,6 @@ from aang_core.registry.registry import load_registry
 from aang_core.study.pool import StudyCallback
 from aang_core.study.selected.experiment import run_experiment
 from aang_core.study.selected.experiment_spec import dump_spec, read_spec
-from aang_core.train.callbacks import Callback
 
 REGISTRY = load_registry()
 SPEC = """
@@ -43,7 +42,7 @@ class Broken(Exception):
     """What ends an experiment before its time."""
 
 
-class Breaking(Callback, StudyCallback):
+class Breaking(StudyCallback):
     """Counts runs, and breaks the experiment off before one of them."""
 
     def __init__(self, at=0):
@@ -64,7 +63,7 @@ class Breaking(Callback, StudyCallback):
 def carried_out(path, out, at=0, resume=False):
     """Carry out an experiment, and give its results and who heard of it."""
     heard = Breaking(at)
-    return run_experiment(path, out, REGISTRY, resume, heard, heard), heard
+    return run_experiment(path, out, REGISTRY, resume, heard), heard
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +206,7 @@ def test_two_do_not_go_on_with_one_experiment(finished):
             self.refused += 1
 
     second = Second()
-    again = run_experiment(path, out, REGISTRY, resume=True, study=second)
+    again = run_experiment(path, out, REGISTRY, resume=True, callback=second)
     assert again["rows"] == results["rows"]
     assert second.refused == 1
 

@@ -36,7 +36,6 @@ from aang_core.registry.spaces import selection_defaults
 from aang_core.rundir.directory import JobDirectory, seed_folder
 from aang_core.selection.pools import Pool, checked, judged_texts, load_pools, scan
 from aang_core.selection.settings import SelectionConfig
-from aang_core.study.pool import StudyCallback
 from aang_core.study.results import CLOCKS, Finished, finished, write_experiment_results
 from aang_core.study.run import run_trials
 from aang_core.study.selected.experiment_spec import ExperimentSpec, dump_spec, read_spec
@@ -87,12 +86,11 @@ def run_experiment(
     registry: Registry,
     resume: bool = False,
     callback: Callback | None = None,
-    study: StudyCallback | None = None,
 ) -> dict[str, Any]:
     """Carry out what a file specifies.
 
     :param out: the experiment's directory. :param resume: go on with the one that is there.
-    :param callback: hears each run. :param study: hears of the runs.
+    :param callback: hears each run, and a `StudyCallback` of all of them.
     :returns: the contents of ``results.json``.
     :raises AangError: for everything that the user can mend, as far as possible before the first training.
     """
@@ -126,7 +124,7 @@ def run_experiment(
             if trial.is_finished:
                 pruned(trial)
         try:
-            run_trials(trials, registry, callback, study, before=selected, after=pruned)
+            run_trials(trials, registry, callback, before=selected, after=pruned)
         finally:  # also of an experiment that is interrupted: what it has so far
             results = _results(asked, list(parts.values()))
     return results

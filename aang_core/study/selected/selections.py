@@ -36,7 +36,6 @@ from aang_core.rundir.directory import JobDirectory
 from aang_core.rundir.finished import read_runs
 from aang_core.selection.job import select
 from aang_core.selection.settings import SelectionConfig, load_selection_config
-from aang_core.study.pool import StudyCallback
 from aang_core.study.run import run_trials
 from aang_core.study.trial import Trial, check_kept
 from aang_core.train.callbacks import Callback
@@ -192,7 +191,11 @@ def run_selected(
             made_selection(arm, settings, {}, places[arm], given, registry, told.on_preparation)
         for trial in trials:  # what is wrong with the last of them is said before the first begins
             resolve(trial.config, registry)
-        run_trials(trials, registry, callback, _Naming(told), jobs=jobs)
+
+        def named(trial: Trial) -> None:
+            told.on_remark(f"{trial.name}: {trial.directory}")
+
+        run_trials(trials, registry, callback, jobs=jobs, before=named)
         found = compare_runs(read_runs([trial.directory for trial in trials]))
         _draw(arms, found, out)
     return found
@@ -206,16 +209,6 @@ def _draw(arms: Sequence[Arm], found: Comparison, out: Path) -> None:
         measure = f"{found.split} {found.metric}"
         title = f"{measure} against the number of selected examples"
         write_plots([score_curve("scores", title, measure, scores)], out)
-
-
-class _Naming(StudyCallback):
-    """Remarks which arm begins."""
-
-    def __init__(self, callback: Callback) -> None:
-        self.callback = callback
-
-    def on_start(self, trial: Trial, attempt: int) -> None:  # noqa: ARG002
-        self.callback.on_remark(f"{trial.name}: {trial.directory}")
 
 
 @attrs.frozen
