@@ -24,7 +24,7 @@ from aang_core.train.checkpoint import KEPT
 from aang_core.train.finish.final import final_epochs
 from aang_core.train.finish.guard import NO_BASELINE, baseline_of, guarded, plain_run
 from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, resolve, seed_task
-from aang_core.train.session import META_METHODS, Session, build_session
+from aang_core.train.session import Session, build_session
 from aang_core.train.step import dropout, training
 from aang_core.train.trainer import phases
 
@@ -228,8 +228,8 @@ def _dev_gradient_seconds(session: Session) -> float:
     assert session.dev is not None
     started = time.perf_counter()
     with session.engine.autocast():
-        session.dev_gradient = session.dev.at(0, None)
-    return (time.perf_counter() - started) / session.config.meta.dev_gradient_every
+        session.dev_gradient = session.dev.at(session.dev.every, None) or session.any_direction()
+    return (time.perf_counter() - started) / session.dev.every
 
 
 def _evaluations(session: Session) -> float:
@@ -268,15 +268,16 @@ def _all(session: Session) -> list[Tensor]:
 def disk_mib(session: Session) -> dict[str, float]:
     """What all seeds leave, and what the one that is running needs beside it, in MiB; text files are not counted.
 
-    A checkpoint holds what training changes, two moments of every parameter, and the dev gradient where the method has
-    one. The best parameters are complete before the former ones go, and the final fine-tuning keeps those that it began
-    with.
+    A checkpoint holds what training changes, two moments of every parameter, and where there is one the dev gradient
+    with what its source remembers. The best parameters are complete before the former ones go, and the final
+    fine-tuning keeps those that it began with.
     """
     config = session.config
     kept = size_mib(session.trained_tensors.values())
     trained = size_mib(session.parameters.values())
     body = size_mib(session.model.body().values())
-    one = kept + 2 * trained + (body if config.method in META_METHODS else 0)
+    direction = body + size_mib(session.dev.memory.values()) if session.dev else 0.0
+    one = kept + 2 * trained + direction
     model = size_mib(session.model.backbone.body.parameters())
     trainings = 2 if guarded(config) else 1
     parts = {

@@ -124,6 +124,8 @@ def snapshot(
     tensors |= weight_tensors(session.planned, "planned")
     for name, value in (session.dev_gradient or {}).items():
         tensors[f"dev.{name}"] = value
+    for name, value in (session.dev.memory if session.dev else {}).items():
+        tensors[f"direction.{name}"] = value
     if session.slow is not None:
         tensors |= {f"slow.{name}": value for name, value in session.slow.mean.items()}
     for number, memory in (session.teacher.memories if session.teacher else {}).items():
@@ -189,6 +191,11 @@ def restore(session: Session, saved: Checkpoint) -> Progress:
     names = [name for name in session.model.body() if f"dev.{name}" in saved.tensors]
     dev = {name: saved.tensors[f"dev.{name}"].to(session.device) for name in names}
     session.dev_gradient = dev or None
+    if session.dev is not None:
+        session.dev.memory = {
+            name: saved.tensors[f"direction.{name}"].to(session.device)
+            for name in session.dev.memory
+        }
     _restore_teacher(session, saved)
     facts = dict(saved.facts["progress"])
     return Progress(**{**facts, "evaluations": tuple(facts["evaluations"])})

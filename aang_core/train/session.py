@@ -31,7 +31,7 @@ from aang_core.method.slow_copy import SlowCopy
 from aang_core.method.step_plan import Planner, StepPlan
 from aang_core.method.teacher import Lesson, Teacher, asks
 from aang_core.method.weights.proportions import sized_state
-from aang_core.method.weights.rules import Rule, begun, make_rule
+from aang_core.method.weights.rules import Direction, Rule, begun, direction_of, make_rule
 from aang_core.method.weights.weighting import Factors, WeightState
 from aang_core.processes import Processes
 from aang_core.randomness import generator, seeded
@@ -53,7 +53,8 @@ class Session:
     :param task: with this seed's splits.
     :param parameters: what trains, of encoder and heads, by name.
     :param pretrained: the names of those of the heads that a checkpoint brought.
-    :param dev, rule: where dev gradients come from, and how weights learn from them; None for a method without.
+    :param dev, rule: where dev gradients come from (or what the rule has in their place), and how weights learn from
+        them; None for a method without.
     :param stopping: dev rows that choose the checkpoint.
     :param test: none where the task has no test split.
     :param planned: the weights that the coming step was planned with (one step older than `weights`, because its
@@ -74,7 +75,7 @@ class Session:
     parameters: Mapping[str, nn.Parameter]
     pretrained: frozenset[str]
     optimizer: torch.optim.Optimizer
-    dev: DevGradient | None
+    dev: Direction | None
     rule: Rule | None
     stopping: Sequence[Row]
     test: Sequence[Row]
@@ -116,6 +117,10 @@ class Session:
             "pretrained": [name for name in names if name in self.pretrained],
             "new": [name for name in names if name not in self.pretrained],
         }
+
+    def any_direction(self) -> Gradient:
+        """Some direction of the body, where any will do: for comparing engines, and for timing them."""
+        return {name: parameter.detach() for name, parameter in self.model.body().items()}
 
     def new_optimizer(self, lr: float = 0.0) -> torch.optim.AdamW:
         """One without memory of earlier steps; `lr` as in `optimizer_for`."""
@@ -238,7 +243,7 @@ def build_session(
         parameters=parameters,
         pretrained=pretrained,
         optimizer=optimizer_for(parameters, pretrained, config.training),
-        dev=dev if rule else None,
+        dev=direction_of(rule, dev) if rule else None,
         rule=rule,
         stopping=stopping,
         test=task_rows(backbone, task, "test") if "test" in task.splits else (),

@@ -131,7 +131,8 @@ def engine_fault(session: Session) -> str:
     if batch is None:
         return ""
     lesson = session.taught(batch, plan)
-    return session.engine.check(lesson.batch, plan.coefficients, session.dev.at(0, None))
+    direction = session.dev.at(0, None) or session.any_direction()
+    return session.engine.check(lesson.batch, plan.coefficients, direction)
 
 
 @contextmanager
@@ -152,10 +153,10 @@ def dropout(session: Session, step: int) -> AbstractContextManager[None]:
 
 def _refresh_dev_gradient(session: Session, step: int) -> None:
     """A new dev gradient where the method has one and it is due."""
-    every = session.config.meta.dev_gradient_every
-    if session.dev is not None and (step % every == 0 or session.dev_gradient is None):
+    dev = session.dev
+    if dev is not None and (step % dev.every == 0 or session.dev_gradient is None):
         with session.engine.autocast():
-            session.dev_gradient = session.dev.at(step, session.dev_gradient)
+            session.dev_gradient = dev.at(step, session.dev_gradient)
 
 
 def _gradients(

@@ -55,6 +55,13 @@ def aang_weightings() -> Iterable[Weighting]:
             source="Albalak et al., FLAD, NeurIPS 2023; Auer et al., SIAM J. Comput. 2002",
         ),
         Weighting(
+            name="hindsight",
+            summary="Credit to what moved the encoder the way that lowered the dev loss",
+            factory="aang_weightings.hindsight:Hindsight",
+            check_options="aang_weightings.hindsight:check",
+            options={"steps": 10},
+        ),
+        Weighting(
             name="equal",
             summary="Weights stay as they began; alignments are recorded: the control",
             factory="aang_weightings.algorithm:Equal",

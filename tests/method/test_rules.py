@@ -23,7 +23,7 @@ from aang_core.train.checkpoint import weight_state, weight_tensors
 from aang_core.train.resolve import chosen_weighting
 
 RULES = sorted(RECORDS)
-EARLY = {"confident": {"start": 0.0, "looks": 2}}
+EARLY = {"confident": {"start": 0.0, "looks": 2}, "hindsight": {"steps": 2}}
 """Options with which a rule moves within a few steps."""
 OFTEN = {"dev_gradient_every": 1}
 
@@ -234,7 +234,7 @@ def test_another_order_of_objectives_gives_the_same_weights_in_that_order(name, 
     torch.testing.assert_close(other.weights, plain.weights[order], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["confident", "budget", "exponentiated", "equal"])
+@pytest.mark.parametrize("name", ["confident", "budget", "exponentiated", "hindsight", "equal"])
 def test_what_was_never_observed_keeps_its_share(name):
     course = Course(name, options=EARLY.get(name), meta=OFTEN)
     before = course.weights[4]
@@ -267,7 +267,7 @@ def test_a_control_moves_every_weight_by_what_another_objective_earned(name):
 def test_a_state_comes_back_from_tensors_with_all_that_the_rule_remembers(name, control):
     looks = random_looks(9)
     course = Course(name, options=EARLY.get(name), meta=OFTEN, control=control).through(looks[:5])
-    course.states.append(weight_state(weight_tensors(course.state, "weights"), "weights"))
+    course.states[-1] = weight_state(weight_tensors(course.state, "weights"), "weights")
     whole = Course(name, options=EARLY.get(name), meta=OFTEN, control=control).through(looks[:5])
     for look in looks[5:]:
         course.step(look)

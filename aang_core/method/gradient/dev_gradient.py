@@ -11,11 +11,11 @@ orthogonal to V (docs/choices.md has the numbers).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from aang_core.batch.packing import pack, plain_batch
 from aang_core.batch.rows import Row
@@ -32,6 +32,7 @@ class DevGradient:
     :param dev: rows that the meta-gradient may see (all of dev, less what is held back).
     :param train: labelled training rows, for fitting the dev head where the configuration says so.
     :param folds: of `train`; where there are any, the fold of the step stands for `dev`, and the others for `train`.
+    :ivar every: steps between fresh ones. :ivar memory: nothing (`rules.Direction`).
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class DevGradient:
     ) -> None:
         self.model, self.end_task, self.meta, self.seed = model, end_task, meta, seed
         self.dev, self.train, self.folds = dev, train, folds
+        self.every = meta.dev_gradient_every
+        self.memory: Mapping[str, Tensor] = {}
         self.device = next(model.backbone.body.parameters()).device
 
     def at(self, step: int, previous: Gradient | None) -> Gradient:
@@ -58,6 +61,18 @@ class DevGradient:
         if previous is None or decay == 0:
             return fresh
         return {n: decay * previous[n] + (1 - decay) * fresh[n] for n in fresh}
+
+    def loss(self, step: int) -> Tensor:
+        """The mean loss of this step's rows through the dev head, as the body is now; without a gradient.
+
+        In full precision, also under autocast: what two losses differ by may be small.
+        """
+        fit, measure = self._examples(step)
+        full = torch.autocast(self.device.type, enabled=False)
+        with full, evaluating(self.model.backbone.body):
+            head = self._fitted_head(fit)
+            with torch.no_grad():
+                return self._loss(head, measure)
 
     def _examples(self, step: int) -> tuple[list[Row], list[Row]]:
         """Rows that fit the head, and other rows that give the gradient."""
@@ -97,12 +112,14 @@ class DevGradient:
             optimizer.step()
         return head
 
-    def _gradient(self, head: nn.Module, rows: Sequence[Row]) -> Gradient:
-        body = self.model.body()
+    def _loss(self, head: nn.Module, rows: Sequence[Row]) -> Tensor:
         hidden = self.model.backbone.encode(plain_batch(rows).to(self.device))
         targets = self.end_task.targets(pack(rows)).to(self.device)
-        loss = self.end_task.losses(head, hidden, targets).mean()
-        grads = torch.autograd.grad(loss, list(body.values()), allow_unused=True)
+        return self.end_task.losses(head, hidden, targets).mean()
+
+    def _gradient(self, head: nn.Module, rows: Sequence[Row]) -> Gradient:
+        body = self.model.body()
+        grads = torch.autograd.grad(self._loss(head, rows), list(body.values()), allow_unused=True)
         # contiguous, as a checkpoint gives it back: the layout decides the order of a sum, and so its last bit
         return {
             name: torch.zeros_like(parameter) if grad is None else grad.contiguous()

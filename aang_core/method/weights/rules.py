@@ -16,7 +16,8 @@ from torch import Tensor
 
 from aang_core.batch.checks import errors_of, expect
 from aang_core.config.settings import RunConfig
-from aang_core.method.gradient.metagrad import Alignment
+from aang_core.method.gradient.dev_gradient import DevGradient
+from aang_core.method.gradient.metagrad import Alignment, Gradient
 from aang_core.method.step_plan import StepPlan
 from aang_core.method.weights.weighting import Factors, WeightState, observe, updated
 from aang_core.randomness import generator
@@ -42,10 +43,25 @@ class RuleBinding:
     seed: int
 
 
+class Direction(Protocol):
+    """What gradients are aligned with: V, or None in the steps for which there is none yet. Those then learn nothing.
+
+    :ivar every: steps between fresh ones; `at` is asked then, and wherever there is none.
+    :ivar memory: by fixed names what it remembers, on the encoder's device; saved in checkpoints and set from them.
+    """
+
+    every: int
+    memory: Mapping[str, Tensor]
+
+    def at(self, step: int, previous: Gradient | None) -> Gradient | None:
+        """V for this step, by the names of the body's parameters and contiguous. :param previous: the newest."""
+
+
 class Rule(Protocol):
     """A rule at work. It keeps nothing itself: what it remembers is in ``state.memory``.
 
-    It may also have a method ``begin(state, factors) -> WeightState``: the state before the first step.
+    It may also have a method ``begin(state, factors) -> WeightState``: the state before the first step; and
+    ``direction(dev: DevGradient) -> Direction``: what takes the dev gradient's place.
     """
 
     def next(
@@ -99,6 +115,13 @@ def begun(rule: Rule | None, state: WeightState, factors: Factors) -> WeightStat
     return state if begin is None else begin(state, factors)
 
 
+def direction_of(rule: Rule, dev: DevGradient) -> Direction:
+    """What the rule's alignments are with: the dev gradient, unless it brings another direction."""
+    make = getattr(rule, "direction", None)
+    direction: Direction = dev if make is None else make(dev)
+    return direction
+
+
 class _Checked:
     """A plugin's rule: its errors bear its name, and what it returns is looked at."""
 
@@ -110,12 +133,39 @@ class _Checked:
         with errors_of(self.who, "begin", _INSTEAD):
             return _sound(begun(self.rule, state, factors), factors)
 
+    def direction(self, dev: DevGradient) -> Direction:
+        """:raises PluginError: as `next`, and so do the direction's own calls."""
+        with errors_of(self.who, "direction", _INSTEAD):
+            found = direction_of(self.rule, dev)
+        return found if found is dev else _CheckedDirection(found, self.who)
+
     def next(
         self, state: WeightState, alignment: Alignment, plan: StepPlan, factors: Factors
     ) -> WeightState:
         """:raises PluginError: where the rule fails, or what it returns is no state of finite logits."""
         with errors_of(self.who, f"step {plan.step + 1}", _INSTEAD):
             return _sound(self.rule.next(state, alignment, plan, factors), factors)
+
+
+class _CheckedDirection:
+    """A plugin's direction: its errors bear the name of the rule."""
+
+    def __init__(self, direction: Direction, who: str) -> None:
+        self.inner, self.who, self.every = direction, who, direction.every
+
+    @property
+    def memory(self) -> Mapping[str, Tensor]:
+        """The direction's own."""
+        return self.inner.memory
+
+    @memory.setter
+    def memory(self, memory: Mapping[str, Tensor]) -> None:
+        self.inner.memory = memory
+
+    def at(self, step: int, previous: Gradient | None) -> Gradient | None:
+        """:raises PluginError: where it fails."""
+        with errors_of(self.who, f"its direction at step {step + 1}", _INSTEAD):
+            return self.inner.at(step, previous)
 
 
 def _sound(state: WeightState, factors: Factors) -> WeightState:
@@ -158,6 +208,10 @@ class Shuffled:
     def begin(self, state: WeightState, factors: Factors) -> WeightState:
         """The rule's own beginning, kept beside as the rule's state."""
         return self._outer(begun(self.rule, state, factors), None, factors)
+
+    def direction(self, dev: DevGradient) -> Direction:
+        """The rule's own."""
+        return direction_of(self.rule, dev)
 
     def next(
         self, state: WeightState, alignment: Alignment, plan: StepPlan, factors: Factors
