@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing as mp
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -95,3 +96,29 @@ def contents(directory: Path) -> tuple[Any, dict[str, bytes]]:
     )
     kept = {name: (directory / name).read_bytes() for name in files if (directory / name).exists()}
     return _tasks.untimed(report), kept
+
+
+def launched(processes, *arguments, timeout=240):
+    """Python with these arguments, under torch's launcher where there are several `processes`; must end well."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+        ),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, *arguments]
+    if processes > 1:
+        launcher = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(processes),
+        ]
+        command = [sys.executable, *launcher, *arguments]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done

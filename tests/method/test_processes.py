@@ -1,13 +1,10 @@
 """Two gloo processes against one: the same gradients, alignments, weights, and the same run."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from _children import launched
 
 SCRIPT = """
 import os
@@ -48,31 +45,6 @@ leave_processes()
 sys.stdout.flush()
 os._exit(0)  # the steps are compared; threads of torch may abort a process that tears down under load
 """
-
-
-def launched(processes, *arguments, timeout=240):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        ),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, *arguments]
-    if processes > 1:
-        launcher = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(processes),
-        ]
-        command = [sys.executable, *launcher, *arguments]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
 
 
 @pytest.mark.parametrize("method", ["aang", "static"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from _children import launched
 from _tasks import settings, write_task
-from test_processes import launched
 
 import aang_core as aang
 from aang_core.train.callbacks import Stopped
