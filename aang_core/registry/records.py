@@ -253,6 +253,10 @@ class TaskKind(Record):
     model: str = ""
 
 
+RANDOM, MATCHED = "random", "random-matched"
+"""The controls that are selectors."""
+
+
 @attrs.frozen(kw_only=True)
 class Selector(Record):
     """A way to choose auxiliary examples for a target task.
@@ -262,9 +266,7 @@ class Selector(Record):
         one that chooses.
     """
 
-    control: str = attrs.field(
-        default="", validator=attrs.validators.in_(("", "random", "random-matched"))
-    )
+    control: str = attrs.field(default="", validator=attrs.validators.in_(("", RANDOM, MATCHED)))
 
 
 @attrs.frozen(kw_only=True)

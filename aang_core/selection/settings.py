@@ -13,7 +13,12 @@ from aang_core.config.file import read_config
 from aang_core.config.schema import Anything, Choice, Flag, Integer, ListOf, TableOf, Text, checked
 from aang_core.errors import ConfigError, one_message
 from aang_core.registry.options import option_faults, settings_of
-from aang_core.registry.records import Selector
+from aang_core.registry.records import MATCHED, RANDOM, Selector
+
+CONTROLS = ("none", RANDOM, MATCHED, "full")
+"""What a selection is compared with: plain fine-tuning; a random draw; a random draw with the selection's counts of
+each task; every example there is.
+"""
 
 
 @attrs.frozen(kw_only=True)

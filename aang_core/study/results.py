@@ -21,9 +21,10 @@ from aang_core.analysis.submission import sheets, write_submission
 from aang_core.errors import RunError
 from aang_core.files import write_text
 from aang_core.markdown import interval_of, markdown_table, mean_and_std, one_line, p_value_of
+from aang_core.registry.records import MATCHED, RANDOM
 from aang_core.rundir.finished import read_runs
 from aang_core.rundir.report import read_report, spread, versions, write_json
-from aang_core.study.selected.selections import MATCHED, RANDOM, Arm, Score, score_curve
+from aang_core.study.selected.selections import Arm, Score, score_curve
 from aang_core.study.trial import Trial, differing_settings
 
 if TYPE_CHECKING:

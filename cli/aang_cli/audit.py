@@ -24,14 +24,7 @@ if TYPE_CHECKING:
     default="",
     help="Also count this encoder's tokens, and what is cut off.",
 )
-@click.option(
-    "--max-length",
-    metavar="N",
-    type=click.IntRange(2),
-    default=128,
-    show_default=True,
-    help="Longest row, in positions, with --model.",
-)
+@options.number("--max-length", "Longest row, in positions, with --model.", 2, default=128)
 @options.external
 @options.as_json
 @options.plugins

@@ -23,7 +23,7 @@ _FIGURES = ("mean", "std", "delta", "p_value")
 @click.argument("runs", nargs=-1, required=True, type=options.PATH, metavar="RUN...")
 @options.as_json
 @click.option("--markdown", is_flag=True, help="Print a Markdown table.")
-@click.option("--csv", "csv_file", type=options.PATH, metavar="FILE", help="Also write a CSV file.")
+@options.path("--csv", "FILE", "Also write a CSV file.", name="csv_file")
 def command(runs: tuple[Path, ...], as_json: bool, markdown: bool, csv_file: Path | None) -> None:
     """Compare finished runs over the same seeds.
 

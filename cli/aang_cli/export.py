@@ -11,20 +11,14 @@ from aang_cli import options, render
 
 @click.command("export")
 @click.argument("run", type=options.PATH)
-@click.option(
+@options.path(
     "--onnx",
-    "out",
-    type=options.PATH,
-    metavar="DIR",
+    "DIR",
+    "Write model.onnx with tokenizer and configuration into this new folder.",
+    name="out",
     required=True,
-    help="Write model.onnx with tokenizer and configuration into this new folder.",
 )
-@click.option(
-    "--seed",
-    metavar="N",
-    type=int,
-    help="Whose model, in a run of several seeds.  [default: the first]",
-)
+@options.number("--seed", "Whose model, in a run of several seeds.  [default: the first]")
 @options.plugins
 def command(run: Path, out: Path, seed: int | None, plugins: tuple[str, ...]) -> None:
     """Export the model of RUN to ONNX, and check it.

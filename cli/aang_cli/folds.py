@@ -12,27 +12,22 @@ from aang_cli import options, render
 if TYPE_CHECKING:
     from aang_core.config.settings import RunConfig
 
-_FLAGS = (
-    click.option(
-        "--folds",
-        metavar="K",
-        type=click.IntRange(2),
-        help="For few labels: K runs below --out, in which every labelled row is test once, one score over all rows, "
-        "and a final model from all of them.",
-    ),
-    click.option(
-        "--final/--no-final",
-        default=True,
-        help="With --folds: whether to train the final model.  [default: yes]",
-    ),
-)
-
 
 def flags(command: Any) -> Any:
     """The options of a cross-validation, for a command."""
-    for option in reversed(_FLAGS):
-        command = option(command)
-    return command
+    first = options.number(
+        "--folds",
+        "For few labels: K runs below --out, in which every labelled row is test once, one score over all rows, "
+        "and a final model from all of them.",
+        2,
+        metavar="K",
+    )
+    second = click.option(
+        "--final/--no-final",
+        default=True,
+        help="With --folds: whether to train the final model.  [default: yes]",
+    )
+    return first(second(command))
 
 
 def carry_out(

@@ -131,7 +131,7 @@ def of(settings: Sequence[Setting]) -> Callable[[Any], Any]:
 def given_flags(
     settings: Sequence[Setting], given: Mapping[str, Any]
 ) -> dict[str, tuple[Any, str]]:
-    """Dotted key → (value, flag), of the flags that were given."""
+    """Dotted key → (value, flag), of the flags that were given; ``--plugins`` goes with all."""
     found: dict[str, tuple[Any, str]] = {}
     for setting in settings:
         value = given[setting.name]
@@ -141,12 +141,28 @@ def given_flags(
             value = list(value or ())
         if value not in (None, [], {}):
             found[setting.key] = (value, setting.flag)
+    if given["plugins"]:
+        found["plugins"] = (list(given["plugins"]), "--plugins")
     return found
 
 
 def _names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
     """``"a, b"`` → ("a", "b")."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def path(flag: str, metavar: str, said: str, **more: Any) -> Callable[[Any], Any]:
+    """An option whose value is a file or folder; `name` in `more` is that of the parameter."""
+    names = (flag, *filter(None, [more.pop("name", "")]))
+    return click.option(*names, **{"metavar": metavar, "type": PATH, "help": said, **more})
+
+
+def number(flag: str, said: str, least: int | None = None, **more: Any) -> Callable[[Any], Any]:
+    """An option whose value is a whole number, likewise; a default is shown."""
+    names = (flag, *filter(None, [more.pop("name", "")]))
+    kind = int if least is None else click.IntRange(least)
+    shown = {"metavar": "N", "type": kind, "show_default": "default" in more}
+    return click.option(*names, **{**shown, "help": said, **more})
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -67,9 +67,7 @@ def _row(plugin: Plugin | FailedPlugin, registry: Registry) -> dict[str, Any]:
     show_default=True,
     help="What kind of primitive it brings.",
 )
-@click.option(
-    "--out", metavar="DIR", type=options.PATH, help="The folder to make.  [default: aang-NAME]"
-)
+@options.path("--out", "DIR", "The folder to make.  [default: aang-NAME]")
 @options.as_json
 def new(name: str, stage: str, out: Path | None, as_json: bool) -> None:
     """Write a plugin package with one working primitive.

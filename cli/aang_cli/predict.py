@@ -25,12 +25,7 @@ _BETWEEN = {".csv": ",", ".tsv": "\t"}
 @click.command("predict")
 @click.argument("run", type=options.PATH)
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option(
-    "--seed",
-    metavar="N",
-    type=int,
-    help="Whose model, in a run of several seeds.  [default: the first]",
-)
+@options.number("--seed", "Whose model, in a run of several seeds.  [default: the first]")
 @click.option(
     "--out",
     metavar="FILE",

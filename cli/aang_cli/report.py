@@ -11,23 +11,16 @@ from aang_cli import options, render
 
 @click.command("report")
 @click.argument("run", type=options.PATH)
-@click.option(
+@options.path(
     "--compare",
-    "others",
-    type=options.PATH,
+    "RUN",
+    "Beside this baseline; repeatable.  [default: the one of `aang run --against`]",
+    name="others",
     multiple=True,
-    metavar="RUN",
-    help="Beside this baseline; repeatable.  [default: the one of `aang run --against`]",
 )
-@click.option(
-    "--out", type=options.PATH, metavar="FILE", help="The page.  [default: RUN/report.html]"
-)
-@click.option(
-    "--plots", type=options.PATH, metavar="DIR", help="Also write every plot as SVG and PNG."
-)
-@click.option(
-    "--weights", type=options.PATH, metavar="FILE", help="Also export the learned weights."
-)
+@options.path("--out", "FILE", "The page.  [default: RUN/report.html]")
+@options.path("--plots", "DIR", "Also write every plot as SVG and PNG.")
+@options.path("--weights", "FILE", "Also export the learned weights.")
 @click.option("--theory", is_flag=True, help="Add the stability bound of Theorem E.5.")
 def command(
     run: Path,

@@ -24,29 +24,14 @@ if TYPE_CHECKING:
 @options.of(options.RUN)
 @selected_runs.flags
 @folds.flags
-@click.option("--config", metavar="FILE", type=options.PATH, help="A TOML file of settings.")
+@options.path("--config", "FILE", "A TOML file of settings.")
 @options.assignments("training.lr=3e-5")
-@click.option(
-    "--out",
-    metavar="DIR",
-    type=options.PATH,
-    help="The run directory.  [default: a new one under runs/]",
+@options.path("--out", "DIR", "The run directory.  [default: a new one under runs/]")
+@options.number(
+    "--processes", "Share each step among this many processes of this machine.", 1, default=1
 )
-@click.option(
-    "--processes",
-    metavar="N",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Share each step among this many processes of this machine.",
-)
-@click.option(
-    "--jobs",
-    metavar="N",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Run this many seeds beside each other, each in a process of its own.",
+@options.number(
+    "--jobs", "Run this many seeds beside each other, each in a process of its own.", 1, default=1
 )
 @click.option(
     "--against",
@@ -97,7 +82,8 @@ def command(
     if asked and processes > 1:
         raise click.UsageError("--against finetune and --processes exclude each other")
     against = against if processes == 1 else "none"
-    flags = _flags(given, tops[0] if tops else None)
+    flags = options.given_flags(options.RUN, given)
+    flags |= {"top": (tops[0], "--top")} if tops else {}
     if count and out is not None:
         one = _configured(config, flags, assignments)
         folds.carry_out(one, count, final, out, resume, jobs, as_json)
@@ -149,14 +135,6 @@ def _check_together(
         raise click.UsageError(
             "--against finetune goes with one run; for several use --control none"
         )
-
-
-def _flags(given: Mapping[str, Any], top: int | None) -> dict[str, tuple[Any, str]]:
-    """The flags that were given, by dotted key of the configuration."""
-    flags = options.given_flags(options.RUN, given)
-    flags |= {"top": (top, "--top")} if top is not None else {}
-    named = list(given["plugins"])
-    return flags | ({"plugins": (named, "--plugins")} if named else {})
 
 
 def _configured(

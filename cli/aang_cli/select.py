@@ -23,22 +23,14 @@ SETTINGS = options.settings_of(SelectionConfig, without=("plugins",))
 
 @click.command("select")
 @options.of(SETTINGS)
-@click.option(
-    "--epochs", metavar="N", type=int, help="Of a discriminator's training.  [default: 5]"
-)
+@options.number("--epochs", "Of a discriminator's training.  [default: 5]")
 @click.option("--like", metavar="DIR", help="The selection whose tasks random-matched takes.")
 @options.assignments("options.lr=5e-5")
-@click.option(
-    "--out",
-    metavar="DIR",
-    type=options.PATH,
-    help="The selection's directory.  [default: a new one under selections/]",
-)
-@click.option(
+@options.path("--out", "DIR", "The selection's directory.  [default: a new one under selections/]")
+@options.path(
     "--experiment",
-    metavar="SPEC",
-    type=options.PATH,
-    help="Carry out the whole study in this TOML file, controls and training included.",
+    "SPEC",
+    "Carry out the whole study in this TOML file, controls and training included.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the interrupted selection in --out.")
 @options.loudness
@@ -70,7 +62,7 @@ def command(
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the directory of the interrupted selection")
     flags = _flags(given)
-    config = _resumed(out, flags, assignments) if resume and out else _config(flags, assignments)
+    config = _config(out if resume else None, flags, assignments)
     selection = _selected(config, out, resume)
     if as_json:
         render.document(selection.summary)
@@ -106,29 +98,20 @@ def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     for key, flag in _OF_SELECTORS.items():
         if given[flag.removeprefix("--")] is not None:
             flags[key] = (given[flag.removeprefix("--")], flag)
-    named = list(given["plugins"])
-    return flags | ({"plugins": (named, "--plugins")} if named else {})
+    return flags
 
 
-def _config(flags: Mapping[str, tuple[Any, str]], assignments: tuple[str, ...]) -> SelectionConfig:
-    from aang_core.config.file import overlaid, parse_settings
-
-    merged = overlaid({}, {}, {**flags, **parse_settings(assignments, SelectionConfig)})
-    return SelectionConfig.from_mapping(*merged)
-
-
-def _resumed(
-    out: Path, flags: Mapping[str, tuple[Any, str]], assignments: tuple[str, ...]
+def _config(
+    begun: Path | None, flags: Mapping[str, tuple[Any, str]], assignments: tuple[str, ...]
 ) -> SelectionConfig:
-    """The settings that the selection in `out` was begun with, flags over them; what differs is refused later on."""
+    """Flags over the settings of the selection that was begun in a directory, if any; `select` refuses what differs."""
     from aang_core.config.file import overlaid, parse_settings
     from aang_core.selection.directory import begun_with
     from aang_core.selection.settings import plain_settings
 
-    begun = plain_settings(begun_with(out))
-    return SelectionConfig.from_mapping(
-        *overlaid(begun, {}, {**flags, **parse_settings(assignments, SelectionConfig)})
-    )
+    base = plain_settings(begun_with(begun)) if begun else {}
+    given = {**flags, **parse_settings(assignments, SelectionConfig)}
+    return SelectionConfig.from_mapping(*overlaid(base, {}, given))
 
 
 def _selected(config: SelectionConfig, out: Path | None, resume: bool) -> Selection:

@@ -10,36 +10,31 @@ import click
 
 from aang_cli import options, render
 from aang_core.markdown import mean_and_std, p_value_of
+from aang_core.selection.settings import CONTROLS
 
 if TYPE_CHECKING:
     from aang_core.config.settings import RunConfig
 
 _COLUMNS = ("run", "score", "Δ", "p", "tokens", "seconds")
 
-_FLAGS = (
-    click.option(
-        "--top",
-        "tops",
-        metavar="N",
-        type=click.IntRange(1),
-        multiple=True,
-        help="How many of the selection's examples; repeatable, for a run each below --out.",
-    ),
-    click.option(
-        "--control",
-        "controls",
-        type=click.Choice(("none", "random", "random-matched", "full")),
-        multiple=True,
-        help="Train this beside them, to compare; repeatable.",
-    ),
-)
-
 
 def flags(command: Any) -> Any:
     """The options of a selection, for a command."""
-    for option in reversed(_FLAGS):
-        command = option(command)
-    return command
+    first = options.number(
+        "--top",
+        "How many of the selection's examples; repeatable, for a run each below --out.",
+        1,
+        name="tops",
+        multiple=True,
+    )
+    second = click.option(
+        "--control",
+        "controls",
+        type=click.Choice(CONTROLS),
+        multiple=True,
+        help="Train this beside them, to compare; repeatable.",
+    )
+    return first(second(command))
 
 
 def folder(controls: Sequence[str], out: Path | None, alone: bool) -> Path:

@@ -27,22 +27,8 @@ SMALLEST = "scratch:tiny"
 )
 @options.external
 @options.drop_empty
-@click.option(
-    "--seed",
-    metavar="N",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Which example.",
-)
-@click.option(
-    "--rows",
-    metavar="N",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="How many rows.",
-)
+@options.number("--seed", "Which example.", 0, default=0)
+@options.number("--rows", "How many rows.", 1, default=1)
 @options.assignments("primitives.mask.rate=0.3")
 @options.as_json
 @options.plugins

@@ -11,12 +11,8 @@ from aang_cli import options, render
 
 @click.command("submission")
 @click.argument("runs", nargs=-1, required=True, type=options.PATH, metavar="RUN...")
-@click.option(
-    "--out", metavar="FILE", type=options.PATH, required=True, help="The new .zip file to write."
-)
-@click.option(
-    "--seed", metavar="N", type=int, help="Whose predictions.  [default: the seed best on dev]"
-)
+@options.path("--out", "FILE", "The new .zip file to write.", required=True)
+@options.number("--seed", "Whose predictions.  [default: the seed best on dev]")
 @options.as_json
 def command(runs: tuple[Path, ...], out: Path, seed: int | None, as_json: bool) -> None:
     """Pack test predictions in the submission format of GLUE.

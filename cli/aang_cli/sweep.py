@@ -19,25 +19,12 @@ _COLUMNS = ("task", "configuration", "dev", "metric", "seeds", "chosen", "test",
 
 @click.command("sweep")
 @click.argument("spec", type=options.PATH)
-@click.option(
-    "--out",
-    metavar="DIR",
-    type=options.PATH,
-    help="The sweep's directory; only --dry-run does without.",
+@options.path("--out", "DIR", "The sweep's directory; only --dry-run does without.")
+@options.number(
+    "--workers", "Trials beside each other.  [default: one a GPU, or a core, at most 8]", 1
 )
-@click.option(
-    "--workers",
-    metavar="N",
-    type=click.IntRange(1),
-    help="Trials beside each other.  [default: one a GPU, or a core, at most 8]",
-)
-@click.option(
-    "--retries",
-    metavar="N",
-    type=click.IntRange(0),
-    default=1,
-    show_default=True,
-    help="Try a failed trial again this often, from its checkpoint.",
+@options.number(
+    "--retries", "Try a failed trial again this often, from its checkpoint.", 0, default=1
 )
 @click.option(
     "--ray",
@@ -53,13 +40,8 @@ _COLUMNS = ("task", "configuration", "dev", "metric", "seeds", "chosen", "test",
     multiple=True,
     help="Run on this instead of the file's tasks; repeatable.",
 )
-@click.option(
-    "--seed",
-    "seeds",
-    metavar="N",
-    type=int,
-    multiple=True,
-    help="Run with this seed instead of the file's; repeatable.",
+@options.number(
+    "--seed", "Run with this seed instead of the file's; repeatable.", name="seeds", multiple=True
 )
 @options.assignments("training.max_steps=300")
 @click.option("--dry-run", is_flag=True, help="Print the configurations, and train nothing.")

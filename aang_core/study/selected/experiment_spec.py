@@ -43,8 +43,8 @@ from aang_core.config.schema import (
 from aang_core.config.settings import RunConfig
 from aang_core.data.auxiliary import same_task
 from aang_core.errors import ConfigError, one_message
-from aang_core.selection.settings import SelectionConfig
-from aang_core.study.selected.selections import CONTROLS, Arm, arms_of
+from aang_core.selection.settings import CONTROLS, SelectionConfig
+from aang_core.study.selected.selections import Arm, arms_of
 
 _OF_ARMS = ("task", "selection", "top", "seeds", "aux_tasks", "space", "method", "train_rows")
 _OF_SELECTIONS = ("target", "from", "selector", "seed", "top", "train_rows")

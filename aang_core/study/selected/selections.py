@@ -31,6 +31,7 @@ from aang_core.batch.protocols import no_op
 from aang_core.config.settings import RunConfig
 from aang_core.data.auxiliary import SETTINGS, Selection, read_selection
 from aang_core.errors import ConfigError
+from aang_core.registry.records import MATCHED, RANDOM
 from aang_core.registry.registry import Registry
 from aang_core.rundir.directory import JobDirectory
 from aang_core.rundir.finished import read_runs
@@ -44,11 +45,6 @@ from aang_core.train.resolve import resolve
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-CONTROLS = ("none", "random", "random-matched", "full")
-"""Plain fine-tuning; a random draw; a random draw with the selection's counts of each task; every example there is."""
-
-RANDOM, MATCHED = "random", "random-matched"
 
 
 @attrs.frozen(kw_only=True)
