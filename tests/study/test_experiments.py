@@ -12,7 +12,7 @@ from aang_core.study.sweeps.sweep_file import load_experiment
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "experiments"
 PAPER = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "table7": 27}
-OURS = {"few-labels": 6, "few-labels-screening": 5, "one-change": 8}
+OURS = {"digits": 4, "few-labels": 6, "few-labels-screening": 5, "one-change": 8}
 RUNS = {**PAPER, **OURS}
 """Runs of each file: methods, times the sizes of the grid (2·2·2·2, 3·3, 3 methods · 3·3)."""
 
@@ -24,6 +24,8 @@ def test_every_file_is_listed_here():
 @pytest.mark.parametrize("name", RUNS)
 def test_a_specification_gives_valid_runs_over_legal_spaces(name):
     registry = load_registry()
+    if name == "digits" and "digits" not in registry.tasks:
+        pytest.skip("needs aang-vision")
     found = load_experiment(FOLDER / f"{name}.toml", task="sample").runs
     assert len(found) == RUNS[name]
     assert len({str(config) for config in found.values()}) == len(found), "two runs are the same"
