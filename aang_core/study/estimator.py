@@ -295,7 +295,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._loaded[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state with the files of ``model/`` in it, so that copies and pickles stand alone."""
+        """The state, with the files of ``model/`` in it, so that copies and pickles are complete."""
         state = {**super().__getstate__()}
         if (directory := state.pop("directory_", None)) is not None:
             files = [path for path in (directory / "model").rglob("*") if path.is_file()]

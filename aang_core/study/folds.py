@@ -64,9 +64,9 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Train on all but one K-th of the labelled rows, K times; the same as ``aang run --folds``.
 
-    :param folds: K, at least 2. :param out: a new folder, or with `resume` the one to go on in.
-    :param final: whether a model is then trained on all rows. :param jobs: folds beside each other.
-    :param callback: hears each run, where `jobs` is 1, and a `StudyCallback` of all of them.
+    :param folds: K, at least 2. :param out: a new folder, or with `resume` the one to continue in.
+    :param final: whether to train a final model on all rows. :param jobs: folds at a time.
+    :param callback: follows each run if `jobs` is 1; a `StudyCallback` follows all of them in any case.
     :returns: what ``folds.json`` holds: the pooled ``score`` with its ``standard_error`` over ``rows``, each fold, the
         ``final`` model (None where there is none), and ``said``.
     :raises ConfigError: for settings that fix the splits otherwise. :raises TaskError: for too few rows.
@@ -219,9 +219,9 @@ def _mean_weights(runs: Sequence[FinishedRun]) -> dict[str, Any]:
 def _carried_out(
     trials: Sequence[Trial], registry: Registry, callback: Callback | None, jobs: int
 ) -> None:
-    """Here one after another, or in processes; what is finished is kept.
+    """Run the trials one after another, or in processes. Finished ones are kept.
 
-    :raises RunError: of the first one that failed in another process.
+    :raises RunError: of the first trial that failed in another process.
     """
     if jobs == 1:
         run_trials(trials, registry, callback)

@@ -35,40 +35,40 @@ Ended = Callable[[Outcome], None]
 
 
 class StudyCallback(Callback):
-    """A callback that also hears of the trials of a study: which begin, how far each is, and how it ends.
+    """A callback that also follows the trials of a study: their starts, progress and ends.
 
-    Runs in this process call what `Callback` has; trials in processes of their own call the methods here, from several
-    threads. Where `stopping` is true, which is asked again and again, trials under way end their step and the study
+    A run in this process calls the methods of `Callback`. Trials in processes of their own call the methods here, from
+    several threads. While they run, `stopping` is polled; once it is true, each trial finishes its step and the study
     stops.
     """
 
     def on_plan(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
-        """Before the first trial; `finished` are those of an earlier call, which are kept."""
+        """Before the first trial. `finished` are the trials of an earlier call; they are kept."""
 
     def on_start(self, trial: Trial, attempt: int) -> None:
-        """When a trial begins or goes on; `attempt` counts from 1."""
+        """When a trial starts or resumes; `attempt` counts from 1."""
 
     def on_progress(
         self, trial: Trial, done: int | None, total: int | None, best: float | None
     ) -> None:
-        """After a step (`done` of `total`) or an evaluation (`best` on dev); None for what is not new."""
+        """After a step (`done` of `total`) or an evaluation (`best` on dev); None for a value that has not changed."""
 
     def on_record(self, trial: Trial, record: StepRecord | None, progress: Progress) -> None:
-        """After every step, and without a record after every evaluation; only of trials that are told to tell them."""
+        """After every step, and after every evaluation without a record, where the study asked for records."""
 
     def on_retry(self, trial: Trial, error: str) -> None:
-        """When a trial failed and will be tried again."""
+        """When a trial failed and will be retried."""
 
     def on_end(self, outcome: Outcome) -> None:
-        """When a trial is finished, or has failed for the last time."""
+        """When a trial succeeded, or failed for the last time."""
 
 
 @attrs.frozen(kw_only=True)
 class Machine:
     """How a study uses this machine.
 
-    :param workers: trials beside each other; :param threads: of each one, so that all together fit the cores.
-    :param devices: CUDA devices by number or name, dealt out to the workers in turn; none for the CPU.
+    :param workers: trials at a time. :param threads: of each; all together fit the cores.
+    :param devices: CUDA devices by number or name, shared out to the workers in turn; none for the CPU.
     """
 
     workers: int
@@ -77,9 +77,9 @@ class Machine:
 
 
 def machine_for(trials: int, workers: int | None, devices: Sequence[str]) -> Machine:
-    """By default a worker a CUDA device, or a core (at most 8), and no more than there are trials.
+    """By default one worker per CUDA device, or per core (at most 8), and no more than trials.
 
-    ``workers × threads`` never exceeds the cores; a smaller ``OMP_NUM_THREADS`` of the user's is kept.
+    ``workers × threads`` never exceeds the cores. A smaller ``OMP_NUM_THREADS`` in the environment is kept.
     """
     usual = len(devices) or min(cores(), _MOST_WORKERS)
     count = max(1, min(workers or usual, trials, cores()))
@@ -109,14 +109,14 @@ def in_processes(
     begun: Callable[[Machine], None] = no_op,
     ended: Ended = no_op,
 ) -> list[Outcome]:
-    """Carry out trials, each in a process of its own; a failed one is tried again `retries` times.
+    """Run trials, each in a process of its own; retry a failed one `retries` times.
 
-    :param workers: trials beside each other; None for what the machine can hold.
-    :param halting: whether nothing more is begun once a trial has failed; those under way end first.
-    :param records: whether trials tell the record of every step.
-    :param begun: told how the machine is used. :param ended: told before the callback how a trial has ended.
-    :returns: how those ended that were begun, in their order.
-    :raises KeyboardInterrupt: after the trials under way have stopped behind a step.
+    :param workers: trials at a time; None for what the machine can hold.
+    :param halting: whether to start no further trial once one has failed; running ones finish first.
+    :param records: whether trials report the record of every step.
+    :param begun: called with the use of the machine. :param ended: called with each outcome, before the callback.
+    :returns: the outcomes of the trials that were started, in order.
+    :raises KeyboardInterrupt: after the running trials have stopped between two steps.
     """
     if not trials:
         return []
@@ -156,9 +156,9 @@ def _await(
     halting: bool,
     ended: Ended,
 ) -> None:
-    """Tell how trials end until all have.
+    """Report outcomes until every trial has ended.
 
-    :raises KeyboardInterrupt: where the callback wants the study to stop.
+    :raises KeyboardInterrupt: when the callback asks the study to stop.
     """
     pending = set(futures)
     while pending:
@@ -184,7 +184,7 @@ def _attempts(
     callback: StudyCallback,
     running: Running,
 ) -> Outcome | None:
-    """Start a trial until it is finished or has failed too often; None where the study is stopped."""
+    """Start a trial until it succeeds or has failed too often; None once the study is stopped."""
     for attempt in range(1, retries + 2):
         callback.on_start(trial, attempt)
         error = carried_out(trial, order, environment, callback, running)
@@ -203,9 +203,9 @@ def carried_out(
     callback: StudyCallback,
     running: Running,
 ) -> str:
-    """One process, from its start to its end; why it failed, or nothing.
+    """Run one trial's process to its end. Returns why it failed, or the empty string.
 
-    :param order: what it is told (`Trial.order`).
+    :param order: its first line of input (`Trial.order`).
     """
     with ExitStack() as stack:
         log: IO[bytes] | None = None
@@ -227,18 +227,18 @@ def carried_out(
 def _followed(
     process: subprocess.Popen[str], order: str, trial: Trial, callback: StudyCallback
 ) -> str | None:
-    """Give the order, pass on what the trial tells, and wait for its end.
+    """Give the order, pass on the progress, and wait for the end.
 
-    :returns: the error that the trial names, nothing where it says that it is finished, None where it says neither.
+    :returns: the trial's error, the empty string if it reports success, None if it reports neither.
     """
     total, error = None, None
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("a trial's process was started without pipes")
     try:
         process.stdin.write(order + "\n")
-        process.stdin.flush()  # and left open: its end tells the trial that nobody waits for it
+        process.stdin.flush()  # stays open: its end tells the trial that this process is gone
     except BrokenPipeError:
-        pass  # it is dead already, and its exit code will say how
+        pass  # it is dead already; its exit code says why
     for line in process.stdout:
         told = json.loads(line)
         error = told.get("error", error)
@@ -254,7 +254,7 @@ def _followed(
 
 
 def _record(told: Mapping[str, Any]) -> tuple[StepRecord | None, Progress]:
-    """A step's record, or None, and the progress behind it, as the trial has them."""
+    """The record of a step, if any, and the progress after it."""
     evaluations = tuple(told["progress"]["evaluations"])
     progress = Progress(**{**told["progress"], "evaluations": evaluations})
     record = told.get("record")
@@ -269,12 +269,12 @@ def _ending(code: int) -> str:
 
 
 def environment_for(threads: int) -> dict[str, str]:
-    """The environment of a trial with that many threads."""
+    """The environment of a trial with so many threads."""
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
 
 def _environment(machine: Machine, lane: int) -> dict[str, str]:
-    """The same, with the CUDA device of a worker."""
+    """The same, with the worker's CUDA device."""
     found = environment_for(machine.threads)
     if machine.devices:
         found["CUDA_VISIBLE_DEVICES"] = machine.devices[lane % len(machine.devices)]
@@ -282,7 +282,7 @@ def _environment(machine: Machine, lane: int) -> dict[str, str]:
 
 
 class Running:
-    """The processes under way, and their end."""
+    """The running processes, and how to stop them."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -292,9 +292,9 @@ class Running:
     def start(
         self, log: IO[bytes] | None, environment: Mapping[str, str]
     ) -> subprocess.Popen[str] | None:
-        """A trial's process; None once everything is stopped.
+        """Start a trial's process; None once everything is stopped.
 
-        In a session of its own, so that Ctrl-C in the terminal reaches the study alone, which then stops its trials.
+        It gets its own session, so that Ctrl-C in the terminal reaches only the study, which then stops its trials.
         """
         with self._lock:
             if self.stopped:
@@ -313,12 +313,12 @@ class Running:
             return process
 
     def forget(self, process: subprocess.Popen[str]) -> None:
-        """One has ended."""
+        """Drop a process that has ended."""
         with self._lock:
             self._processes.discard(process)
 
     def stop(self) -> None:
-        """Interrupt all; kill those that take longer than `PATIENCE`, or all when interrupted again."""
+        """Interrupt all; kill the ones that take longer than `PATIENCE`, or all when interrupted again."""
         with self._lock:
             self.stopped = True
             left = list(self._processes)

@@ -52,12 +52,12 @@ def on_ray(
     callback: StudyCallback,
     ended: Ended = no_op,
 ) -> int:
-    """Carry out trials; returns the threads of each.
+    """Run trials on a cluster. Returns the threads of each.
 
-    :param address: a cluster's, or `LOCAL` for one that is started here and ended again.
-    :param workers: most trials beside each other; None for one a GPU, or a core where there is none.
-    :param ended: told before the callback how a trial has ended.
-    :raises RunError: where Ray is not installed or the cluster does not answer.
+    :param address: of a cluster, or `LOCAL` to start one here for this call.
+    :param workers: most trials at a time; None for one per GPU, or per core without GPUs.
+    :param ended: called with each outcome, before the callback.
+    :raises RunError: if Ray is not installed or the cluster does not answer.
     """
     if find_spec("ray") is None:
         raise RunError("--ray needs Ray, which is not installed: pip install 'aang[sweep]'")
@@ -99,9 +99,9 @@ def _connect(ray: Any, address: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """Ask whether anything listens at ``host:port``: Ray itself goes on trying for minutes.
+    """Check that something listens at ``host:port``; Ray itself would retry for minutes.
 
-    :raises OSError: where nothing does.
+    :raises OSError: if nothing does.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal() and int(port) < 2**16:
@@ -109,7 +109,7 @@ def _knock(address: str) -> None:
 
 
 def _shares(ray: Any, address: str, trials: int, workers: int | None) -> tuple[int, int, int]:
-    """Trials beside each other, CPUs of each, GPUs of each; a trial never needs more CPUs than a node has."""
+    """Trials at a time, CPUs of each, GPUs of each. A trial never needs more CPUs than a node has."""
     total = ray.cluster_resources()
     gpus, cpus = int(total.get("GPU", 0)), max(1, int(total.get("CPU", 1)))
     if address == LOCAL and not gpus:
@@ -190,7 +190,7 @@ class _Reporting(StudyCallback):
 def _callback(
     base: type, by_order: Mapping[str, Trial], callback: StudyCallback, ended: Ended
 ) -> Any:
-    """Tune's callback that tells ours; made here since its base class is Ray's."""
+    """Tune's callback, which calls ours. Its base class is Ray's, so it is made here."""
 
     class Telling(base):  # type: ignore[misc]
         def __init__(
@@ -199,7 +199,7 @@ def _callback(
             self.by_order, self.callback, self.ended = by_order, callback, ended
 
         def __getstate__(self) -> dict[str, Any]:
-            return {}  # Tune keeps its callbacks on disk, and ours holds locks and a terminal
+            return {}  # Tune saves its callbacks to disk; ours holds locks and a terminal
 
         def named(self, trial: Any) -> Trial:
             return self.by_order[trial.config["order"]]
@@ -230,6 +230,6 @@ def _callback(
 
 
 def _reason(trial: Any) -> str:
-    """Why a trial failed: the error that it raised itself, without Ray's traceback around it."""
+    """Why a trial failed: its own error, without Ray's traceback around it."""
     error = trial.get_error()
     return str(getattr(error, "cause", None) or error)

@@ -2,8 +2,8 @@
 
 Of a sweep, configurations are chosen by the mean dev score over their seeds, among those whose seeds are all finished,
 and for each task alone. Test scores are shown only for the chosen ones: if you look at all of them, you choose by
-test. Of an experiment with selections, arms are compared seed by seed. Both tables are also written while some trials
-are unfinished: each row says how many seeds it has.
+test. An experiment with selections compares arms seed by seed. Both tables are also written while trials are
+unfinished; each row says how many seeds it has.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NO_COST = dict.fromkeys(CLOCKS, 0.0)
 
 @attrs.frozen(eq=False, kw_only=True)
 class Finished:
-    """What counts of a finished trial of one seed.
+    """The facts of a finished trial of one seed.
 
     :param dev, test: scores by the task's `metric`; test is None where it has no labels.
     :param training, selecting: seconds of the run, and of the selection that it trains on, by clock.
@@ -82,7 +82,7 @@ def finished(trial: Trial) -> Finished:
 
 
 def over_seeds(trials: Sequence[Finished], split: str) -> dict[str, Any] | None:
-    """``mean``, sample deviation ``std`` and ``values`` by seed; None where a seed has no score, or there is none."""
+    """``mean``, sample deviation ``std`` and ``values`` by seed; None if there is no seed, or one has no score."""
     values = {str(trial.seed): trial.score(split) for trial in trials}
     scores = [value for value in values.values() if value is not None]
     if not scores or len(scores) < len(values):
@@ -107,8 +107,8 @@ def sweep_results(
 ) -> dict[str, Any]:
     """The document of a sweep's ``results.json``.
 
-    :param errors: the name of a trial → why it failed for the last time.
-    :param threads: of each trial; where two sweeps differ in them, so may the last bits of their scores.
+    :param errors: the name of a failed trial → why it failed.
+    :param threads: of each trial. Scores of sweeps with other numbers of threads may differ in their last bits.
     """
     differing = differing_settings(plan.configurations)
     done = {trial.name: finished(trial) for trial in plan.trials if trial.is_finished}
@@ -187,7 +187,7 @@ def ranked(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def sweep_cells(row: Mapping[str, Any]) -> dict[str, str]:
-    """A configuration as people read it."""
+    """A configuration for people: column → text."""
     return {
         "task": row["task"],
         "configuration": row["configuration"],
@@ -236,7 +236,7 @@ def write_sweep_results(directory: Path, found: Mapping[str, Any]) -> None:
 def write_experiment_results(
     spec: ExperimentSpec, outcomes: Mapping[str, Mapping[Arm, Sequence[Finished]]], out: Path
 ) -> dict[str, Any]:
-    """Everything that finished runs allow to say: ``results.json``, tables, pictures, archives.
+    """Write ``results.json``, tables, pictures and submission archives of the finished runs.
 
     :param outcomes: a target's short name → arm → its finished runs.
     :returns: the contents of ``results.json``.
@@ -292,7 +292,7 @@ def _arm_rows(name: str, outcomes: Mapping[Arm, Sequence[Finished]]) -> Iterator
 
 
 def _comparisons(name: str, outcomes: Mapping[Arm, Sequence[Finished]]) -> Iterator[dict[str, Any]]:
-    """Each selector against every control of the same N, and against what has none; seed by seed."""
+    """Each selector against every control with the same N or none, seed by seed."""
     controls = ("", RANDOM, MATCHED)
     for arm, own in outcomes.items():
         if arm.selector in controls:
@@ -309,7 +309,7 @@ def _comparisons(name: str, outcomes: Mapping[Arm, Sequence[Finished]]) -> Itera
 def _difference(
     own: Sequence[Finished], theirs: Sequence[Finished], split: str
 ) -> dict[str, Any] | None:
-    """Own minus theirs, over the seeds that both have."""
+    """`own` minus `theirs`, over the seeds that both have."""
     mine, other = ({run.seed: run.score(split) for run in runs} for runs in (own, theirs))
     seeds = [s for s in mine if mine[s] is not None and other.get(s) is not None]
     if not seeds:
@@ -339,7 +339,7 @@ def _remarks(spec: ExperimentSpec, planned: int, done: int) -> Iterator[str]:
 def _submissions(
     spec: ExperimentSpec, outcomes: Mapping[str, Mapping[Arm, Sequence[Finished]]], out: Path
 ) -> list[str]:
-    """An archive an arm, with the seed that dev prefers for each target; none where test was cut, or there is none."""
+    """One archive per arm, with the seed that is best on dev for each target; none if test was cut or is missing."""
     written: list[str] = []
     for arm in () if spec.rows.test else spec.arms:
         chosen = [max(arms[arm], key=lambda run: run.dev).directory for arms in outcomes.values()]
@@ -354,7 +354,7 @@ def _submissions(
 
 
 def _pictures(spec: ExperimentSpec, results: Mapping[str, Any], out: Path) -> list[str]:
-    """A curve a target, of test scores where there are any."""
+    """A curve for each target, of test scores if there are any."""
     plots, arms = [], {arm.name: arm for arm in spec.arms}
     for name in results["targets"]:
         rows = [row for row in results["rows"] if row["target"] == name]
@@ -369,7 +369,7 @@ def _pictures(spec: ExperimentSpec, results: Mapping[str, Any], out: Path) -> li
 
 
 def experiment_page(results: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
-    """The tables of every target, the differences, and what has to be said beside them; scores in per cent.
+    """The tables of every target, the differences, and remarks; scores in per cent.
 
     :param pictures: file names beside the text.
     """

@@ -54,8 +54,8 @@ def run(
     :param config: a whole configuration; or else give its keys as keywords (``task=``, ``space=``, ``seeds=``,
         ``training={"max_steps": 60}``, …).
     :param task: the name of a task as in the configuration; or a `Task` made in Python, also beside `config`. The
-        directory's ``config.toml`` then calls it ``memory:NAME``, and nobody can resume the run or read its task again.
-    :param out: the run directory; by default ``runs/TASK-SPACE-METHOD``, with a number behind it where that is taken.
+        directory's ``config.toml`` then calls it ``memory:NAME``, and the run cannot be resumed.
+    :param out: the run directory; by default ``runs/TASK-SPACE-METHOD``, with a number appended if that is taken.
     :param resume: go on with an interrupted run in `out`, from its last checkpoint; its ``config.toml`` says
         everything else, so nothing need be given.
     :param jobs: how many seeds run beside each other, each in a process of its own (which loads installed plugins
@@ -181,7 +181,7 @@ def _run_against(
     resume: bool,
     how: Mapping[str, Any],
 ) -> RunReport:
-    """Both runs, one after the other; what is wrong with the second is said before the first is trained."""
+    """Both runs, one after the other. The second is checked before the first is trained."""
     plain = plain_run(resolved).config
     place = beside(directory, baseline)
     taken = run_directory(place, plain)
@@ -251,13 +251,13 @@ def _given(
 
 
 def _fresh(resolved: ResolvedRun) -> Path:
-    """``runs/TASK-SPACE-METHOD``, with a number behind it where that is taken."""
+    """``runs/TASK-SPACE-METHOD``, with a number appended if that is taken."""
     space = resolved.space.name if resolved.space else ""
     return unused_directory("runs", (resolved.task.name, space, resolved.config.method))
 
 
 def run_or_resume(config: RunConfig, out: Path, **how: Any) -> RunReport:
-    """Begin a run in `out`, or go on with the one that was begun there; `how` as in `run`."""
+    """Start a run in `out`, or resume the one that is there; `how` as in `run`."""
     return run(config, out=out, resume=(out / "config.toml").is_file(), **how)
 
 
@@ -270,9 +270,9 @@ def run_trials(
     before: Callable[[Trial], None] = no_op,
     after: Callable[[Trial], None] = no_op,
 ) -> None:
-    """Carry out whole runs one after another in this process; what is finished is kept, what was broken off goes on.
+    """Carry out whole runs one after another in this process. Finished ones are kept, interrupted ones resume.
 
-    :param callback: hears each run, and a `StudyCallback` of the trials as well.
+    :param callback: follows each run; a `StudyCallback` follows the trials as well.
     :param before, after: called with each trial that is carried out, before it begins and when it is finished.
     """
     study = callback if isinstance(callback, StudyCallback) else StudyCallback()

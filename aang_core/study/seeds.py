@@ -61,14 +61,14 @@ _NEEDING = (
     *("on_seed", "on_train_begin", "on_trained", "on_train_end"),
     *("should_training_stop", "state_dict", "load_state_dict"),
 )
-"""What a callback in this process cannot do where the seeds train in others."""
+"""What a callback cannot override if the seeds train in other processes."""
 
 FINISHED = "seed.json"
-"""A seed's report: the last file that it writes."""
+"""A seed's report, the last file that it writes."""
 
 
 class SeedElsewhere:
-    """Stands for the session of a seed that trains in another process. :ivar seed: all that is known of it here."""
+    """Stands in for the session of a seed in another process. :ivar seed: all that is known here."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -83,8 +83,8 @@ class SeedElsewhere:
 def check_jobs(
     jobs: int, config: RunConfig, callbacks: Sequence[Callback], processes: Processes
 ) -> None:
-    """:raises ConfigError: where there is no job, every seed is shared among processes already, or a callback needs
-    what stays in the processes of the seeds.
+    """:raises ConfigError: if there is no job, processes share each seed already, or a callback needs the session of a
+    seed in another process.
     """
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1 (got {jobs})")
@@ -111,12 +111,12 @@ def _overrides(callback: Callback, name: str) -> bool:
 def run_seeds(
     config: RunConfig, directory: Path, resume: bool, callback: Callbacks, jobs: int
 ) -> list[SeedReport]:
-    """Train the seeds of a run in processes of their own, `jobs` beside each other.
+    """Train the seeds of a run in processes of their own, `jobs` at a time.
 
-    :param callback: hears remarks, the steps of all seeds together as one preparation, and where it asks for them the
-        record of every step and the progress at every evaluation; its calls never overlap.
+    :param callback: receives remarks, the steps of all seeds together as one preparation and, if it overrides these
+        methods, the record of every step and the progress at every evaluation. Its calls never overlap.
     :returns: the reports of all seeds, in their order.
-    :raises RunError: of the first seed that failed; seeds under way end first, seeds that wait are not begun.
+    :raises RunError: of the first seed that failed. Running seeds finish first, waiting ones do not start.
     """
     trials = [Trial(config=config, directory=directory, seed=seed) for seed in config.seeds]
     course = _Course(callback, len(trials))
@@ -144,7 +144,7 @@ def run_seeds(
 
 
 def run_part(trial: Trial, callback: Callback) -> None:
-    """One seed of a run, in a process of its own; another one holds the run's directory."""
+    """Train one seed of a run in this process; another process holds the run's directory."""
     config = trial.config
     registry = load_registry(frozenset(config.plugins) or None)
     logged = Logged(chosen_loggers(config.log, registry), config)
@@ -156,7 +156,7 @@ def run_part(trial: Trial, callback: Callback) -> None:
 
 
 class _Course(StudyCallback):
-    """How far all seeds are together; passes on what they tell, one call at a time: a run's callback has no threads."""
+    """Sums the progress of all seeds for a run's callback, one call at a time, because that one knows no threads."""
 
     def __init__(self, callback: Callback, seeds: int) -> None:
         self.callback, self.seeds = callback, seeds
@@ -196,7 +196,7 @@ class _Course(StudyCallback):
             self.callback.on_remark(remark)
 
     def end(self) -> None:
-        """All seeds have ended."""
+        """Report that all seeds have ended."""
         if self.totals:
             steps = max(self.totals.values()) * self.seeds
             self._tell(steps, steps)
@@ -215,7 +215,7 @@ def run_seed(
 ) -> SeedReport:
     """Train one seed; write its model, predictions and ``seed.json`` into `directory`.
 
-    :param resume: take what is finished as it is, and go on with what is not.
+    :param resume: keep the seed if it is finished, else continue it.
     """
     if resume and (directory / FINISHED).exists():
         return _taken(directory, processes)
@@ -246,7 +246,7 @@ def run_seed(
 
 
 def _taken(directory: Path, processes: Processes) -> SeedReport:
-    """A seed that is finished, as it is."""
+    """The report of a finished seed, read back."""
     path = directory / FINISHED
     try:
         report = seed_report(json_of(path.read_text(encoding="utf-8")))
@@ -266,7 +266,7 @@ def _trained(
     callbacks: Callbacks,
     processes: Processes,
 ) -> tuple[Trainer, list[BoundObjective]]:
-    """A finished training with its best parameters loaded, and its objectives."""
+    """Train to the end. Returns the training, its best parameters loaded, and its objectives."""
     started = Spent.now()
     everyone = Callbacks([*callbacks.members, *made_callbacks(resolved.config, resolved.registry)])
     session, objectives, said = _ready(resolved, seed, everyone, processes)
@@ -281,9 +281,9 @@ def _trained(
 
 
 def _alignments(search: Trainer) -> dict[str, dict[str, float | None]] | None:
-    """Mean and standard error of every objective's alignments, by the process that wrote them down.
+    """Mean and standard error of every objective's alignments, in the process that wrote the history; else None.
 
-    One step has no standard error: None.
+    The error is None after a single step.
     """
     if not search.session.processes.is_main:
         return None
@@ -305,7 +305,7 @@ def _seed_report(
     test: tuple[Scores | None, Scores | None],
     judged: Mapping[str, Any] | None,
 ) -> SeedReport:
-    """What a seed ended with: scores of the model that is `kept`, the course of the `search`, the cost of all."""
+    """The report of a seed: scores of the model that is `kept`, the course of the `search`, the cost of both."""
     session, progress = search.session, search.progress
     cost: Counter[str] = Counter()
     for training in trainings:
@@ -335,7 +335,7 @@ def _seed_report(
 
 
 def _engine_check(session: Session) -> dict[str, float] | None:
-    """How far the one-backward engine was from the loop on the first batch; None where nothing was compared."""
+    """How far the one-backward engine was from the loop on the first batch; None if they were not compared."""
     gap = session.engine.gap
     if gap is None:
         return None
@@ -345,7 +345,7 @@ def _engine_check(session: Session) -> dict[str, float] | None:
 def _ready(
     resolved: ResolvedRun, seed: int, callbacks: Callbacks, processes: Processes
 ) -> tuple[Session, list[BoundObjective], list[str]]:
-    """A seed's session, its objectives, and what the user should know before the first step."""
+    """A seed's session, its objectives, and remarks for the user."""
     task, backbone = seed_task(resolved, seed), load_backbone(resolved, seed)
     said: list[str] = []
     objectives = bind_objectives(
@@ -366,7 +366,7 @@ def _leave(
     directory: Path,
     answers: Sequence[torch.Tensor],
 ) -> None:
-    """Write what outlives the run of a seed, beside its report."""
+    """Write predictions, model and fitted states beside the report."""
     if answers:
         write_predictions(session.task, answers, session.test, directory)
     export_model(session, directory / "model")
@@ -374,7 +374,7 @@ def _leave(
 
 
 def _remarks(session: Session, objectives: Sequence[BoundObjective], cut: int) -> Iterator[str]:
-    """What the user should know before the first step; `cut` examples of the task were too long."""
+    """Remarks before the first step. :param cut: examples that were too long."""
     if cut:
         examples = sum(map(len, session.task.splits.values()))
         longest = session.model.backbone.max_length
@@ -386,7 +386,7 @@ def _remarks(session: Session, objectives: Sequence[BoundObjective], cut: int) -
 def _test_scores(
     session: Session, answers: Sequence[torch.Tensor]
 ) -> tuple[Scores | None, Scores | None]:
-    """On all of test, and on its rows whose text does not stand in train (None where that is every row)."""
+    """Scores on all of test, and on its rows whose text is not in train (None if that is every row)."""
     rows, seen = session.test, seen_in_training(session.task)
     unseen = [i for i, row in enumerate(rows) if not seen[row.origin.document]] if any(seen) else []
     part = _scored(session, [rows[i] for i in unseen], [answers[i] for i in unseen])
@@ -394,21 +394,21 @@ def _test_scores(
 
 
 def _truncated(backbone: Backbone) -> int:
-    """How many examples the encoder has cut so far, where it counts them."""
+    """How many examples the encoder has cut so far, if it counts them."""
     return int(getattr(backbone, "truncated", 0))
 
 
 def _scored(
     session: Session, rows: Sequence[Row], answers: Sequence[torch.Tensor]
 ) -> Scores | None:
-    """Every metric on these rows; None where there are none, or they have no labels."""
+    """Every metric on these rows; None without rows or labels."""
     if not rows or any(row.label is None for row in rows):
         return None
     return scores(session.task, answers, rows)
 
 
 def _weights(session: Session) -> dict[str, Any]:
-    """What the last step weighed by; equal weights for ``static``, empty where it was the end-task's alone."""
+    """The weights of the last step; equal ones for ``static``, empty if it trained the end-task alone."""
     if phases(session)[-1][0] == "end-task":
         return {}
     final = session.weights.weights(session.factors).tolist()
@@ -420,7 +420,7 @@ def _weights(session: Session) -> dict[str, Any]:
 
 
 def _write_states(objectives: Sequence[BoundObjective], directory: Path) -> None:
-    """What outputs fitted on their corpora (class weights, idf), one file for all; objectives share it by source."""
+    """Write what outputs fitted on their corpora (class weights, idf) into one file; objectives share it by source."""
     tensors: dict[str, torch.Tensor] = {}
     for objective in objectives:
         data, *_, output = objective.id.split("/")

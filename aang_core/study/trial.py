@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 class Trial:
     """A configuration in its own directory: with one seed, or whole.
 
-    Where the configuration has several seeds and the trial one, it is a part of the run in `directory`, and the process
-    that deals the seeds out holds that directory and writes the report over all of them.
+    A trial of one seed among several is a part of the run in `directory`. The process that starts these trials holds
+    the directory and writes the report over all seeds.
 
     :param config: of the run. :param directory: the run directory.
-    :param configuration: what people call the configuration; empty for the seeds of one run.
-    :param seed: its one seed; None for all of the configuration.
+    :param configuration: its name, for people; empty for the seeds of one run.
+    :param seed: its one seed; None for every seed of the configuration.
     :param log: where its process writes warnings, remarks and tracebacks; None for the stderr of this one.
     """
 
@@ -52,7 +52,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name, for people."""
         seed = [] if self.seed is None else [f"seed {self.seed}"]
         return ", ".join([*filter(None, [self.configuration]), *seed])
 
@@ -70,14 +70,14 @@ class Trial:
 
     @property
     def is_finished(self) -> bool:
-        """Whether its report is there."""
+        """Whether it has written its report."""
         return (self.place / ("seed.json" if self.is_part else "report.json")).is_file()
 
     def order(self, *, threads: int = 0, records: bool = False) -> str:
-        """A line of JSON that says everything about the trial; relative names of tasks and models are looked up here.
+        """The trial as a line of JSON, with this folder, from which relative names of tasks and models are resolved.
 
-        :param threads: of its process; 0 where somebody else has set them.
-        :param records: whether it tells the record of every step.
+        :param threads: of its process; 0 where the environment sets them.
+        :param records: whether it reports the record of every step.
         """
         facts = {
             "config": dump_config(self.config),
@@ -91,7 +91,7 @@ class Trial:
 
     @classmethod
     def ordered(cls, order: Mapping[str, Any]) -> Trial:
-        """The trial of an order."""
+        """The inverse of `order`."""
         return cls(
             config=RunConfig.from_mapping(toml_of(order["config"])),
             directory=Path(order["directory"]),
@@ -105,8 +105,8 @@ class Trial:
 class Outcome:
     """How a trial ended.
 
-    :param attempts: how often it was started this time.
-    :param error: why it failed; empty where it did not.
+    :param attempts: starts in this call.
+    :param error: why it failed; empty where it succeeded.
     """
 
     trial: Trial
@@ -115,10 +115,10 @@ class Outcome:
 
 
 def check_kept(trials: Sequence[Trial], summary: str) -> None:
-    """Refuse to mix runs of different settings: what lies there already has those that are asked for now.
+    """Refuse to mix runs of different settings.
 
-    :param summary: stands before several faults.
-    :raises RunError: names every trial whose directory holds another run, and the settings in which they differ.
+    :param summary: the heading of several faults.
+    :raises RunError: names every trial whose directory holds a run with other settings, and these settings.
     """
     faults = []
     for trial in trials:
@@ -132,7 +132,7 @@ def check_kept(trials: Sequence[Trial], summary: str) -> None:
 
 
 def differing_settings(configurations: Mapping[str, RunConfig]) -> dict[str, dict[str, Any]]:
-    """Name → the settings in which the configurations are not all alike."""
+    """Name → its values of the settings in which the configurations differ."""
     dotted = {name: _dotted(config) for name, config in configurations.items()}
     keys = dict.fromkeys(key for table in dotted.values() for key in table)
     varied = [key for key in keys if len({repr(table.get(key)) for table in dotted.values()}) > 1]
@@ -154,9 +154,9 @@ def _dotted(config: RunConfig) -> dict[str, Any]:
 
 
 class Told(Callback):
-    """Tells a stream what whoever waits for the trial shows: steps, dev, and where that is asked for whole records.
+    """Writes the progress to a stream, for the process that waits: steps, dev scores and, on request, whole records.
 
-    :ivar records: whether records are told. :ivar remarks: whether remarks are; or else they go to stderr, the log.
+    :ivar records: whether to write records. :ivar remarks: whether to write remarks; else they go to stderr, the log.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -168,13 +168,13 @@ class Told(Callback):
         return self.stopped
 
     def interrupt(self, number: int, _: object) -> None:  # noqa: ARG002
-        """A signal's handler: the step under way ends first, where one is; the second signal stops at once."""
+        """Handle a signal: finish the current step first; a second signal stops at once."""
         again, self.stopped = self.stopped, True
         if again or not self.training:
             raise KeyboardInterrupt
 
     def tell(self, **facts: Any) -> None:
-        """One line; where nobody reads it any more, the trial stops behind its step."""
+        """Write one line. If the reader is gone, stop after the current step."""
         try:
             print(json.dumps(facts), file=self.stream, flush=True)
         except BrokenPipeError:
@@ -208,7 +208,7 @@ class Told(Callback):
 
 
 def _first_line() -> bytes:
-    """The order. Read byte by byte: a buffered reader would take what `_stop_when_alone` waits for."""
+    """The order. Read byte by byte: a buffered reader would swallow what `_stop_when_alone` waits for."""
     line = b""
     while (byte := os.read(0, 1)) not in (b"", b"\n"):
         line += byte
@@ -222,7 +222,7 @@ def _stop_when_alone() -> None:
 
 
 def main() -> int:
-    """The process: 0 where the trial is finished, 1 for an error that the user can mend, 130 when interrupted."""
+    """Run the trial of stdin. Exit codes: 0 finished, 1 an error that the user can mend, 130 interrupted."""
     from aang_core.study.run import run_or_resume
     from aang_core.study.seeds import run_part
 

@@ -8,8 +8,8 @@
     runs/TARGET/ARM/seed-S                     one run directory a target, arm and seed
     results.json, results.md, *.svg, *.png     see `results`
 
-All arms of a seed run before the next seed, so an early stop leaves complete pairs. Finished parts are kept, and
-interrupted ones continue.
+All arms of a seed run before the next seed, so an early stop leaves complete pairs. Finished parts are kept;
+interrupted ones resume.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _CHUNK = 2048
 
 @attrs.frozen(eq=False, kw_only=True)
 class Cell:
-    """One target and seed: what all of its arms share.
+    """What all arms of one target and seed share.
 
-    :param target: the target's folder, as its runs are given it. :param pools: those of the further tasks.
-    :param name: the target's short name. :param selections: where its selections lie.
+    :param name: the target's short name. :param target: its folder. :param pools: the folders of the further tasks.
+    :param selections: the folder of its selections.
     """
 
     seed: int
@@ -67,7 +67,7 @@ class Cell:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Study:
-    """An experiment with the tasks that it is about.
+    """An experiment with its tasks.
 
     :param reads: the input columns that the encoder reads.
     :param targets: the short name of each target → the task, and its further tasks by short name.
@@ -89,8 +89,8 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Carry out what a file specifies.
 
-    :param out: the experiment's directory. :param resume: go on with the one that is there.
-    :param callback: hears each run, and a `StudyCallback` of all of them.
+    :param out: the experiment's directory. :param resume: continue the one that is there.
+    :param callback: follows each run; a `StudyCallback` follows all of them.
     :returns: the contents of ``results.json``.
     :raises AangError: for everything that the user can mend, as far as possible before the first training.
     """
@@ -120,18 +120,18 @@ def run_experiment(
             _prune(trial.directory, asked.spec)
 
         trials = [trial for _, _, trial in parts.values()]
-        for trial in trials:  # of those whose experiment was killed before it came to this
+        for trial in trials:  # if the experiment was killed before it pruned them
             if trial.is_finished:
                 pruned(trial)
         try:
             run_trials(trials, registry, callback, before=selected, after=pruned)
-        finally:  # also of an experiment that is interrupted: what it has so far
+        finally:  # an interrupted experiment, too, writes its results so far
             results = _results(asked, list(parts.values()))
     return results
 
 
 def _results(study: Study, parts: Sequence[tuple[Cell, Arm, Trial]]) -> dict[str, Any]:
-    """Write down what finished runs scored, and what they and their selections cost."""
+    """Write scores and costs of the finished runs and their selections."""
     outcomes: dict[str, dict[Arm, list[Finished]]] = {
         name: {arm: [] for arm in study.spec.arms} for name in study.targets
     }
@@ -149,7 +149,7 @@ def _results(study: Study, parts: Sequence[tuple[Cell, Arm, Trial]]) -> dict[str
 
 
 def _prepared(study: Study) -> list[Cell]:
-    """Every target and seed, with its rows drawn and checked.
+    """Draw and check the rows of every target and seed.
 
     :raises AangError: as `_drawn` and `_check` do.
     """
@@ -160,7 +160,7 @@ def _prepared(study: Study) -> list[Cell]:
 
 
 def _resolved(spec: ExperimentSpec, out: Path, registry: Registry) -> Study:
-    """Every task read, and every selector known.
+    """Read every task, and check that every selector is known.
 
     :raises AangError: as `task.load_task` does, or for unknown selectors, or targets of the same name.
     """
@@ -191,7 +191,7 @@ def _task(name: str, reads: Sequence[str], registry: Registry) -> Task:
 
 
 def _drawn(study: Study, target: str, seed: int) -> Cell:
-    """The rows of one target and seed, as folders."""
+    """Draw the rows of one target and seed into folders."""
     task, further = study.targets[target]
     sizes = study.spec.rows
     place = study.out / "data" / target / seed_folder(seed)
@@ -226,7 +226,7 @@ def _selection_config(study: Study, cell: Cell) -> SelectionConfig:
 
 
 def _check(study: Study, cell: Cell) -> None:
-    """Whether every N can be had, from the data alone.
+    """Check from the data alone that every N is possible.
 
     :raises TaskError: as `checks.checked` does.
     """
@@ -250,7 +250,7 @@ def _trial(study: Study, cell: Cell, arm: Arm) -> Trial:
 
 
 def _select(study: Study, cell: Cell, arm: Arm, callback: Callback) -> None:
-    """Make the selection that an arm trains on, as far as it is not finished."""
+    """Make the selection that an arm trains on, unless it is finished."""
     if arm.selector:
         made_selection(
             arm,
@@ -264,7 +264,7 @@ def _select(study: Study, cell: Cell, arm: Arm, callback: Callback) -> None:
 
 
 def _prune(directory: Path, spec: ExperimentSpec) -> None:
-    """Remove what a finished run no longer needs, unless it is to be kept."""
+    """Remove the models of a finished run, unless the experiment keeps them."""
     for name in () if spec.keep_models else ("model", "checkpoint"):
         if (directory / name).is_dir():
             shutil.rmtree(directory / name)
@@ -275,7 +275,7 @@ def drawn_rows(
 ) -> list[int]:
     """At most `count` row numbers of a split, ascending, by class as `draw_labels` draws them.
 
-    :param count: 0 for all. :param excluded: rows that are left out in any case.
+    :param count: 0 for all. :param excluded: rows that are never drawn.
     """
     data = task.splits[split]
     usable = [row for row in range(len(data)) if row not in excluded]
@@ -290,7 +290,7 @@ def drawn_rows(
 
 
 def write_task(task: Task, rows: Mapping[str, Sequence[int]], folder: Path) -> None:
-    """Write these rows of each split, whole or not at all; a folder that is there already is kept."""
+    """Write these rows of each split, completely or not at all. An existing folder is kept."""
     if folder.exists():
         return
     partial = folder.with_name(folder.name + ".partial")

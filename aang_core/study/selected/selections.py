@@ -63,7 +63,7 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """What legends call it, whatever its N."""
+        """Its name in legends, without N."""
         if self.like:
             return f"{MATCHED} ({self.like})"
         return self.selector or {"none": "fine-tune alone", "full": "full multi-task"}[self.name]
@@ -129,9 +129,9 @@ def made_selection(
     registry: Registry,
     progress: Callable[[str, int, int], None] = no_op,
 ) -> Selection:
-    """An arm's selection: read where it is finished, gone on with where it was broken off, else made.
+    """An arm's selection: read if it is finished, resumed if it was interrupted, else made.
 
-    :param settings: shared by all arms. :param options: of the arm's selector, where it is no control.
+    :param settings: shared by all arms. :param options: of the arm's selector, unless it is a control.
     :param like: the selection whose counts a matched draw repeats.
     :raises AangError: as `job.select` does.
     """
@@ -159,9 +159,9 @@ def run_selected(
     """Train on the best of a selection for several N, with controls beside it, and compare them.
 
     :param config: of one such run, with `RunConfig.selection`; its `top` is replaced.
-    :param controls: of `CONTROLS`. :param resume: keep what is finished, go on with the rest.
-    :raises AangError: for everything that the user can mend, before any training where that is possible; with `resume`
-        also where a run that is there has other settings.
+    :param controls: of `CONTROLS`. :param resume: keep what is finished, and continue the rest.
+    :raises AangError: for everything that the user can mend, before any training if possible; with `resume` also if
+        a run that is there has other settings.
     """
     told = callback or Callback()
     given = Path(config.selection).expanduser()
@@ -185,7 +185,7 @@ def run_selected(
         settings = load_selection_config(given / SETTINGS)
         for arm in drawn:
             made_selection(arm, settings, {}, places[arm], given, registry, told.on_preparation)
-        for trial in trials:  # what is wrong with the last of them is said before the first begins
+        for trial in trials:  # report every fault before the first run starts
             resolve(trial.config, registry)
 
         def named(trial: Trial) -> None:
@@ -198,7 +198,7 @@ def run_selected(
 
 
 def _draw(arms: Sequence[Arm], found: Comparison, out: Path) -> None:
-    """``scores.png`` beside the runs: each selector over N, and the level of what has none."""
+    """Draw ``scores.png`` beside the runs: each selector over N, and a level for each arm without N."""
     if available():
         rows = zip(arms, found.rows, strict=True)
         scores = [Score(arm, row["mean"], row["std"]) for arm, row in rows]
@@ -226,7 +226,7 @@ def _logarithmic(axes: Axes, tops: Sequence[int]) -> None:
 
 
 def score_curve(name: str, title: str, measure: str, scores: Sequence[Score]) -> Plot:
-    """A line over N for each way to select, with a standard deviation as error bar, and a level for what has no N.
+    """A line over N for each way to select, with standard deviations as error bars, and a level for each arm without N.
 
     :param name: of its files. :param measure: what the y axis is.
     """

@@ -2,7 +2,7 @@
 
 A sweep's directory holds, for each configuration, a run directory under ``runs/`` (with several seeds ``seed-N/`` in
 it, as ``aang run`` would leave them), ``logs/``, ``results.json`` and ``results.md``. The same call continues where
-it stopped: finished trials are kept, interrupted ones continue from their checkpoints, failed ones are tried again.
+it stopped: finished trials are kept, interrupted ones resume from their checkpoints, failed ones are retried.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SweepPlan:
 
     :param configurations: by name, in the order of the specification.
     :param places: name → the configuration's run directory.
-    :param trials: seeds outermost, so that a sweep that is stopped early has compared all configurations on some.
+    :param trials: seeds outermost, so that a sweep that stops early has all configurations on the first seeds.
     """
 
     title: str
@@ -51,9 +51,9 @@ class SweepPlan:
 
 
 def planned(experiment: Experiment, out: Path) -> SweepPlan:
-    """The trials of an experiment, and where each lies; nothing is read or written.
+    """The trials of an experiment and their folders; reads and writes nothing.
 
-    :raises ConfigError: where two configurations are the same under two names.
+    :raises ConfigError: if a configuration has two names.
     """
     names: dict[str, str] = {}
     faults = []
@@ -88,7 +88,7 @@ def planned(experiment: Experiment, out: Path) -> SweepPlan:
 
 
 def _places(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """A folder for each name: the name itself, as far as any file system takes it."""
+    """A folder for each name: the name itself, in characters that every file system accepts."""
     plain = {name: re.sub(r"[^\w.+=-]+", "_", name).strip("._-") for name in names}
     known = Counter(text.lower() for text in plain.values())
     found = {}
@@ -103,14 +103,14 @@ def _places(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def check_configurations(configurations: Mapping[str, RunConfig]) -> None:
-    """Read every task and resolve every space once, so that what cannot run is known before anything does.
+    """Read every task and resolve every space once, to find all faults before the first trial.
 
     :raises ConfigError: every fault, with the first configuration that has it.
     """
     seen: set[str] = set()
     faults: dict[str, list[str]] = {}
     for name, config in configurations.items():
-        # what is named and read, without the numbers of training
+        # only what names tasks and spaces, not the numbers of training
         resolved = attrs.evolve(config, training=Training(), meta=Meta(), heads=HeadSettings())
         if dump_config(resolved) in seen:
             continue
@@ -138,17 +138,17 @@ def sweep(
     ray: str | None = None,
     callback: StudyCallback | None = None,
 ) -> dict[str, Any]:
-    """Carry out an experiment, or go on with it; the same as ``aang sweep``.
+    """Carry out an experiment, or resume it; the same as ``aang sweep``.
 
     :param out: the sweep's directory.
-    :param workers: trials beside each other; None for what the machine, or the Ray cluster, can hold.
-    :param retries: how often a failed trial is tried again, from its last checkpoint. The others go on meanwhile.
+    :param workers: trials at a time; None for what the machine, or the Ray cluster, can hold.
+    :param retries: how often to retry a failed trial, from its last checkpoint. The others continue meanwhile.
     :param ray: a Ray cluster's address, or ``local``; None for processes of this machine.
-    :param callback: is told how the sweep goes on.
-    :returns: what ``results.json`` holds. Failed trials are in it, and raise nothing.
-    :raises ConfigError: where a configuration names what does not exist; all such faults at once, before any trial.
-    :raises RunError: where `out` holds something else, trials of other settings, or another sweep that is under way.
-    :raises KeyboardInterrupt: after the trials under way have stopped.
+    :param callback: follows the trials.
+    :returns: the contents of ``results.json``. Failed trials are in it, and raise nothing.
+    :raises ConfigError: if configurations name what does not exist; all faults at once, before any trial.
+    :raises RunError: if `out` holds something else or trials of other settings, or another sweep is at work there.
+    :raises KeyboardInterrupt: after the running trials have stopped.
     """
     told = callback or StudyCallback()
     plan = planned(experiment, Path(out))
@@ -166,7 +166,7 @@ def sweep(
         threads = machine.threads
         write()
 
-    def ended(outcome: Outcome) -> None:  # the results are kept up to date while the sweep goes on
+    def ended(outcome: Outcome) -> None:  # keeps the results up to date
         if outcome.error:
             errors[outcome.trial.name] = outcome.error
         write()
@@ -188,9 +188,9 @@ def sweep(
 
 
 def _check_places(plan: SweepPlan) -> None:
-    """Refuse to mix trials of different settings, or one seed of a configuration with several.
+    """Refuse to mix trials of different settings, or a run of one seed with a run of several.
 
-    :raises RunError: names every configuration whose folder holds another one.
+    :raises RunError: names every configuration whose folder holds something else.
     """
     singles = [
         f"{trial.name}: {place} holds one seed alone; delete that folder, or choose another --out"
@@ -206,7 +206,7 @@ def _check_places(plan: SweepPlan) -> None:
 def _join_seeds(plan: SweepPlan, callback: StudyCallback) -> None:
     """Make a whole run of every configuration whose seeds are finished.
 
-    Nothing is trained: a resumed run takes finished seeds as they are.
+    This trains nothing, because a resumed run keeps finished seeds.
     """
     for name, config in plan.configurations.items():
         trials = [trial for trial in plan.trials if trial.configuration == name]

@@ -19,8 +19,8 @@
     "training.auxiliary_rows" = { int = [16, 64] }       # both ends included
     "meta.objectives_per_step" = { choice = [6, 12, "all"] }
 
-Every drawn setting has its own stream of random numbers, which follows from the seed and the setting's name. So more
-trials keep the first ones, and a further setting does not change the others. `sweep` carries it out.
+Every drawn setting has its own stream of random numbers, derived from the seed and the setting's name. So more trials
+keep the first ones, and a further setting does not change the others. `sweep` runs the experiment.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ Flags = Mapping[str, tuple[Any, str]]
 
 @attrs.frozen(kw_only=True)
 class Experiment:
-    """:param title: what people call it; the file's name where it says nothing.
+    """:param title: its name, for people; by default the file's.
     :param runs: the configurations by name, in the order of the file.
     """
 
@@ -78,9 +78,9 @@ def load_experiment(
     """A specification's runs; the names of those of a grid end with their settings (``aang, factor_lr=0.1``).
 
     :param tasks: run everything on each of these instead of the file's own.
-    :param flags: settings over those of the file, each with the flag that it comes from.
+    :param flags: settings over those of the file, each with its flag.
     :param over: the same as keywords, such as ``task="elsewhere/"``.
-    :raises ConfigError: where the file cannot be read, or with every fault of it.
+    :raises ConfigError: if the file cannot be read, or with all of its faults.
     """
     raw, origins = read_config(path, "the experiment")
     given = {**(flags or {}), **{key: (value, f"{key}=") for key, value in over.items()}}
@@ -115,7 +115,7 @@ def load_experiment(
             except ConfigError as error:
                 faults += faults_in(str(error))
     faults += [f"{path}: {name!r} is no printable name" for name in found if not name.isprintable()]
-    if faults:  # a fault of the base comes with every run, and is said once
+    if faults:  # a fault of the base recurs in every run; report it once
         raise ConfigError(one_message(dict.fromkeys(faults), str(path)))
     return Experiment(title=str(raw.get("title") or path.stem), runs=found)
 
@@ -127,7 +127,7 @@ def _suggest(plugins: Any) -> Suggest:
 def _points(
     raw: Mapping[str, Any], origins: Mapping[str, str], tasks: Sequence[str], faults: list[str]
 ) -> list[dict[str, tuple[Any, str]]]:
-    """Every combination of the grid's values with every random point; what is wrong is added to `faults`."""
+    """Every combination of the grid's values with every random point. Adds what is wrong to `faults`."""
     grid = raw.get("grid", {})
     if tasks:
         grid = {"task": list(tasks), **{k: v for k, v in grid.items() if k != "task"}}
@@ -180,14 +180,14 @@ def _misplaced(keys: Sequence[tuple[str, str]], origins: Mapping[str, str]) -> I
 def _named(
     name: str, points: Sequence[Mapping[str, tuple[Any, str]]]
 ) -> Iterator[tuple[str, Mapping[str, tuple[Any, str]]]]:
-    """A run's points, each with the name that says which."""
+    """A run's points, each with a name that tells it from the others."""
     for point in points:
         parts = [f"{key.rpartition('.')[2]}={value}" for key, (value, _) in point.items()]
         yield ", ".join([name, *parts]), point
 
 
 def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's own settings; those of a section one by one, so that each is named with its own line."""
+    """A run's own settings; those of a section one by one, so that faults name their lines."""
     found: dict[str, Any] = {}
     for key, value in run.items():
         plain = isinstance(value, Mapping) and all(re.fullmatch(r"\w+", part) for part in value)
@@ -204,9 +204,9 @@ DIGITS = 4
 """Significant digits of a drawn number, so that a configuration's name tells its value completely."""
 
 MOST = 10_000
-"""Points of one search, and configurations of one file: more are taken for a slip, since a grid multiplies fast."""
+"""Points of one search, and configurations of one file. More are taken for a slip: a grid multiplies fast."""
 
-_TRIES = 30  # draws a point, before a search gives up finding one that it has not had yet
+_TRIES = 30  # draws for each point before a search gives up finding a new one
 
 
 def _uniform(low: float, high: float, random: np.random.Generator) -> float:
@@ -262,9 +262,9 @@ class RandomSearch:
     draws: tuple[Draw, ...]
 
     def points(self) -> list[dict[str, Any]]:
-        """The points, no two alike.
+        """Distinct points.
 
-        :raises ConfigError: where there are fewer different ones than `trials`.
+        :raises ConfigError: if there are fewer than `trials`.
         """
         streams = {
             draw.key: np.random.default_rng([self.seed, zlib.crc32(draw.key.encode())])
@@ -283,7 +283,7 @@ class RandomSearch:
 
 
 def flat(table: Mapping[str, Any], ends: Callable[[Any], bool], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys, down to the values that are an end: ``a.b = 1`` and ``"a.b" = 1`` are the same."""
+    """Nested tables as dotted keys, down to values that are an end: ``a.b = 1`` and ``"a.b" = 1`` are the same."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping) and value and not ends(value):
@@ -310,7 +310,7 @@ def search_of(table: Mapping[str, Any]) -> RandomSearch:
 
 
 def _is_way(value: Mapping[str, Any]) -> bool:
-    """Whether a table says how to draw, however wrongly, and is not one of settings."""
+    """Whether a table says how to draw, even wrongly, rather than holding settings."""
     return any(key in KINDS for key in value) or all(
         isinstance(part, list) for part in value.values()
     )
