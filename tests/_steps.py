@@ -52,12 +52,12 @@ def bind(task, backbone, ids=MIXED, **options):
     registry, made = load_registry(), {}
 
     def primitive(name, source=None):
-        if name not in made:
+        if (name, source) not in made:
             record = registry.primitive(name)
             settings = settings_of(record, {}) | options.get(name.replace("-", "_"), {})
             binding = Binding(task=task, backbone=backbone, options=settings, source=source)
-            made[name] = load_factory(record.factory)(binding)
-        return made[name]
+            made[name, source] = load_factory(record.factory)(binding)
+        return made[name, source]
 
     objectives = []
     for objective in ids:

@@ -120,6 +120,12 @@ class ExampleSource(ABC):
         for start in range(0, len(self), _CHUNK):
             yield from self._rows(range(start, min(start + _CHUNK, len(self))))
 
+    def examples(self) -> Iterator[tuple[Origin, Mapping[str, Any]]]:
+        """Every example once, in the order of `rows`, with its row's origin."""
+        for start in range(0, len(self), _CHUNK):
+            found, origins = self._examples(range(start, min(start + _CHUNK, len(self))))
+            yield from zip(origins, found, strict=True)
+
     def draw(self, layout: Layout, count: int, generator: Generator) -> list[Row]:
         """Rows drawn uniformly; distinct within one call while there are enough of them.
 

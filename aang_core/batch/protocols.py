@@ -49,7 +49,12 @@ class Binding:
 
 @runtime_checkable
 class BoundSource(Protocol):
-    """Stage 1 at work. `provides`: the capabilities of ``may_provide`` that this data really has."""
+    """Stage 1 at work. `provides`: the capabilities of ``may_provide`` that this data really has.
+
+    A source whose rows are made of examples may have a method ``examples()``: it yields each example (its columns, such
+    as ``text``) with the `Origin` of its row in the ``single`` layout, which no other row has. So an output can ask
+    another model about the examples as they were written.
+    """
 
     provides: frozenset[str]
 

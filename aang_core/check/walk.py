@@ -20,6 +20,8 @@ from aang_core.check.sanity import SanityWarning, copied_positions, findings, vi
 from aang_core.randomness import generator
 
 _PLACE = "inspection:place"
+_ROUNDING = 1e-3
+_SHARES = 3  # of the likeliest answers that are shown
 
 
 @attrs.frozen(kw_only=True)
@@ -220,6 +222,9 @@ def _named(objective: BoundObjective, value: Any) -> str:
         return str(names[value])
     if isinstance(value, list) and len(value) == len(names) and set(value) <= {0, 1}:
         return " + ".join(str(n) for n, v in zip(names, value, strict=True) if v) or "none"
+    if isinstance(value, list) and len(value) == len(names) > 0 and abs(sum(value) - 1) < _ROUNDING:
+        shares = sorted(zip(value, map(str, names), strict=True), reverse=True)[:_SHARES]
+        return ", ".join(f"{name} {share:.2f}" for share, name in shares)
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

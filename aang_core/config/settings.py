@@ -224,6 +224,8 @@ class RunConfig:
     :param selection: a directory that ``aang select`` has written; the tasks of its best examples are the further
         tasks, each with these examples alone. The settings of the space that is for selections are then the default.
     :param top: N, how many examples of the selection; 0 where there is none.
+    :param teacher_model: a fine-tuned classifier of the task's classes, for objectives that learn from one: a folder, a
+        hub id, or a finished run, whose best seed on dev answers; empty for none.
     :param weights: a finished run, or a file of exported weights, to begin with: kept by ``static``, a warm start of
         the search for ``aang`` and ``tartan``; empty for equal weights.
     :param guard: also fine-tune plainly at equal tokens, and keep that model where it is better on dev.
@@ -251,6 +253,7 @@ class RunConfig:
     aux_tasks: tuple[str, ...] = setting(ListOf(Text()), ())
     selection: str = setting(Text(empty=True), "")
     top: int = setting(Integer(0), 0)
+    teacher_model: str = setting(Text(empty=True), "")
     weights: str = setting(Text(empty=True), "")
     guard: bool = setting(Flag(), False)
     log: tuple[str, ...] = setting(ListOf(Text()), ())
@@ -265,6 +268,11 @@ class RunConfig:
     loggers: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
     weightings: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
     callback_options: Mapping[str, Mapping[str, Any]] = setting(_OPTIONS, {})
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What primitives may require of a run: ``run:teacher-model``, where it names one."""
+        return frozenset({"run:teacher-model"} if self.teacher_model else ())
 
     @classmethod
     def from_mapping(

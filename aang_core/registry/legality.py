@@ -91,6 +91,7 @@ def enumerate_objectives(
     unavailable: Mapping[str, str] | None = None,
     backbone_capabilities: Capabilities | None = None,
     task_capabilities: Capabilities | None = None,
+    run_capabilities: Capabilities | None = None,
 ) -> tuple[Verdict, ...]:
     """Judge every combination of a space, in the order in which its blocks list them, each once.
 
@@ -100,6 +101,8 @@ def enumerate_objectives(
     :param backbone_capabilities: what the encoder can do; None where it is not known yet, and counts as able.
     :param task_capabilities: what the task is and has (`data.task.Task.capabilities`); None where there is no task yet,
         and what is asked of it is listed in `Legal.needs`.
+    :param run_capabilities: what the run's settings give (`RunConfig.capabilities`); None, likewise, where there is no
+        run.
     :raises TaskError: where a source that the space does not call optional is unavailable.
     """
     missing = dict(unavailable or {})
@@ -118,6 +121,7 @@ def enumerate_objectives(
             settled=(provided or {}).get(objective.data),
             backbone_capabilities=backbone_capabilities,
             task_capabilities=task_capabilities,
+            run_capabilities=run_capabilities,
         )
         for objective in combinations
     )
@@ -130,11 +134,12 @@ def judge(
     settled: Capabilities | None = None,
     backbone_capabilities: Capabilities | None = None,
     task_capabilities: Capabilities | None = None,
+    run_capabilities: Capabilities | None = None,
 ) -> Verdict:
     """Whether one objective is legal.
 
-    It is where every requirement of its four primitives is among the capabilities of all of them, of the encoder and
-    of the task, and no conflict is.
+    It is where every requirement of its four primitives is among the capabilities of all of them, of the encoder, of
+    the task and of the run, and no conflict is.
 
     :param settled: what the bound data really provides; None where no data is bound.
     """
@@ -146,13 +151,15 @@ def judge(
     owned["data"] |= settled or frozenset()
     owned["backbone"] = backbone_capabilities or frozenset()
     owned["task"] = task_capabilities or frozenset()
+    owned["run"] = run_capabilities or frozenset()
     has = frozenset().union(*owned.values())
+    unknown = {"task": task_capabilities is None, "run": run_capabilities is None}
 
     reasons: list[str] = []
     needs: list[str] = []
     for primitive in chosen:
         for capability in sorted(primitive.requires - has):
-            if capability in open_ or (task_capabilities is None and _of_task(capability)):
+            if capability in open_ or unknown.get(capability.partition(":")[0], False):
                 needs.append(capability)
             elif backbone_capabilities is not None or not capability.startswith("backbone:"):
                 reasons.append(_lacking(primitive, capability, objective))
@@ -214,6 +221,9 @@ def _check_required(space: Space, missing: Mapping[str, str]) -> None:
 
 
 def _lacking(primitive: Primitive, capability: str, objective: Objective) -> str:
+    stage, _, setting = capability.partition(":")
+    if stage == "run":
+        return f"{primitive.name} needs {capability}; give --{setting}"
     who = _owner(capability, objective)
     return f"{primitive.name} needs {capability}; {who} does not provide it"
 
@@ -237,8 +247,6 @@ def _owner(capability: str, objective: Objective) -> str:
     stage = capability.partition(":")[0]
     if stage in STAGES:
         return str(getattr(objective, stage))
-    return {"backbone": "the encoder", "task": "the task"}.get(stage, "nothing chosen")
-
-
-def _of_task(capability: str) -> bool:
-    return capability.startswith("task:")
+    return {"backbone": "the encoder", "task": "the task", "run": "the run"}.get(
+        stage, "nothing chosen"
+    )

@@ -211,3 +211,33 @@ def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
     if len({run.name for run in runs}) < len(runs):
         runs = [attrs.evolve(run, name=str(run.path)) for run in runs]
     return runs
+
+
+def model_named(name: str) -> str:
+    """A model by its name or folder, or the folder of the model that a finished run has left.
+
+    Of a run with several seeds it is the model of the seed that dev liked best.
+
+    :returns: a hub id as it is; else an existing folder.
+    :raises RunError: where a path leads nowhere, or to a folder that is neither a model nor a finished run.
+    """
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise RunError(
+                "there is no such folder; give a model's folder, a hub id or a finished run"
+            )
+        return name
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file():
+            return str(folder)
+    try:
+        run = read_run(path)
+    except RunError as cause:
+        raise RunError(f"the folder holds neither a model nor a finished run: {cause}") from cause
+    scores = run.scores("dev", run.report["metric"])
+    best = max(scores, key=lambda seed: scores[seed]) if scores else run.seeds[0]
+    model = run.folder_of(best) / "model"
+    if not (model / "config.json").is_file():
+        raise RunError(f"{model} is missing; the run was moved or pruned")
+    return str(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from aang_core.data.auxiliary import (
 )
 from aang_core.data.splits import draw_train_rows, split_anew, without_split_remark
 from aang_core.data.task import Task, check_given, load_task, registered_tasks
-from aang_core.errors import ConfigError, TaskError
+from aang_core.errors import ConfigError, RunError, TaskError
 from aang_core.method.weights.proportions import proportioned
 from aang_core.registry.legality import (
     Illegal,
@@ -36,8 +36,9 @@ from aang_core.registry.legality import (
     legal_objectives,
     sources_of,
 )
-from aang_core.registry.options import Options, check_corpora, check_options, settings_of
+from aang_core.registry.options import check_corpora, check_options, settings_of
 from aang_core.registry.records import (
+    STAGES,
     BackboneKind,
     Block,
     Primitive,
@@ -47,6 +48,7 @@ from aang_core.registry.records import (
 )
 from aang_core.registry.registry import Registered, Registry
 from aang_core.registry.spaces import resolve_space
+from aang_core.rundir.finished import model_named
 from aang_core.train.callbacks import check_callbacks
 from aang_core.train.session import META_METHODS, check_dev_rows, check_folds
 
@@ -58,6 +60,7 @@ class ResolvedRun:
     :param model: the encoder's name, resolved.
     :param space: None for a method without auxiliary objectives.
     :param weighting: the rule by which weights learn; None for Algorithm 1 as the settings have it.
+    :param teacher_model: a hub id, or the folder of the model; empty for none.
     """
 
     config: RunConfig
@@ -67,6 +70,7 @@ class ResolvedRun:
     model: str
     space: Space | None
     weighting: Registered[Weighting] | None = None
+    teacher_model: str = ""
 
 
 def resolve(config: RunConfig, registry: Registry, given: Task | None = None) -> ResolvedRun:
@@ -87,6 +91,7 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
     check_options(config, registry)
     check_callbacks(config.callbacks, registry)
     check_corpora(config.external, registry)
+    teacher_model = _teacher_model(config, registry, space)
     task = load_task(
         config.task,
         reads=kind.reads,
@@ -104,6 +109,7 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
         model=model,
         space=space,
         weighting=chosen_weighting(config, registry),
+        teacher_model=teacher_model,
     )
     for seed in config.seeds:  # rows that cannot be drawn are found before any training
         splits = seed_task(resolved, seed).splits
@@ -138,6 +144,25 @@ def _space(config: RunConfig, registry: Registry, auxiliary: Mapping[str, Task])
     if config.method in WITHOUT_OBJECTIVES:
         return None
     return expanded(resolve_space(config.space, registry, config.with_), registry, auxiliary)
+
+
+def _teacher_model(config: RunConfig, registry: Registry, space: Space | None) -> str:
+    """The model that a run's objectives may learn from: a hub id, or a folder.
+
+    :raises ConfigError: where there is no such folder or run, or nothing in the space asks for one.
+    """
+    if not config.teacher_model:
+        return ""
+    names = {n for b in space.blocks for stage in STAGES for n in b.names(stage)} if space else ()
+    if space and not any("teacher_model" in registry.primitive(n).options for n in names):
+        raise ConfigError(
+            f"teacher_model = {config.teacher_model!r}: no objective of the space {space.name!r} learns from a model; "
+            "leave it out, or add a primitive that does (`aang list-primitives`; --with PRIMITIVE)"
+        )
+    try:
+        return model_named(config.teacher_model)
+    except RunError as cause:
+        raise ConfigError(f"teacher_model = {config.teacher_model!r}: {cause}") from cause
 
 
 def chosen_weighting(config: RunConfig, registry: Registry) -> Registered[Weighting] | None:
@@ -211,6 +236,7 @@ def verdicts_of(
         unavailable=missing,
         backbone_capabilities=backbone.capabilities,
         task_capabilities=task.capabilities,
+        run_capabilities=resolved.config.capabilities,
     )
 
 
@@ -246,7 +272,18 @@ def bind_objectives(
         remark=_once(remark),
         progress=progress,
     )
-    bound, missing = _bound_sources(resolved.registry, sources_of(resolved.space), base, options)
+    names, registry = sources_of(resolved.space), resolved.registry
+    bound, missing = bind_sources(
+        names,
+        registry,
+        task,
+        backbone,
+        options,
+        seed,
+        cache,
+        remark=base.remark,
+        progress=progress,
+    )
     verdicts = verdicts_of(resolved, task, bound, missing, backbone)
     legal_objectives(verdicts, resolved.space)
     primitives = _Primitives(resolved, options, base, bound)
@@ -262,23 +299,6 @@ def bind_objectives(
     for remarked in _left_out(refused):
         base.remark(remarked)
     return objectives
-
-
-def _bound_sources(
-    registry: Registry, names: Iterable[str], base: Binding, options: Options
-) -> tuple[dict[str, BoundSource], dict[str, str]]:
-    """Data sources bound as `base` says, and why others' data is not there."""
-    return bind_sources(
-        names,
-        registry,
-        base.task,
-        base.backbone,
-        options,
-        base.seed,
-        base.cache,
-        remark=base.remark,
-        progress=base.progress,
-    )
 
 
 def _left_out(refused: Sequence[Illegal]) -> Iterator[str]:
@@ -310,6 +330,7 @@ def bind_one(
         resolved.registry,
         backbone_capabilities=resolved.kind.capabilities,
         task_capabilities=resolved.task.capabilities,
+        run_capabilities=config.capabilities,
     )
     if isinstance(verdict, Illegal):
         raise ConfigError(f"{chosen.id} is not legal: {verdict.reason}")
@@ -406,12 +427,15 @@ def _once(remark: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def _options(resolved: ResolvedRun) -> dict[str, dict[str, Any]]:
-    """The run's options of primitives; ``heads.decoder`` and ``training.class_weights`` reach all that have such."""
+    """The run's options of primitives. ``heads.decoder``, ``training.class_weights`` and ``teacher_model`` reach all
+    that have an option of that name.
+    """
     config = resolved.config
     options = {name: dict(given) for name, given in config.primitives.items()}
     shared = {
         "decoder": config.heads.decoder,
         "class_weights": config.training.class_weights,
+        "teacher_model": resolved.teacher_model,
     }
     for name, entry in resolved.registry.primitives.items():
         record: Primitive = entry.record

@@ -28,6 +28,7 @@ _SHOWN: Mapping[str, Mapping[str, Any]] = {
     "selection": {"metavar": "DIR"},
     "split_anew": {"metavar": "DEV TEST"},
     "target": {"metavar": "TASK"},
+    "teacher_model": {"metavar": "RUN|MODEL"},
     "weights": {"metavar": "RUN|FILE"},
 }
 """What no record says of a flag: how its value is called in the help, and how a shell completes it."""
@@ -173,9 +174,9 @@ plugins = click.option(
     callback=_names,
     help="Load only these plugins (also AANG_PLUGINS).  [default: all]",
 )
-with_, external, aux_tasks, drop_empty = (
+with_, external, aux_tasks, drop_empty, teacher_model = (
     of([setting for setting in RUN if setting.name == name])
-    for name in ("with_", "external", "aux_tasks", "drop_empty")
+    for name in ("with_", "external", "aux_tasks", "drop_empty", "teacher_model")
 )
 
 

@@ -27,6 +27,7 @@ SMALLEST = "scratch:tiny"
 )
 @options.external
 @options.drop_empty
+@options.teacher_model
 @options.number("--seed", "Which example.", 0, default=0)
 @options.number("--rows", "How many rows.", 1, default=1)
 @options.assignments("primitives.mask.rate=0.3")
@@ -38,6 +39,7 @@ def command(
     model: str,
     external: tuple[str, ...],
     drop_empty: bool | None,
+    teacher_model: str | None,
     seed: int,
     rows: int,
     assignments: tuple[str, ...],
@@ -63,6 +65,7 @@ def command(
         "model": (model, "--model"),
         "external": (options.corpora(external), "--external"),
         "drop_empty": (drop_empty, "--drop-empty"),
+        "teacher_model": (teacher_model, "--teacher-model"),
         "seeds": ([seed], "--seed"),
         "method": ("finetune", "OBJECTIVE"),
     }

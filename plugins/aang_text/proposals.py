@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from aang_core.batch.packing import BoundObjective, fuse, pack_rows, prepare
 from aang_core.batch.parts import distinct
 from aang_core.batch.protocols import BackboneSettings, Binding, BoundSource
-from aang_core.batch.rows import Layout, Row
+from aang_core.batch.rows import Layout, Origin, Row
 from aang_core.batch.stream import FULL, FusedBatch
 from aang_core.errors import ConfigError, ModelError, TaskError
 from aang_core.randomness import evaluating
@@ -66,6 +66,11 @@ class NeuralLm:
     def rows(self) -> Iterator[Row]:
         """Every row once, in order."""
         yield from self._rows
+
+    def examples(self) -> Iterator[tuple[Origin, Mapping[str, Any]]]:
+        """The texts of these rows."""
+        chosen = {row.origin for row in self._rows}
+        return (found for found in self.texts.examples() if found[0] in chosen)
 
     def draw(self, layout: Layout, count: int, generator: Generator) -> list[Row]:
         """Rows drawn uniformly; distinct within one call while there are enough of them."""

@@ -15,6 +15,10 @@ CUTOFF = "Shen et al., A Simple but Tough-to-Beat Data Augmentation Approach (Cu
 ELECTRA = "Clark et al., ELECTRA, ICLR 2020"
 MEAN_TEACHER = "Tarvainen & Valpola, Mean Teachers Are Better Role Models, NeurIPS 2017"
 ELMO = "Peters et al., Deep Contextualized Word Representations, NAACL 2018"
+DISTILLING = (
+    "Hinton et al., Distilling the Knowledge in a Neural Network, 2015; "
+    "Park et al., Relational Knowledge Distillation, CVPR 2019"
+)
 FIXMATCH = "Sohn et al., FixMatch, NeurIPS 2020"
 GPT = "Radford et al., Improving Language Understanding by Generative Pre-Training, 2018"
 LOSSES = "Aroca-Ouellette & Rudzicz, On Losses for Modern Language Models, EMNLP 2020"
@@ -274,6 +278,16 @@ OUTPUTS = (
         },
         check_options="aang_text.outputs.agree:faults",
         source=MEAN_TEACHER,
+    ),
+    Output(
+        name="distil",
+        summary="Answer as a larger fine-tuned classifier does, and see texts as far apart (--teacher-model)",
+        factory="aang_text.outputs.distil:Distil",
+        requires={"task:class", "run:teacher-model"} | _WHOLE,
+        options={"teacher_model": "", "temperature": 2.0, "relations": 1.0},
+        check_options="aang_text.outputs.distil:faults",
+        trial_options={"teacher_model": "scratch:tiny"},
+        source=DISTILLING,
     ),
     Output(
         name="same-class",

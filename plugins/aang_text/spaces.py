@@ -12,6 +12,7 @@ from aang_core.registry.records import Block, NamedObjective, Space
 from aang_text.records import (
     AANG,
     BERT,
+    DISTILLING,
     ELECTRA,
     ELMO,
     FIXMATCH,
@@ -161,6 +162,21 @@ SPACES = (
         align=False,
         gate="fixed",
         threshold=0.95,
+    ),
+    Space(
+        name="distil",
+        summary="The answers of a larger fine-tuned classifier of your own (--teacher-model)",
+        source=DISTILLING,
+        blocks=(
+            Block(
+                data=("task", "unlabelled", "in-domain"),
+                transform=("no-op", "mask"),
+                representation=("bidirectional",),
+                output=("distil",),
+            ),
+        ),
+        optional=frozenset({"unlabelled", "in-domain"}),
+        settings={"method": "static", "training": {"final_epochs": 0}},
     ),
     Space(
         name="setfit",

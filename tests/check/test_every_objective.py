@@ -82,7 +82,9 @@ def bound(tmp_path_factory):
     def bind(name, source=None):
         if (name, source) not in made:
             record = WITH_AUX.primitive(name)
-            options = settings_of(record, {"neural-lm": {"fit_steps": 5}})
+            options = settings_of(record, {"neural-lm": {"fit_steps": 5}}) | dict(
+                record.trial_options
+            )
             binding = Binding(
                 task=task, backbone=backbone, options=options, source=source, cache=folder
             )

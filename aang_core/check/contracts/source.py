@@ -32,6 +32,10 @@ def check_source(record: Primitive, binding: Binding) -> None:
         record,
         f"expected rows() to give each of {len(source)} texts once, found {len(everything)} rows",
     )
+    if hasattr(source, "examples"):
+        origins = [origin for origin, _ in source.examples()]
+        same = origins == [row.origin for row in everything] and len(set(origins)) == len(origins)
+        expect(same, record, "expected examples() to give each row's example, with its own origin")
     for count, rows in drawn.items():
         with well_formed(record):
             check_rows(rows, count)

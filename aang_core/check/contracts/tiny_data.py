@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -99,6 +100,11 @@ class TinySource:
     def rows(self) -> Iterator[Row]:
         """Every text once."""
         yield from self._made([{"text": text} for text in self.texts], range(len(self)))
+
+    def examples(self) -> Iterator[tuple[Origin, Mapping[str, Any]]]:
+        """Every text once, with its row's origin."""
+        for n, text in enumerate(self.texts):
+            yield Origin("tiny", n // 2, n % 2), {"text": text}
 
     def draw(self, layout: Layout, count: int, generator: Generator) -> list[Row]:
         """`count` rows drawn uniformly with replacement."""

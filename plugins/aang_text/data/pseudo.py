@@ -70,7 +70,7 @@ class PseudoLabelled(ExampleSource):
                 f"none for the task {task.name!r}; keep fewer labels with --train-rows N"
             )
         super().__init__("pseudo-labelled", binding.backbone, frozenset())
-        self.examples, self.found = task.unlabelled, None
+        self.texts, self.found = task.unlabelled, None
         if binding.backbone is None:  # asked what it provides, and for no rows
             return
         self.found = _found(binding, binding.backbone)
@@ -85,7 +85,7 @@ class PseudoLabelled(ExampleSource):
         )
 
     def __len__(self) -> int:
-        return len(self.examples) if self.found is None else len(self.found.kept)
+        return len(self.texts) if self.found is None else len(self.found.kept)
 
     def draw(self, layout: Layout, count: int, generator: Generator) -> list[Row]:
         """`count` rows, each of a class drawn uniformly; in pairs by class for the relation ``same-label``.
@@ -104,9 +104,9 @@ class PseudoLabelled(ExampleSource):
 
     def _examples(self, numbers: Sequence[int]) -> tuple[Examples, list[Origin]]:
         if self.found is None:
-            return records_of(self.examples, numbers), [Origin(self.name, n, 0) for n in numbers]
+            return records_of(self.texts, numbers), [Origin(self.name, n, 0) for n in numbers]
         texts = [int(self.found.kept[n]) for n in numbers]
-        return records_of(self.examples, texts), [Origin(self.name, n, 0) for n in texts]
+        return records_of(self.texts, texts), [Origin(self.name, n, 0) for n in texts]
 
     def _make(self, numbers: Sequence[int]) -> list[Row]:
         rows = super()._make(numbers)

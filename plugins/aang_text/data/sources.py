@@ -169,14 +169,14 @@ class UnlabelledTexts(ExampleSource):
                 f"unlabelled: expected training texts without labels, found none for the task {task.name!r}; keep "
                 "fewer labels with --train-rows N"
             )
-        self.examples = task.unlabelled
+        self.texts = task.unlabelled
         super().__init__("unlabelled", binding.backbone, frozenset())
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.texts)
 
     def _examples(self, numbers: Sequence[int]) -> tuple[Examples, list[Origin]]:
-        return records_of(self.examples, numbers), [Origin(self.name, n, 0) for n in numbers]
+        return records_of(self.texts, numbers), [Origin(self.name, n, 0) for n in numbers]
 
 
 class AuxTexts(TaskTexts):
