@@ -223,8 +223,8 @@ def _named(objective: BoundObjective, value: Any) -> str:
     if isinstance(value, list) and len(value) == len(names) and set(value) <= {0, 1}:
         return " + ".join(str(n) for n, v in zip(names, value, strict=True) if v) or "none"
     if isinstance(value, list) and len(value) == len(names) > 0 and abs(sum(value) - 1) < _ROUNDING:
-        shares = sorted(zip(value, map(str, names), strict=True), reverse=True)[:_SHARES]
-        return ", ".join(f"{name} {share:.2f}" for share, name in shares)
+        likeliest = sorted(range(len(names)), key=lambda i: -value[i])[:_SHARES]
+        return ", ".join(f"{names[i]} {value[i]:.2f}" for i in likeliest)
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

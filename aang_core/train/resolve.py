@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -272,40 +272,20 @@ def bind_objectives(
         remark=_once(remark),
         progress=progress,
     )
-    names, registry = sources_of(resolved.space), resolved.registry
-    bound, missing = bind_sources(
-        names,
-        registry,
-        task,
-        backbone,
-        options,
-        seed,
-        cache,
-        remark=base.remark,
-        progress=progress,
-    )
+    bound, missing = bind_sources(sources_of(resolved.space), resolved.registry, base, options)
     verdicts = verdicts_of(resolved, task, bound, missing, backbone)
     legal_objectives(verdicts, resolved.space)
     primitives = _Primitives(resolved, options, base, bound)
     judged, objectives = primitives.tried(verdicts)
     legal_objectives(judged, resolved.space)
-    refused = [
-        after
-        for before, after in zip(verdicts, judged, strict=True)
-        if isinstance(after, Illegal) and before is not after
-    ]
+    known = {id(verdict) for verdict in verdicts}
+    refused = [v for v in judged if isinstance(v, Illegal) and id(v) not in known]
     for verdict in refused:
         rejected(verdict)
-    for remarked in _left_out(refused):
-        base.remark(remarked)
-    return objectives
-
-
-def _left_out(refused: Sequence[Illegal]) -> Iterator[str]:
-    """How many objectives turned out illegal when they were bound, for each reason."""
     for reason, count in Counter(verdict.reason for verdict in refused).items():
         which = "1 objective is" if count == 1 else f"{count} objectives are"
-        yield f"{which} illegal with this task and left out: {reason}"
+        base.remark(f"{which} illegal with this task and left out: {reason}")
+    return objectives
 
 
 def bind_one(

@@ -110,6 +110,7 @@ def _judged(
     if not task or kind is None:
         return enumerate_objectives(space, registry, backbone_capabilities=abilities)
     from aang_core.batch.binding import bind_sources
+    from aang_core.batch.protocols import Binding
     from aang_core.data.task import load_task, registered_tasks
     from aang_core.registry.options import check_corpora
 
@@ -121,7 +122,9 @@ def _judged(
         external=corpora,
         drop_empty=drop_empty,
     )
-    bound, missing = bind_sources(sources_of(space), registry, loaded, None, {})
+    bound, missing = bind_sources(
+        sources_of(space), registry, Binding(task=loaded, backbone=None, options={}), {}
+    )
     return enumerate_objectives(
         space,
         registry,

@@ -7,6 +7,7 @@ import pytest
 from _plugins import data, registry_of, transform
 
 from aang_core.batch.binding import bind_sources
+from aang_core.batch.protocols import Binding
 from aang_core.config.settings import RunConfig
 from aang_core.data.task import Task, registered_tasks
 from aang_core.errors import ConfigError, PluginError, TaskError
@@ -47,8 +48,9 @@ REGISTRY = registry_of(
 
 
 def test_sources_are_bound_with_their_options_and_the_missing_give_their_reason():
+    base = Binding(task=TASK, backbone=None, options={}, seed=7)
     bound, unavailable = bind_sources(
-        ["here", "away", "here"], REGISTRY, TASK, None, {"here": {"rate": 0.9}}, seed=7
+        ["here", "away", "here"], REGISTRY, base, {"here": {"rate": 0.9}}
     )
     assert unavailable == {"away": "no corpus for t"}
     assert list(bound) == ["here"]
@@ -60,7 +62,7 @@ def test_sources_are_bound_with_their_options_and_the_missing_give_their_reason(
 
 def test_a_factory_that_does_not_exist_is_the_plugins_fault():
     with pytest.raises(PluginError, match="no_such_factory"):
-        bind_sources(["lost"], REGISTRY, TASK, None, {})
+        bind_sources(["lost"], REGISTRY, Binding(task=TASK, backbone=None, options={}), {})
 
 
 def test_options_are_laid_over_the_defaults():

@@ -17,7 +17,7 @@ from aang_core.batch.packing import prepare
 from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Hidden
 from aang_core.errors import ConfigError, ModelError, TaskError
-from aang_core.method.metagrad import disagreement, fused, looped
+from aang_core.method.gradient.metagrad import disagreement, fused, looped
 from aang_core.registry.legality import Objective, judge
 from aang_core.registry.registry import load_registry
 from aang_core.testing import tiny_backbone, tiny_task
