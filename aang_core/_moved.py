@@ -94,7 +94,7 @@ MOVED: Mapping[str, str] = {
     "run_directory": "rundir.directory",
     "schedule": "train.optimizer",
     "seed_pool": "study.seeds",
-    "seed_run": "study.seeds",
+    "seed_run": "study.seed",
     "selection.checks": "selection.pools",
     "selection.files": "data.auxiliary",
     "session": "train.session",

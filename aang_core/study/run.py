@@ -28,7 +28,8 @@ from aang_core.rundir.finished import AGAINST, read_against, read_runs
 from aang_core.rundir.recipe import check_recipe
 from aang_core.rundir.report import RunReport, SeedReport, write_json
 from aang_core.study.pool import StudyCallback
-from aang_core.study.seeds import check_jobs, run_seed, run_seeds
+from aang_core.study.seed import run_seed
+from aang_core.study.seeds import check_jobs, run_seeds
 from aang_core.study.trial import Outcome, Trial
 from aang_core.train.callbacks import Callback, Callbacks
 from aang_core.train.finish.guard import AUTO_BASELINE, FEW, PLAIN, baseline_of, plain_run

@@ -26,7 +26,7 @@ from aang_core.rundir.recipe import check_recipe
 from aang_core.study.pool import Machine, StudyCallback, in_processes
 from aang_core.study.results import sweep_results, write_sweep_results
 from aang_core.study.run import run
-from aang_core.study.seeds import FINISHED
+from aang_core.study.seed import FINISHED
 from aang_core.study.sweeps.sweep_file import Experiment
 from aang_core.study.trial import Outcome, Trial, check_kept
 from aang_core.train.resolve import resolve
