@@ -14,6 +14,7 @@ from hypothesis import settings
 
 os.environ.update(
     AANG_AGAINST="none",  # a baseline for every small run would double the time of the suite
+    AANG_PAGE="none",  # and drawing would be most of its time; `pages` asks for them
     HF_HUB_OFFLINE="1",
     HF_DATASETS_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
@@ -56,6 +57,14 @@ def _no_network():
         patch.setattr(socket.socket, name, guarded)
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """Runs of the module leave their page, as they do for users."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AANG_PAGE")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,10 @@ LEAST_SPACE = 2**30
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
-_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "AANG_PLUGINS")
+_SWITCHES = (
+    *("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"),
+    *("AANG_PLUGINS", "AANG_AGAINST", "AANG_PAGE"),
+)
 
 
 def findings(out: Path) -> list[HealthFinding]:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from aang_core.analysis.examples import changed, mistakes
 from aang_core.analysis.page import plots
 from aang_core.analysis.page.figures import figures
-from aang_core.analysis.page.page import build_story, page, write_run_page
+from aang_core.analysis.page.page import PAGE, build_story, page, write_run_page
 from aang_core.analysis.page.plots import write_plots
 from aang_core.analysis.page.story import read_story
 from aang_core.data.metrics import confusion_of
@@ -246,11 +246,17 @@ def test_the_command_writes_the_page_the_plots_and_the_weights(runs, tmp_path):
     assert "no gradient norms" in refused.stderr
 
 
-def test_a_damaged_run_is_one_message(runs, tmp_path):
+def test_a_damaged_run_is_one_message(runs, tmp_path, pages):
     broken = write_run(tmp_path / "broken", {0: 20})
     (broken / "predictions.jsonl").write_text("{\n", "utf-8")
     with pytest.raises(RunError, match=r"predictions\.jsonl:1 is damaged"):
         write_run_page(broken)
+
+
+def test_a_run_may_leave_its_page_out(runs, monkeypatch):
+    monkeypatch.setenv("AANG_PAGE", "none")
+    assert write_run_page(runs[1].path) is None
+    assert not (runs[1].path / PAGE).exists()
 
 
 def test_the_engine_is_said_once_for_all_seeds(runs):

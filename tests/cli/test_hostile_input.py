@@ -116,7 +116,7 @@ def test_a_plugin_that(case, work, monkeypatch):
 NAME = '<img src=x onerror="alert(1)">\x1b[31m'
 
 
-def test_hostile_names_in_data_that_is_used_stay_data(work):
+def test_hostile_names_in_data_that_is_used_stay_data(work, pages):
     """Labels, texts and the task's name as HTML, escape codes and paths: the run is like any other."""
     task = work / "boxes"
     write_task(task)

@@ -47,7 +47,7 @@ def leaking(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(leaking, tmp_path_factory):
+def run(leaking, tmp_path_factory, pages):
     out = tmp_path_factory.mktemp("runs") / "anew"
     aang_core.run(task=str(leaking), out=out, **SETTINGS)
     return out

@@ -167,7 +167,7 @@ def test_model_selection_and_pipelines_take_it():
     assert best[-1].lr == search.best_params_["textclassifier__lr"]
 
 
-def test_pairs_and_a_given_dev_and_a_folder(tmp_path):
+def test_pairs_and_a_given_dev_and_a_folder(tmp_path, pages):
     frame = pandas.DataFrame({"question": TEXTS, "answer": TEXTS[::-1]})
     classes = [3, 1] * 12
     model = tiny(out=tmp_path / "runs", random_state=np.int64(7))

@@ -84,7 +84,7 @@ class Killer(StudyCallback):
 
 
 @pytest.fixture(scope="module")
-def swept(task, tmp_path_factory):
+def swept(task, tmp_path_factory, pages):
     """A sweep of two seeds, one after the other, the first of which was killed once; and who watched."""
     folder = tmp_path_factory.mktemp("sweeps")
     watcher = Killer()

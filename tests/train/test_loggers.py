@@ -45,7 +45,7 @@ def task(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def logged(task, tmp_path_factory):
+def logged(task, tmp_path_factory, pages):
     pytest.importorskip("tensorboard", reason="TensorBoard is an extra")
     out = tmp_path_factory.mktemp("runs") / "logged"
     aang_core.run(task=task, out=out, seeds=[0, 1], log=["tensorboard"], **SETTINGS)

@@ -87,7 +87,7 @@ def test_one_backward_pass_gives_what_one_for_each_objective_gives():
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, pages):
     """A search and a fine-tuning of two seeds each."""
     folder = tmp_path_factory.mktemp("runs")
     for method in ("finetune", "aang"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,8 @@ def write_page(path: Path, html: str) -> None:
 
 
 def write_run_page(directory: Path) -> Path | None:
-    """``report.html`` of a run that has just ended; None where matplotlib, an extra, is not installed."""
-    if not available():
+    """``report.html`` of a run that has just ended; None without matplotlib, an extra, or with ``AANG_PAGE=none``."""
+    if not available() or os.environ.get("AANG_PAGE") == "none":
         return None
     html, _ = page(*told(read_run(directory)))
     write_page(directory / PAGE, html)

@@ -96,19 +96,21 @@ def drawn(plot: Plot, title: bool) -> Iterator[Figure]:
 
 
 def _settle(figure: Figure) -> None:
-    """Lay the figure out and keep its tick labels.
+    """Lay the figure out and keep its tick labels; no draw is needed for that, which costs as much again.
 
     Axes that the layout makes smaller or larger choose other ticks; their longer labels would find no room.
     """
     from matplotlib.ticker import FixedLocator
 
-    figure.draw_without_rendering()
+    layout = figure.get_layout_engine()
+    assert layout is not None
+    layout.execute(figure)
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             shown = [at for at in axis.get_majorticklocs() if low <= at <= high]
             axis.set_major_locator(FixedLocator(shown))
-    figure.draw_without_rendering()
+    layout.execute(figure)
 
 
 def inline_svg(plot: Plot) -> str:
