@@ -121,7 +121,7 @@ class ExampleSource(ABC):
             yield from self._rows(range(start, min(start + _CHUNK, len(self))))
 
     def examples(self) -> Iterator[tuple[Origin, Mapping[str, Any]]]:
-        """Every example once, in the order of `rows`, with its row's origin."""
+        """Every example once, with its row's origin."""
         for start in range(0, len(self), _CHUNK):
             found, origins = self._examples(range(start, min(start + _CHUNK, len(self))))
             yield from zip(origins, found, strict=True)

@@ -47,13 +47,34 @@ class Binding:
     remark: Callable[[str], None] = no_op
 
 
+@attrs.frozen(eq=False, kw_only=True)
+class Look:
+    """What the slow copy of the model says of rows, on the CPU in fp32.
+
+    :param logits: [B, C] of the end-task; [N, C] for token tasks.
+    :param means: [B, H] the mean of each row's states.
+    """
+
+    logits: Tensor
+    means: Tensor
+
+
 @runtime_checkable
 class BoundSource(Protocol):
     """Stage 1 at work. `provides`: the capabilities of ``may_provide`` that this data really has.
 
-    A source whose rows are made of examples may have a method ``examples()``: it yields each example (its columns, such
-    as ``text``) with the `Origin` of its row in the ``single`` layout, which no other row has. So an output can ask
-    another model about the examples as they were written.
+    A source whose rows are made of examples may have a method ``examples()``: it yields the example (its columns, such
+    as ``text``) of every row that it may ever draw in the ``single`` layout, with that row's `Origin`, which no other
+    example has. So an output can ask another model about the examples as they were written.
+
+    A source may look at the model as training goes on. It then has
+
+    - ``refresh_every``: so many steps lie between two looks, counted within a phase;
+    - ``memory()``: tensors by name, all that it draws by; saved in checkpoints;
+    - ``refreshed(look)``: given a function from rows to a `Look`, the new memory (of the same names and shapes) and a
+      text for the user, or ``""``; a pure function, asked of one process only;
+    - ``remember(memory)``: draw by this from now on. The core calls it while nothing draws. The rows of the step that
+      follows have been drawn before, so the first new ones are those of the step after it.
     """
 
     provides: frozenset[str]

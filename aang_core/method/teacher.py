@@ -20,7 +20,7 @@ from torch import Tensor
 from aang_core.batch.checks import errors_of
 from aang_core.batch.packing import BoundObjective, plain_batch
 from aang_core.batch.protocols import Teaching, asks_teacher, first_memory, taught
-from aang_core.batch.rows import Row, Targets
+from aang_core.batch.rows import Hidden, Row, Targets
 from aang_core.batch.stream import FusedBatch
 from aang_core.data.task import Task
 from aang_core.method.end_task import label_tensor
@@ -119,13 +119,11 @@ class Teacher:
 
     def _answers(self, batches: Sequence[FusedBatch]) -> list[Tensor]:
         """Each batch's logits, from one pass over all of them."""
-        body, head = self.model.backbone.body, self.model.heads.head(0)
         stream = _joined(batches)
         by_position = self.task.kind == "token"
         sizes = [b.tokens if by_position else len(b.lengths) for b in batches]
-        with self.slow.in_place(), evaluating(body), evaluating(head), torch.no_grad():
-            hidden = self.model.backbone.encode(stream)
-            logits: Tensor = head(hidden, torch.arange(sum(sizes), device=self.device))
+        places = torch.arange(sum(sizes), device=self.device)
+        _, logits = slow_answers(self.model, self.slow, stream, places)
         return list(logits.float().split(sizes))
 
     def _taught(self, number: int, targets: Targets, teaching: Teaching) -> tuple[Targets, Memory]:
@@ -136,6 +134,20 @@ class Teacher:
 
     def _placed(self, memory: Memory) -> Memory:
         return {name: value.detach().to(self.device) for name, value in memory.items()}
+
+
+def slow_answers(
+    model: Model, slow: SlowCopy, stream: FusedBatch, places: Tensor
+) -> tuple[Hidden, Tensor]:
+    """The states of the slow copy for a plain stream, and its end-task logits [len(places), C]; no gradients.
+
+    :param places: rows of the stream; positions for token tasks.
+    """
+    body, head = model.backbone.body, model.heads.head(0)
+    with slow.in_place(), evaluating(body), evaluating(head), torch.no_grad():
+        hidden = model.backbone.encode(stream)
+        logits: Tensor = head(hidden, places)
+    return hidden, logits
 
 
 def asks(objective: BoundObjective) -> bool:

@@ -130,6 +130,8 @@ def snapshot(
         tensors |= {f"slow.{name}": value for name, value in session.slow.mean.items()}
     for number, memory in (session.teacher.memories if session.teacher else {}).items():
         tensors |= {f"memory.{number}.{name}": value for name, value in memory.items()}
+    for source, memory in (session.refresher.memories if session.refresher else {}).items():
+        tensors |= {f"source.{source}.{name}": value.clone() for name, value in memory.items()}
     callbacks: dict[str, dict[str, Any]] = {name: {} for name in states}
     for name, state in states.items():
         for key, value in state.items():
@@ -202,7 +204,7 @@ def restore(session: Session, saved: Checkpoint) -> Progress:
 
 
 def _restore_teacher(session: Session, saved: Checkpoint) -> None:
-    """The slow copy, and what the outputs that asked it remember."""
+    """The slow copy, and what outputs and data sources that asked it remember."""
     if session.slow is not None:
         mean = {name: saved.tensors[f"slow.{name}"] for name in session.slow.mean}
         session.slow.load(mean, saved.facts["slow_steps"])
@@ -213,6 +215,13 @@ def _restore_teacher(session: Session, saved: Checkpoint) -> None:
             }
             for number, memory in session.teacher.memories.items()
         }
+    if session.refresher is not None:
+        session.refresher.restore(
+            {
+                source: {name: saved.tensors[f"source.{source}.{name}"] for name in memory}
+                for source, memory in session.refresher.memories.items()
+            }
+        )
 
 
 @attrs.frozen(eq=False)

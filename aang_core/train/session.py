@@ -27,6 +27,7 @@ from aang_core.method.gradient.engine import Engine
 from aang_core.method.gradient.metagrad import Gradient, Model
 from aang_core.method.heads import ObjectiveHeads
 from aang_core.method.precision import precision_on
+from aang_core.method.refresh import Refresher, refreshes
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.method.step_plan import Planner, StepPlan
 from aang_core.method.teacher import Lesson, Teacher, asks
@@ -62,6 +63,7 @@ class Session:
     :param dev_gradient: the newest V, or None.
     :param slow: the running mean of what trains, where anything asks for it.
     :param teacher: what answers outputs that ask; None where none does.
+    :param refresher: what lets data sources look at the model; None where none does.
     """
 
     config: RunConfig
@@ -84,6 +86,7 @@ class Session:
     planned: WeightState = attrs.Factory(lambda self: self.weights, takes_self=True)
     slow: SlowCopy | None = None
     teacher: Teacher | None = None
+    refresher: Refresher | None = None
     dev_gradient: Gradient | None = None
 
     @property
@@ -251,6 +254,7 @@ def build_session(
         weights=begun(rule, _starting_weights(config, objectives, len(train), factors), factors),
         slow=slow,
         teacher=_teacher(model, task, slow, objectives),
+        refresher=_refresher(model, slow, objectives),
     )
 
 
@@ -314,14 +318,24 @@ def _teacher(
     return Teacher(model, task, slow, objectives)
 
 
+def _refresher(
+    model: Model, slow: SlowCopy | None, objectives: Sequence[BoundObjective]
+) -> Refresher | None:
+    """What lets data sources look at the model; None where none does."""
+    if slow is None or not any(map(refreshes, objectives)):
+        return None
+    return Refresher(model, slow, objectives)
+
+
 def _slow_copy(
     config: RunConfig,
     objectives: Sequence[BoundObjective],
     heads: ObjectiveHeads,
     parameters: Mapping[str, nn.Parameter],
 ) -> SlowCopy | None:
-    """The running mean of the encoder and of the end-task's head, where an evaluation or an output asks for it."""
-    if config.training.mean_evaluation == "off" and not any(map(asks, objectives)):
+    """The running mean of the encoder and of the end-task's head, where an evaluation, an output or a source asks."""
+    asked = any(asks(each) or refreshes(each) for each in objectives)
+    if config.training.mean_evaluation == "off" and not asked:
         return None
     head = {id(parameter) for parameter in heads.head(0).parameters()}
     chosen = {n: p for n, p in parameters.items() if n.startswith("body.") or id(p) in head}

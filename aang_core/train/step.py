@@ -71,15 +71,18 @@ class Preparation:
 
     def take(self, step: int, state: WeightState, following: bool) -> Prepared:
         """The batch of `step`; begins that of the next, under the weights `state` as they are now."""
-        planned = self.session.planned
-        if self.coming is None or self.coming[0] != step:
-            self.coming = (step, self.pool.submit(self._prepare, step, planned))
-        ready = self.coming[1].result()
+        ready = self.drawn(step)
         self.session.planned = state
         self.coming = None
         if following:
             self.coming = (step + 1, self.pool.submit(self._prepare, step + 1, state))
         return ready
+
+    def drawn(self, step: int) -> Prepared:
+        """The batch of `step`; nothing is being drawn afterwards."""
+        if self.coming is None or self.coming[0] != step:
+            self.coming = (step, self.pool.submit(self._prepare, step, self.session.planned))
+        return self.coming[1].result()
 
     def _prepare(self, step: int, state: WeightState) -> Prepared:
         plan = self.session.planner.plan(step, state, self.phase, step / self.total)

@@ -159,6 +159,8 @@ class Trainer:
                 and self.progress.step < total
                 and self.progress.waited < patience
             ):
+                if phase != "end-task":
+                    self._refresh(preparation)
                 self._note(train_step(session, preparation, self.progress.step, total))
                 due = self.progress.step == total or self.progress.step % every == 0
                 if due and phase != "auxiliary":
@@ -173,6 +175,20 @@ class Trainer:
                     raise Stopped(self.progress.done)
         finally:
             preparation.close()
+
+    def _refresh(self, preparation: Preparation) -> None:
+        """Let data sources look at the model where that is due, after the rows of this step are drawn: a resumed run
+        draws them by the old memory, which its checkpoint holds, as the first run did.
+        """
+        session, step = self.session, self.progress.step
+        if session.refresher is None or not session.refresher.due(step):
+            return
+        preparation.drawn(step)
+        with session.engine.autocast():
+            tokens, said = session.refresher.refresh(step, session.processes)
+        self.progress = self.progress.reading(tokens)
+        for text in said:
+            self.remark(f"after step {self.progress.done}: {text}")
 
     def _note(self, record: StepRecord) -> None:
         self.progress = self.progress.charged(

@@ -8,7 +8,7 @@ import torch
 from aang_text.data.pseudo import PseudoLabelled, confirmed, probed
 from sklearn.linear_model import LogisticRegression
 
-from aang_core.batch.protocols import Binding
+from aang_core.batch.protocols import Binding, Look
 from aang_core.batch.rows import Layout
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError, TaskError
@@ -16,7 +16,7 @@ from aang_core.registry.options import check_options
 from aang_core.registry.registry import load_registry
 from aang_core.testing import tiny_backbone, tiny_task
 
-OPTIONS = {"neighbours": 3, "agreement": 0.3, "confidence": 0.3}
+OPTIONS = {"neighbours": 3, "agreement": 0.3, "confidence": 0.3, "refresh": 0}
 
 
 def source(task=None, remark=print, **options):
@@ -92,6 +92,55 @@ def test_a_task_that_has_no_such_texts_is_refused():
 
 
 def test_bad_options_are_named():
-    given = {"pseudo-labelled": {"agreement": 1.5, "neighbours": -1}, "agree": {"gate": "some"}}
+    given = {
+        "pseudo-labelled": {"agreement": 1.5, "neighbours": -1, "refresh": -2},
+        "agree": {"gate": "some"},
+    }
     with pytest.raises(ConfigError, match=r"(?s)gate.*agreement|agreement.*gate"):
         check_options(RunConfig.from_mapping({"primitives": given}), load_registry())
+
+
+def looking(logits, means):
+    """What a model says of rows: the given answers by the number of the text, for labelled ones the first."""
+
+    def look(rows):
+        places = [row.origin.document for row in rows]
+        return Look(logits=logits[places], means=means[places])
+
+    return look
+
+
+def test_the_model_relabels_texts_and_what_it_decides_is_the_memory():
+    made = source(neighbours=0, confidence=0.34, refresh=10)
+    first, count = made.memory(), len(made.texts)
+    logits = torch.zeros(count, 3)
+    logits[torch.arange(count), torch.arange(count) % 3] = 4.0
+    logits[:5] = 0.0  # not sure enough
+    look = looking(logits, torch.ones(count, 4))
+    memory, said = made.refreshed(look)
+    assert memory["labels"].tolist() == [-1] * 5 + [n % 3 for n in range(5, count)]
+    sure = float(torch.tensor([4.0, 0.0, 0.0]).softmax(0)[0])
+    assert memory["confidence"].tolist() == pytest.approx([0.0] * 5 + [sure] * (count - 5))
+    assert f"labels {count - 5} of {count} texts" in said
+    assert torch.equal(made.memory()["labels"], first["labels"]), "looking changes nothing"
+    made.remember(memory)
+    assert len(made) == count - 5
+    rows = made.draw(Layout(), 300, torch.Generator().manual_seed(0))
+    assert all(row.label == row.origin.document % 3 for row in rows)
+    assert all(row.weight == pytest.approx(sure) for row in rows)
+    assert {name: value.tolist() for name, value in made.memory().items()} == {
+        name: value.tolist() for name, value in memory.items()
+    }
+    twin = source(neighbours=0, confidence=0.34, refresh=10)
+    twin.remember(memory)
+    again = twin.draw(Layout(), 300, torch.Generator().manual_seed(0))
+    assert [row.origin for row in again] == [row.origin for row in rows]
+    assert len(dict(made.examples())) == count, "others may be kept later"
+
+
+def test_a_model_that_is_sure_of_nothing_leaves_the_labels_as_they_are():
+    made = source(confidence=0.34, refresh=10)
+    count = len(made.texts)
+    memory, said = made.refreshed(looking(torch.zeros(count, 3), torch.ones(count, 4)))
+    assert torch.equal(memory["labels"], made.memory()["labels"])
+    assert "the earlier ones stay" in said

@@ -7,9 +7,11 @@ import torch
 from _pages import ROOT, blocks
 from _plugins import importable, write_distribution
 from _tasks import settings, untimed, write_task
+from aang_text.data.pseudo import PseudoLabelled
 from safetensors.torch import load_file
 
 import aang_core as aang
+from aang_core.errors import PluginError
 
 AGREE = {"agree": {"ramp": [0.0, 0.5], "gate": "soft"}}
 
@@ -89,3 +91,64 @@ def test_the_strangers_output_works_in_less_than_forty_lines(task, tmp_path, mon
         "unlabelled/mask/bidirectional/sure",
         "unlabelled/delete/bidirectional/sure",
     }
+
+
+SPACE = """[[block]]
+data = ["pseudo-labelled"]
+transform = ["no-op", "mask"]
+representation = ["bidirectional"]
+output = ["end-task", "same-class"]
+"""
+PSEUDO = {"neighbours": 0, "confidence": 0.0, "refresh": 2}
+
+
+def losses(run):
+    lines = (run / "history.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line)["losses"] for line in lines]
+
+
+def labels_of(checkpoint):
+    return load_file(checkpoint / "tensors.safetensors")["source.pseudo-labelled.labels"]
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_labels_that_the_model_refreshes_are_the_same_after_an_interruption(step, task, tmp_path):
+    space = tmp_path / "pseudo.toml"
+    space.write_text(SPACE, encoding="utf-8")
+    given = chosen(
+        space=str(space),
+        primitives={"pseudo-labelled": PSEUDO},
+        training={"mean_evaluation": "off", "eval_every": 1, "lr": 0.05, "mean_decay": 0.2},
+    )
+    report = aang.run(task=str(task), out=tmp_path / "whole", **given)
+    said = [remark for remark in report.seeds[0].remarks if "the model labels" in remark]
+    assert [text.partition(":")[0] for text in said] == ["after step 2", "after step 4"]
+    lines = (tmp_path / "whole" / "history.jsonl").read_text("utf-8").splitlines()
+    tokens = sum(json.loads(line)["tokens"] for line in lines)
+    assert report.seeds[0].cost["tokens"] > tokens, "looking is counted"
+    with pytest.raises(Stop):
+        aang.run(task=str(task), out=tmp_path / "run", callbacks=Killer(step), **given)
+    folder = tmp_path / "run" / "checkpoint"
+    saved = [labels_of(place) for place in sorted(folder.glob("step-*"))]
+    assert saved
+    assert all(len(labels) == 16 for labels in saved)
+    aang.run(out=tmp_path / "run", resume=True)
+    assert left(tmp_path / "run") == left(tmp_path / "whole")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    if step == 5:
+        never = {**given, "primitives": {"pseudo-labelled": {**PSEUDO, "refresh": 0}}}
+        aang.run(task=str(task), out=tmp_path / "never", **never)
+        others, own = losses(tmp_path / "never"), losses(tmp_path / "whole")
+        assert others[:3] == own[:3], (
+            "the third step's rows are drawn before the model is looked at"
+        )
+        assert others[3] != own[3]
+
+
+def test_a_source_that_forgets_what_it_remembers_is_named(task, tmp_path, monkeypatch):
+    space = tmp_path / "pseudo.toml"
+    space.write_text(SPACE, encoding="utf-8")
+    monkeypatch.setattr(PseudoLabelled, "refreshed", lambda self, look: ({}, ""))
+    given = chosen(space=str(space), primitives={"pseudo-labelled": PSEUDO})
+    with pytest.raises(PluginError, match=r"pseudo-labelled.*expected the memory"):
+        aang.run(task=str(task), out=tmp_path / "run", **given)
