@@ -73,7 +73,6 @@ class Session:
     engine: Engine
     end_task: EndTask
     planner: Planner
-    factors: Factors
     parameters: Mapping[str, nn.Parameter]
     pretrained: frozenset[str]
     optimizer: torch.optim.Optimizer
@@ -88,6 +87,11 @@ class Session:
     teacher: Teacher | None = None
     refresher: Refresher | None = None
     dev_gradient: Gradient | None = None
+
+    @property
+    def factors(self) -> Factors:
+        """How the objectives share primitives."""
+        return self.planner.factors
 
     @property
     def device(self) -> torch.device:
@@ -242,7 +246,6 @@ def build_session(
         engine=_engine(model, config),
         end_task=end_task,
         planner=Planner(config, seed, objectives, factors, end_task, labelled, folds),
-        factors=factors,
         parameters=parameters,
         pretrained=pretrained,
         optimizer=optimizer_for(parameters, pretrained, config.training),
