@@ -1,64 +1,67 @@
 """Two gloo processes against one: the same gradients, alignments, weights, and the same run."""
 
 import json
+import os
+import socket
 
 import pytest
 import torch
-from _children import launched
-
-SCRIPT = """
-import os
-import sys
-import torch
+from _children import ended, launched, started
 from _steps import MIXED, bind
+from safetensors.torch import load_file, save_file
+
 from aang_core.config.settings import RunConfig
 from aang_core.processes import join_processes, leave_processes
-from aang_core.train.session import build_session
 from aang_core.testing import tiny_backbone, tiny_task
-from aang_core.train.step import Preparation, train_step
-from safetensors.torch import save_file
-
-method, precision, out = sys.argv[1:]
-processes = join_processes()
-task, backbone = tiny_task(), tiny_backbone(torch.float64)
-config = RunConfig.from_mapping({
-    "method": method,
-    "training": {"end_task_rows": 5, "auxiliary_rows": 13, "max_steps": 4, "fit_heads_steps": 2},
-    "meta": {"objectives_per_step": "all", "dev_rows": 4, "dev_head_rows": 4},
-})
-session = build_session(config, 0, task, backbone, bind(task, backbone, MIXED), processes)
 from aang_core.train.head_fitting import fit_heads
-fit_heads(session, 2)
-preparation = Preparation(session, "joint", 3)
-records = [train_step(session, preparation, step, 4) for step in range(4)]
-preparation.close()
-if processes.is_main:
-    tensors = {n: p.detach().clone() for n, p in session.parameters.items()}
-    tensors["logits"] = session.weights.logits(session.factors)
-    for i, record in enumerate(records):
-        for name in ("losses", "alignments", "norms"):
-            tensors[f"{i}.{name}"] = torch.tensor(list(getattr(record, name).values()), dtype=torch.float64)
-        tensors[f"{i}.tokens"] = torch.tensor(record.tokens)
-    save_file(tensors, out)
-processes.barrier()
-leave_processes()
-sys.stdout.flush()
-os._exit(0)  # the steps are compared; threads of torch may abort a process that tears down under load
-"""
+from aang_core.train.session import build_session
+from aang_core.train.step import Preparation, train_step
+
+
+def steps(method: str, out: str, rank: int = 0, size: int = 1, port: int = 0) -> None:
+    """Four steps as one of `size` processes; the first writes records and parameters."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    processes = join_processes()
+    task, backbone = tiny_task(), tiny_backbone(torch.float64)
+    training = {"end_task_rows": 5, "auxiliary_rows": 13, "max_steps": 4, "fit_heads_steps": 2}
+    meta = {"objectives_per_step": "all", "dev_rows": 4, "dev_head_rows": 4}
+    config = RunConfig.from_mapping({"method": method, "training": training, "meta": meta})
+    session = build_session(config, 0, task, backbone, bind(task, backbone, MIXED), processes)
+    fit_heads(session, 2)
+    preparation = Preparation(session, "joint", 3)
+    records = [train_step(session, preparation, step, 4) for step in range(4)]
+    preparation.close()
+    if processes.is_main:
+        tensors = {n: p.detach().clone() for n, p in session.parameters.items()}
+        tensors["logits"] = session.weights.logits(session.factors)
+        for i, record in enumerate(records):
+            for name in ("losses", "alignments", "norms"):
+                values = list(getattr(record, name).values())
+                tensors[f"{i}.{name}"] = torch.tensor(values, dtype=torch.float64)
+            tensors[f"{i}.tokens"] = torch.tensor(record.tokens)
+        save_file(tensors, out)
+    processes.barrier()
+    if size > 1:
+        leave_processes()
+        os._exit(
+            0
+        )  # the steps are compared; threads of torch may abort a process that tears down under load
 
 
 @pytest.mark.parametrize("method", ["aang", "static"])
-def test_two_processes_take_the_same_steps_as_one(method, tmp_path):
-    from safetensors.torch import load_file
-
-    script = tmp_path / "steps.py"
-    script.write_text(SCRIPT, encoding="utf-8")
-    found = []
-    for processes in (1, 2):
-        out = tmp_path / f"{processes}.safetensors"
-        launched(processes, str(script), method, "fp32", str(out))
-        found.append(load_file(out))
-    one, two = found
+def test_two_processes_take_the_same_steps_as_one(method, tmp_path, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")  # what `steps` sets is taken back
+    outs = [str(tmp_path / f"{count}.safetensors") for count in (1, 2)]
+    steps(method, outs[0])
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    children = [started(steps, method, outs[1], rank, 2, port) for rank in (0, 1)]
+    assert [ended(child, 240) for child in children] == [0, 0]
+    one, two = map(load_file, outs)
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-7, atol=1e-10, msg=name)
