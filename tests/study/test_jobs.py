@@ -1,6 +1,7 @@
 """Seeds in processes of their own leave what seeds one after another leave."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -40,28 +41,34 @@ def task(tmp_path_factory):
     return write_task(tmp_path_factory.mktemp("tasks") / "boxes")
 
 
-@pytest.fixture
-def one_thread(monkeypatch):
-    """What each of the processes has where there are two cores; results depend on it in their last bits."""
-    monkeypatch.setattr(pool, "cores", lambda: 2)
+SEEDS = [4, 1]
+
+
+@pytest.fixture(scope="module")
+def beside(task, tmp_path_factory):
+    """A run whose seeds trained beside each other, its report, and who listened.
+
+    Each process has one thread, as where there are two cores: results depend on it in their last bits.
+    """
+    out, heard = tmp_path_factory.mktemp("runs") / "two", Listening()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "cores", lambda: 2)
+        report = aang.run(
+            task=str(task), seeds=SEEDS, out=out, jobs=2, callbacks=heard, **settings()
+        )
+    return out, report, heard
+
+
+def test_beside_each_other_as_one_after_another(beside, task, tmp_path):
+    (out, two, heard), alone, seeds = beside, Listening(), SEEDS
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_beside_each_other_as_one_after_another(task, tmp_path):
-    seeds, heard = [4, 1], Listening()
-    alone = Listening()
     one = aang.run(task=str(task), seeds=seeds, out=tmp_path / "one", callbacks=alone, **settings())
-    two = aang.run(
-        task=str(task), seeds=seeds, out=tmp_path / "two", jobs=2, callbacks=heard, **settings()
-    )
+    torch.set_num_threads(before)
     first, second = (untimed(json.loads(json.dumps(r.as_mapping()))) for r in (one, two))
     assert first == second
     assert [seed.seed for seed in two.seeds] == seeds
-    assert (tmp_path / "two" / "seed-4" / "model" / "model.safetensors").is_file()
+    assert (out / "seed-4" / "model" / "model.safetensors").is_file()
     assert heard.course[-1] == ("steps of 2 seeds", 8, 8)
     assert all(done < total for _, done, total in heard.course[:-1])
     assert heard.evaluations == alone.evaluations
@@ -125,9 +132,8 @@ def test_a_callback_stops_the_seeds_of_other_processes(task, tmp_path):
     assert not (out / "report.json").exists()
 
 
-def test_resuming_takes_finished_seeds(task, tmp_path):
-    made = settings()
-    aang.run(task=str(task), seeds=[0, 1], out=tmp_path / "run", jobs=2, **made)
+def test_resuming_takes_finished_seeds(beside, tmp_path):
+    shutil.copytree(beside[0], tmp_path / "run")
     before = (tmp_path / "run" / "report.json").read_bytes()
     (tmp_path / "run" / "report.json").unlink()
     aang.run(out=tmp_path / "run", resume=True, jobs=2)
