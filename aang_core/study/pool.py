@@ -132,8 +132,8 @@ def in_processes(
     def one(trial: Trial) -> Outcome | None:
         lane = lanes.get()
         try:
-            order = trial.order(records=records)
-            return _attempts(trial, order, _environment(machine, lane), retries, callback, running)
+            place = environment_for(machine.threads, machine.devices, lane)
+            return _attempts(trial, trial.order(records=records), place, retries, callback, running)
         finally:
             lanes.put(lane)
 
@@ -268,16 +268,11 @@ def _ending(code: int) -> str:
     return f"was ended by {signal.Signals(-code).name}{kill}"
 
 
-def environment_for(threads: int) -> dict[str, str]:
-    """The environment of a trial with so many threads."""
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-
-
-def _environment(machine: Machine, lane: int) -> dict[str, str]:
-    """The same, with the worker's CUDA device."""
-    found = environment_for(machine.threads)
-    if machine.devices:
-        found["CUDA_VISIBLE_DEVICES"] = machine.devices[lane % len(machine.devices)]
+def environment_for(threads: int, devices: Sequence[str] = (), lane: int = 0) -> dict[str, str]:
+    """The environment of a trial with so many threads, on the CUDA device of its worker if there are `devices`."""
+    found = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    if devices:
+        found["CUDA_VISIBLE_DEVICES"] = devices[lane % len(devices)]
     return found
 
 

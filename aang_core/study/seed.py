@@ -212,11 +212,17 @@ def _leave(
     directory: Path,
     answers: Sequence[torch.Tensor],
 ) -> None:
-    """Write predictions, model and fitted states beside the report."""
+    """Write predictions, the model, and what outputs fitted on their corpora (class weights, idf) beside the report."""
     if answers:
         write_predictions(session.task, answers, session.test, directory)
     export_model(session, directory / "model")
-    _write_states(objectives, directory)
+    tensors: dict[str, torch.Tensor] = {}
+    for objective in objectives:  # those of one source share what an output fitted
+        data, *_, output = objective.id.split("/")
+        for name, tensor in objective.output.state().items():
+            tensors[f"{data}/{output}/{name}"] = tensor.contiguous()
+    if tensors:
+        save_file(tensors, directory / "fitted.safetensors")
 
 
 def _remarks(session: Session, objectives: Sequence[BoundObjective], cut: int) -> Iterator[str]:
@@ -263,14 +269,3 @@ def _weights(session: Session) -> dict[str, Any]:
         "stages": session.weights.stage_weights(session.factors),
         "end_task": session.weights.end_task_weight,
     }
-
-
-def _write_states(objectives: Sequence[BoundObjective], directory: Path) -> None:
-    """Write what outputs fitted on their corpora (class weights, idf) into one file; objectives share it by source."""
-    tensors: dict[str, torch.Tensor] = {}
-    for objective in objectives:
-        data, *_, output = objective.id.split("/")
-        for name, tensor in objective.output.state().items():
-            tensors[f"{data}/{output}/{name}"] = tensor.contiguous()
-    if tensors:
-        save_file(tensors, directory / "fitted.safetensors")

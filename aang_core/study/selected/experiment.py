@@ -104,29 +104,25 @@ def run_experiment(
         read=lambda mark: dump_spec(read_spec(mark)),
     )
     with place.taken(resume):
-        cells = _prepared(asked)
-        parts = {
-            run.directory: (cell, arm, run)
-            for cell in cells
-            for arm in asked.spec.arms
-            for run in [_trial(asked, cell, arm)]
-        }
-
-        def selected(trial: Trial) -> None:
-            cell, arm, _ = parts[trial.directory]
-            _select(asked, cell, arm, told)
-
-        def pruned(trial: Trial) -> None:
-            _prune(trial.directory, asked.spec)
-
-        trials = [trial for _, _, trial in parts.values()]
-        for trial in trials:  # if the experiment was killed before it pruned them
+        seeds, targets = asked.spec.seeds, asked.targets
+        cells = [_drawn(asked, target, seed) for seed in seeds for target in targets]
+        for cell in cells:
+            _check(asked, cell)
+        parts = [(cell, arm, _trial(asked, cell, arm)) for cell in cells for arm in asked.spec.arms]
+        arms = {trial.directory: (cell, arm) for cell, arm, trial in parts}
+        for _, _, trial in parts:  # if the experiment was killed before it pruned them
             if trial.is_finished:
-                pruned(trial)
+                _prune(trial, asked.spec)
         try:
-            run_trials(trials, registry, callback, before=selected, after=pruned)
+            run_trials(
+                [trial for _, _, trial in parts],
+                registry,
+                callback,
+                before=lambda trial: _select(asked, *arms[trial.directory], told),
+                after=lambda trial: _prune(trial, asked.spec),
+            )
         finally:  # an interrupted experiment, too, writes its results so far
-            results = _results(asked, list(parts.values()))
+            results = _results(asked, parts)
     return results
 
 
@@ -146,17 +142,6 @@ def _results(study: Study, parts: Sequence[tuple[Cell, Arm, Trial]]) -> dict[str
             run = attrs.evolve(run, selecting=cost, counts=counts)
         outcomes[cell.name][arm].append(run)
     return write_experiment_results(study.spec, outcomes, study.out)
-
-
-def _prepared(study: Study) -> list[Cell]:
-    """Draw and check the rows of every target and seed.
-
-    :raises AangError: as `_drawn` and `_check` do.
-    """
-    cells = [_drawn(study, target, seed) for seed in study.spec.seeds for target in study.targets]
-    for cell in cells:
-        _check(study, cell)
-    return cells
 
 
 def _resolved(spec: ExperimentSpec, out: Path, registry: Registry) -> Study:
@@ -263,11 +248,11 @@ def _select(study: Study, cell: Cell, arm: Arm, callback: Callback) -> None:
         )
 
 
-def _prune(directory: Path, spec: ExperimentSpec) -> None:
+def _prune(trial: Trial, spec: ExperimentSpec) -> None:
     """Remove the models of a finished run, unless the experiment keeps them."""
     for name in () if spec.keep_models else ("model", "checkpoint"):
-        if (directory / name).is_dir():
-            shutil.rmtree(directory / name)
+        if (trial.directory / name).is_dir():
+            shutil.rmtree(trial.directory / name)
 
 
 def drawn_rows(

@@ -53,7 +53,7 @@ from aang_core.config.schema import (
     origin_of,
     said,
 )
-from aang_core.config.settings import SECTIONS, RunConfig, Suggest
+from aang_core.config.settings import SECTIONS, RunConfig
 from aang_core.errors import ConfigError, faults_in, one_message
 from aang_core.registry.registry import registry_named
 from aang_core.registry.spaces import suggestions
@@ -86,12 +86,9 @@ def load_experiment(
     given = {**(flags or {}), **{key: (value, f"{key}=") for key, value in over.items()}}
     if len(tasks) == 1:
         given["task"] = (tasks[0], "--task")
-    for table, flatten in (
-        ("grid", lambda grid: flat(grid, lambda _: False)),
-        ("random", flat_search),
-    ):
+    for table in ("grid", "random"):
         if isinstance(raw.get(table), dict):
-            raw[table] = flatten(raw[table])
+            raw[table] = flat(raw[table], is_way if table == "random" else lambda _: False)
     faults = faults_of(_FORM, raw, origins)
     if "task" in given and isinstance(raw.get("grid"), dict):  # in place of the file's tasks
         raw["grid"].pop("task", None)
@@ -111,17 +108,14 @@ def load_experiment(
                 if name in found:
                     raise ConfigError(f"{path}: two runs are named {name!r}")
                 merged = overlaid(base, base_origins, {**own, **point, **given})
-                found[name] = RunConfig.from_mapping(*merged, _suggest(merged[0].get("plugins")))
+                suggest = suggestions(registry_named(merged[0].get("plugins")))
+                found[name] = RunConfig.from_mapping(*merged, suggest)
             except ConfigError as error:
                 faults += faults_in(str(error))
     faults += [f"{path}: {name!r} is no printable name" for name in found if not name.isprintable()]
     if faults:  # a fault of the base recurs in every run; report it once
         raise ConfigError(one_message(dict.fromkeys(faults), str(path)))
     return Experiment(title=str(raw.get("title") or path.stem), runs=found)
-
-
-def _suggest(plugins: Any) -> Suggest:
-    return suggestions(registry_named(plugins))
 
 
 def _points(
@@ -209,28 +203,7 @@ MOST = 10_000
 _TRIES = 30  # draws for each point before a search gives up finding a new one
 
 
-def _uniform(low: float, high: float, random: np.random.Generator) -> float:
-    return _rounded(random.uniform(low, high), low, high)
-
-
-def _log_uniform(low: float, high: float, random: np.random.Generator) -> float:
-    return _rounded(math.exp(random.uniform(math.log(low), math.log(high))), low, high)
-
-
-def _int(low: int, high: int, random: np.random.Generator) -> int:
-    return int(random.integers(low, high, endpoint=True))
-
-
-def _rounded(value: float, low: float, high: float) -> float:
-    return min(max(float(f"{value:.{DIGITS}g}"), float(low)), float(high))
-
-
-_RANGES: Mapping[str, Callable[[Any, Any, np.random.Generator], Any]] = {
-    "uniform": _uniform,
-    "log-uniform": _log_uniform,
-    "int": _int,
-}
-KINDS = ("choice", *_RANGES)
+KINDS = ("choice", "uniform", "log-uniform", "int")
 
 
 @attrs.frozen(kw_only=True)
@@ -250,7 +223,14 @@ class Draw:
         """The next value."""
         if self.kind == "choice":
             return self.values[int(random.integers(len(self.values)))]
-        return _RANGES[self.kind](self.values[0], self.values[1], random)
+        low, high = self.values
+        if self.kind == "int":
+            return int(random.integers(low, high, endpoint=True))
+        if self.kind == "uniform":
+            drawn = random.uniform(low, high)
+        else:
+            drawn = math.exp(random.uniform(math.log(low), math.log(high)))
+        return min(max(float(f"{drawn:.{DIGITS}g}"), float(low)), float(high))
 
 
 @attrs.frozen(kw_only=True)
@@ -283,7 +263,10 @@ class RandomSearch:
 
 
 def flat(table: Mapping[str, Any], ends: Callable[[Any], bool], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys, down to values that are an end: ``a.b = 1`` and ``"a.b" = 1`` are the same."""
+    """Nested tables as dotted keys, down to values that are an end: ``a.b = 1`` and ``"a.b" = 1`` are the same.
+
+    :param ends: of ``[random]``, `is_way`.
+    """
     found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping) and value and not ends(value):
@@ -291,11 +274,6 @@ def flat(table: Mapping[str, Any], ends: Callable[[Any], bool], prefix: str = ""
         else:
             found[prefix + key] = value
     return found
-
-
-def flat_search(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A ``[random]`` table with dotted keys, down to the ways to draw."""
-    return flat(table, _is_way)
 
 
 def search_of(table: Mapping[str, Any]) -> RandomSearch:
@@ -309,7 +287,7 @@ def search_of(table: Mapping[str, Any]) -> RandomSearch:
     return RandomSearch(trials=table["trials"], seed=table.get("seed", 0), draws=draws)
 
 
-def _is_way(value: Mapping[str, Any]) -> bool:
+def is_way(value: Mapping[str, Any]) -> bool:
     """Whether a table says how to draw, even wrongly, rather than holding settings."""
     return any(key in KINDS for key in value) or all(
         isinstance(part, list) for part in value.values()
