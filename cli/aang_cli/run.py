@@ -84,25 +84,21 @@ def command(
     against = against if processes == 1 else "none"
     flags = options.given_flags(options.RUN, given)
     flags |= {"top": (tops[0], "--top")} if tops else {}
-    if count and out is not None:
-        one = _configured(config, flags, assignments)
-        folds.carry_out(one, count, final, out, resume, jobs, as_json)
-        return
-    if several:
-        where = selected_runs.folder(controls, out, alone)
-        one = _configured(config, flags, assignments)
-        selected_runs.carry_out(one, tops, controls, where, resume, jobs, as_json)
-        return
-    if dry_run:
-        _plan(_configured(config, flags, assignments), against, as_json)
-        return
-    if processes > 1 and "WORLD_SIZE" not in os.environ:
-        _launch(processes)
-    if resume and out is not None:
+    where = selected_runs.folder(controls, out, alone) if several else None
+    if resume and out is not None and not (count or several):
         chosen = _resumed(out, config, flags, assignments)
     else:
         chosen = _configured(config, flags, assignments)
-    _train(chosen, out, resume, jobs, against, as_json)
+    if count and out is not None:
+        folds.carry_out(chosen, count, final, out, resume, jobs, as_json)
+    elif where is not None:
+        selected_runs.carry_out(chosen, tops, controls, where, resume, jobs, as_json)
+    elif dry_run:
+        _plan(chosen, against, as_json)
+    else:
+        if processes > 1 and "WORLD_SIZE" not in os.environ:
+            _launch(processes)
+        _train(chosen, out, resume, jobs, against, as_json)
 
 
 def _check_together(

@@ -163,8 +163,7 @@ def run_selected(
     :raises AangError: for everything that the user can mend, before any training if possible; with `resume` also if
         a run that is there has other settings.
     """
-    told = callback or Callback()
-    given = Path(config.selection).expanduser()
+    told, given = callback or Callback(), Path(config.selection).expanduser()
     summary = read_selection(given).summary
     arms = arms_of([summary["selector"]], controls, tops)
     drawn = [arm for arm in arms if arm.selector not in ("", summary["selector"])]
@@ -178,8 +177,8 @@ def run_selected(
         )
         for arm in arms
     ]
-    names = [arm.name for arm in arms]
-    place = JobDirectory(path=out, what="comparison", mark=".lock", known=(*names, "selections"))
+    known = ("selections", *(arm.name for arm in arms))
+    place = JobDirectory(path=out, what="comparison", mark=".lock", known=known)
     with place.taken(resume):
         check_kept(trials, f"the runs in {out}")
         settings = load_selection_config(given / SETTINGS)
