@@ -277,7 +277,8 @@ def disk_mib(session: Session) -> dict[str, float]:
     trained = size_mib(session.parameters.values())
     body = size_mib(session.model.body().values())
     direction = body + size_mib(session.dev.memory.values()) if session.dev else 0.0
-    one = kept + 2 * trained + direction
+    state = kept + 2 * trained
+    one = state + direction + (state if session.fork else 0.0)  # of a branch, within a round
     model = size_mib(session.model.backbone.body.parameters())
     trainings = 2 if guarded(config) else 1
     parts = {

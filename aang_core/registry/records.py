@@ -284,7 +284,13 @@ class Logger(Record):
 
 @attrs.frozen(kw_only=True)
 class Weighting(Record):
-    """A rule by which weights learn. ``factory(binding)`` takes a `rules.RuleBinding` and returns a `rules.Rule`."""
+    """A rule by which weights learn. ``factory(binding)`` takes a `rules.RuleBinding` and returns a `rules.Rule`.
+
+    :param forks: whether every stretch of steps is trained twice, without and with the auxiliary objectives, and merged
+        at one of the shares of its option ``shares``, a list that rises from 0 to 1. Such a rule sees no alignments.
+    """
+
+    forks: bool = False
 
 
 @attrs.frozen(kw_only=True)

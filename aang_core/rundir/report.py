@@ -52,6 +52,8 @@ class SeedReport:
         ``new`` at the heads'; None in reports of earlier versions.
     :param alignments: of each objective that the search observed, the ``mean`` over the run, its standard ``error``
         (None after one step) and the ``steps`` that observed it; None in reports of earlier versions.
+    :param merges: of a forked run the ``step``, the ``share`` λ that dev chose and the dev ``losses`` by share of each
+        merge; None for any other, and in reports of earlier versions.
     :param guard: what `guard.verdict` says, where the run was guarded; scores are those of the model that was kept.
     """
 
@@ -74,6 +76,7 @@ class SeedReport:
     head_parameters: Mapping[str, Sequence[str]] | None = None
     train_rows: int | None = None
     alignments: Mapping[str, Mapping[str, float | None]] | None = None
+    merges: Sequence[Mapping[str, Any]] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -260,6 +263,9 @@ _SEED = _form(
         "head_parameters": _or_null(_form({"pretrained": _WORDS, "new": _WORDS})),
         "alignments": _or_null(
             TableOf(_form({"mean": _SCORE, "error": _SCORE, "steps": Integer()}))
+        ),
+        "merges": _or_null(
+            ListOf(_form({"step": Integer(), "share": _NUMBER, "losses": _SCORES}), unique=False)
         ),
         "engine_check": _or_null(_form({"disagreement": _NUMBER, "allowed": _NUMBER})),
     },

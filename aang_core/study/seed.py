@@ -177,6 +177,7 @@ def _seed_report(
         head_parameters=session.head_parameters,
         train_rows=len(session.task.splits["train"]),
         alignments=_alignments(search),
+        merges=progress.merges if session.fork else None,
     )
 
 

@@ -32,6 +32,7 @@ class Progress:
     :param evaluations: ``{"step", metric: value, …}`` each.
     :param best_number: the number of the best evaluation in `evaluations`; −1 while there is none.
     :param best_is_mean: whether the best parameters are the slow copy's.
+    :param merges: of a forked run ``{"step", "share", "losses"}`` each (`rounds.Merge`).
     :param cost: labelled rows, rows and tokens so far, and the steps that were skipped.
     """
 
@@ -44,6 +45,7 @@ class Progress:
     best_number: int = -1
     best_is_mean: bool = False
     evaluations: tuple[dict[str, float], ...] = ()
+    merges: tuple[dict[str, Any], ...] = ()
     cost: dict[str, int] = attrs.field(
         factory=lambda: {"labelled_rows": 0, "rows": 0, "tokens": 0, "skipped_steps": 0}
     )
@@ -64,6 +66,10 @@ class Progress:
     def reading(self, tokens: int) -> Progress:
         """After passes over so many positions outside a step."""
         return attrs.evolve(self, cost={**self.cost, "tokens": self.cost["tokens"] + tokens})
+
+    def merged(self, merge: Mapping[str, Any]) -> Progress:
+        """After the merge of two branches."""
+        return attrs.evolve(self, merges=(*self.merges, {"step": self.done, **merge}))
 
     def evaluated(self, metrics: dict[str, float], metric: str, mean: bool = False) -> Progress:
         """After an evaluation; `waited` is 0 where it is the best so far.

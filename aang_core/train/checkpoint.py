@@ -126,6 +126,8 @@ def snapshot(
         tensors[f"dev.{name}"] = value
     for name, value in (session.dev.memory if session.dev else {}).items():
         tensors[f"direction.{name}"] = value
+    if session.fork is not None:
+        tensors |= {f"fork.{name}": value for name, value in session.fork.tensors().items()}
     if session.slow is not None:
         tensors |= {f"slow.{name}": value for name, value in session.slow.mean.items()}
     for number, memory in (session.teacher.memories if session.teacher else {}).items():
@@ -198,9 +200,15 @@ def restore(session: Session, saved: Checkpoint) -> Progress:
             name: saved.tensors[f"direction.{name}"].to(session.device)
             for name in session.dev.memory
         }
+    if session.fork is not None:
+        own = {
+            n.removeprefix("fork."): t for n, t in saved.tensors.items() if n.startswith("fork.")
+        }
+        session.fork.load(own)
     _restore_teacher(session, saved)
     facts = dict(saved.facts["progress"])
-    return Progress(**{**facts, "evaluations": tuple(facts["evaluations"])})
+    several = ("evaluations", "merges")  # merges are absent in checkpoints of earlier versions
+    return Progress(**{**facts, **{name: tuple(facts.get(name, ())) for name in several}})
 
 
 def _restore_teacher(session: Session, saved: Checkpoint) -> None:

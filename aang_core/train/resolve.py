@@ -180,7 +180,22 @@ def chosen_weighting(config: RunConfig, registry: Registry) -> Registered[Weight
         return None
     if name not in registry.weightings:
         raise ConfigError(registry.unknown("weighting", name, registry.weightings))
+    if registry.weightings[name].record.forks and config.method in META_METHODS:
+        _check_fork(config)
     return registry.weightings[name]
+
+
+def _check_fork(config: RunConfig) -> None:
+    """:raises ConfigError: names every setting that makes no sense where each stretch is trained twice and merged."""
+    idle = {
+        f'meta.control = "{config.meta.control}"': config.meta.control != "none",
+        f"meta.dev_folds = {config.meta.dev_folds}": config.meta.dev_folds > 0,
+    }
+    if named := " and ".join(setting for setting, on in idle.items() if on):
+        raise ConfigError(
+            f'meta.rule = "{config.meta.rule}" forks and merges: it takes no dev gradients and learns no weights of '
+            f"objectives, so {named} can do nothing; leave it out"
+        )
 
 
 def usual_model(task: str, registry: Registry) -> str:

@@ -36,10 +36,12 @@ from aang_core.method.weights.rules import Direction, Rule, begun, direction_of,
 from aang_core.method.weights.weighting import Factors, WeightState
 from aang_core.processes import Processes
 from aang_core.randomness import generator, seeded
+from aang_core.registry.options import settings_of
 from aang_core.registry.records import Weighting
 from aang_core.registry.registry import Registered
 from aang_core.rundir.recipe import starting_state
 from aang_core.train.evaluation import predict
+from aang_core.train.fork.rounds import Fork
 from aang_core.train.optimizer import optimizer_for
 
 META_METHODS = ("aang", "tartan")
@@ -64,6 +66,7 @@ class Session:
     :param slow: the running mean of what trains, where anything asks for it.
     :param teacher: what answers outputs that ask; None where none does.
     :param refresher: what lets data sources look at the model; None where none does.
+    :param fork: the rounds of a training whose rule forks; None for any other.
     """
 
     config: RunConfig
@@ -75,7 +78,7 @@ class Session:
     planner: Planner
     parameters: Mapping[str, nn.Parameter]
     pretrained: frozenset[str]
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer = attrs.Factory(lambda s: s.new_optimizer(), takes_self=True)
     dev: Direction | None
     rule: Rule | None
     stopping: Sequence[Row]
@@ -86,6 +89,7 @@ class Session:
     slow: SlowCopy | None = None
     teacher: Teacher | None = None
     refresher: Refresher | None = None
+    fork: Fork | None = None
     dev_gradient: Gradient | None = None
 
     @property
@@ -236,7 +240,7 @@ def build_session(
     factors = Factors.of([objective.id for objective in objectives])
     labelled, folds = _labelled(config, train, seed)
     dev = DevGradient(model, end_task, steering, train, config.meta, seed, folds)
-    rule = make_rule(config, weighting, seed, factors) if config.method in META_METHODS else None
+    rule, direction, fork = _learning(config, weighting, seed, factors, dev)
     slow = _slow_copy(config, objectives, model.heads, parameters)
     return Session(
         config=config,
@@ -248,8 +252,7 @@ def build_session(
         planner=Planner(config, seed, objectives, factors, end_task, labelled, folds),
         parameters=parameters,
         pretrained=pretrained,
-        optimizer=optimizer_for(parameters, pretrained, config.training),
-        dev=direction_of(rule, dev) if rule else None,
+        dev=direction,
         rule=rule,
         stopping=stopping,
         test=task_rows(backbone, task, "test") if "test" in task.splits else (),
@@ -258,6 +261,7 @@ def build_session(
         slow=slow,
         teacher=_teacher(model, task, slow, objectives),
         refresher=_refresher(model, slow, objectives),
+        fork=fork,
     )
 
 
@@ -271,6 +275,26 @@ def _labelled(
         return labelled, None
     folds = Folds(train, meta.dev_folds, meta.dev_gradient_every, seed, balanced=balanced)
     return labelled, folds
+
+
+def _learning(
+    config: RunConfig,
+    weighting: Registered[Weighting] | None,
+    seed: int,
+    factors: Factors,
+    dev: DevGradient,
+) -> tuple[Rule | None, Direction | None, Fork | None]:
+    """How weights learn, and from what; or the rounds, where the rule forks and learns nothing.
+
+    Dev's rows that steer (all but those that are held back) judge the merges.
+    """
+    if config.method not in META_METHODS:
+        return None, None, None
+    rule = make_rule(config, weighting, seed, factors)
+    if weighting is None or not weighting.record.forks:
+        return rule, direction_of(rule, dev), None
+    settings, options = config.training, settings_of(weighting.record, config.weightings)
+    return rule, None, Fork(settings.eval_every, settings.max_steps, options["shares"], dev.dev)
 
 
 def _without_factors(config: RunConfig) -> RunConfig:

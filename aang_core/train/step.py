@@ -6,9 +6,10 @@ Read `train_step` first; each of its lines is one arrow of the data flow.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import attrs
 import torch
@@ -21,6 +22,7 @@ from aang_core.method.teacher import Lesson
 from aang_core.method.weights.weighting import WeightState
 from aang_core.processes import Processes
 from aang_core.randomness import seeded
+from aang_core.train.fork.rounds import PLAIN
 from aang_core.train.optimizer import linear_warmup_decay
 from aang_core.train.session import Session
 
@@ -43,6 +45,8 @@ class StepRecord:
     :param lr: the encoder's learning rate.
     :param tokens: positions of all objectives, and those that the teacher read.
     :param skipped: what was not finite (`_not_finite`); the step then changed nothing.
+    :param branch, merge: in a forked run the step's branch, and at the end of a round `rounds.Merge.as_mapping`, whose
+        positions `tokens` then holds too.
     """
 
     step: int
@@ -56,6 +60,13 @@ class StepRecord:
     lr: float = 0.0
     tokens: int = 0
     skipped: tuple[str, ...] = ()
+    branch: str = ""
+    merge: Mapping[str, Any] | None = None
+
+    def line(self, number: int) -> dict[str, Any]:
+        """The step in the history, by its number over all phases; what only forked runs have is left out of others."""
+        found = {**attrs.asdict(self), "step": number}
+        return {name: v for name, v in found.items() if v or name not in ("branch", "merge")}
 
 
 class Preparation:
@@ -85,7 +96,8 @@ class Preparation:
         return self.coming[1].result()
 
     def _prepare(self, step: int, state: WeightState) -> Prepared:
-        plan = self.session.planner.plan(step, state, self.phase, step / self.total)
+        phase, number, total = _place(self.session, self.phase, step, self.total)
+        plan = self.session.planner.plan(number, state, phase, number / total)
         places, batch = self.session.planner.batch(plan, self.session.processes)
         return plan, places, batch
 
@@ -98,13 +110,13 @@ def train_step(session: Session, preparation: Preparation, step: int, total: int
     """One optimiser step; one that is not finite changes no parameter and no weight.
 
     :param preparation: where the step's batch is made.
-    :param step: in its phase, from 0.
-    :param total: steps of the phase, for the learning rate's schedule.
+    :param step: in its phase, from 0. :param total: steps of the phase.
     :raises AangError: where a primitive fails or breaks its contract.
     """
     plan, places, batch = preparation.take(step, session.weights, following=step + 1 < total)
+    _, step, length = _place(session, preparation.phase, step, total)
     _refresh_dev_gradient(session, step)
-    lr = _set_learning_rates(session, step, total)
+    lr = _set_learning_rates(session, step, length)
     lesson = None if batch is None else session.taught(batch, plan)
     with training(session), dropout(session, step):
         losses, alignment = _gradients(session, plan, places, lesson.batch if lesson else None)
@@ -123,6 +135,17 @@ def train_step(session: Session, preparation: Preparation, step: int, total: int
     tokens = session.processes.total(read, session.device)
     record = _record(session, plan, losses, alignment)
     return attrs.evolve(record, lr=lr, tokens=tokens, skipped=skipped)
+
+
+def _place(session: Session, phase: str, step: int, total: int) -> tuple[str, int, int]:
+    """What a step of a phase trains, its number in the schedule, and the schedule's length.
+
+    A forked run takes each step of its schedule twice.
+    """
+    if session.fork is None:
+        return phase, step, total
+    branch, number = session.fork.place(step)
+    return ("end-task" if branch == PLAIN else phase), number, session.fork.total
 
 
 def engine_fault(session: Session) -> str:

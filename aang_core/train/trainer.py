@@ -44,7 +44,7 @@ def phases(session: Session) -> list[tuple[str, int]]:
         return [("end-task", settings.max_steps)]
     if session.config.method == "pretrain-finetune":
         return [("auxiliary", settings.pretrain_steps), ("end-task", settings.max_steps)]
-    return [("joint", settings.max_steps)]
+    return [("joint", settings.max_steps * (2 if session.fork else 1))]
 
 
 class Trainer:
@@ -152,7 +152,7 @@ class Trainer:
             self.progress = attrs.evolve(self.progress, phase=index, step=0)
         preparation = Preparation(session, phase, total)
         patience = session.config.training.patience
-        every = session.config.training.eval_every
+        every = session.config.training.eval_every * (2 if session.fork else 1)
         try:
             while (
                 self.ended < index
@@ -161,11 +161,12 @@ class Trainer:
             ):
                 if phase != "end-task":
                     self._refresh(preparation)
-                self._note(train_step(session, preparation, self.progress.step, total))
+                self._note(self._step(preparation, total))
                 due = self.progress.step == total or self.progress.step % every == 0
                 if due and phase != "auxiliary":
                     self.evaluate(session.slow)
-                ends = self._asked_to_end(index, phase)
+                # within a round there is no model that could be kept
+                ends = (due or not session.fork) and self._asked_to_end(index, phase)
                 if ends and not due and phase != "auxiliary":
                     self.evaluate(session.slow)
                 stops = self.asked_to_stop()
@@ -190,6 +191,20 @@ class Trainer:
         for text in said:
             self.remark(f"after step {self.progress.done}: {text}")
 
+    def _step(self, preparation: Preparation, total: int) -> StepRecord:
+        """The next step of a phase; in a forked run with what comes before and after it."""
+        session, step = self.session, self.progress.step
+        if session.fork is None:
+            return train_step(session, preparation, step, total)
+        session.fork.begin(session, step)
+        record = train_step(session, preparation, step, total)
+        record = attrs.evolve(record, branch=session.fork.place(step)[0])
+        merge = session.fork.end(session, step)
+        if merge is None:
+            return record
+        tokens = record.tokens + merge.tokens
+        return attrs.evolve(record, merge=merge.as_mapping(), tokens=tokens)
+
     def _note(self, record: StepRecord) -> None:
         self.progress = self.progress.charged(
             labelled_rows=record.labelled_rows,
@@ -197,13 +212,14 @@ class Trainer:
             tokens=record.tokens,
             skipped=bool(record.skipped),
         )
+        if record.merge is not None:
+            self.progress = self.progress.merged(record.merge)
         if record.skipped:
             names = ", ".join(record.skipped)
             self.remark(f"step {self.progress.done} was skipped: not finite in {names}")
         if self.session.processes.is_main:
-            line = {**attrs.asdict(record), "step": self.progress.done}
             with self.history.open("a", encoding="utf-8") as file:
-                file.write(strict_line(line))
+                file.write(strict_line(record.line(self.progress.done)))
         self.callback.on_step_end(self.session, record, self.progress)
 
     def _save(self) -> None:

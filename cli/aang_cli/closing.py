@@ -39,6 +39,13 @@ def show(report: RunReport) -> None:
     for seed in report.seeds:
         if seed.guard:
             click.echo(f"seed {seed.seed}: {seed.guard['said']}")
+        if seed.merges:
+            shares = [merge["share"] for merge in seed.merges]
+            listed = ", ".join(f"{share:g}" for share in shares)
+            click.echo(
+                f"seed {seed.seed}: the objectives entered {sum(s > 0 for s in shares)} of {len(shares)} merges "
+                f"(shares {listed})"
+            )
     for seed in report.seeds:
         where = seed_directory(report.directory, [each.seed for each in report.seeds], seed.seed)
         click.echo(f"model {where / 'model'}")

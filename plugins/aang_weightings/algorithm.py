@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -30,6 +31,14 @@ def exponentiated(binding: RuleBinding) -> AlgorithmOne:
 def _with(binding: RuleBinding, **meta: Any) -> AlgorithmOne:
     config = attrs.evolve(binding.config, meta=attrs.evolve(binding.config.meta, **meta))
     return AlgorithmOne(attrs.evolve(binding, config=config))
+
+
+def check_shares(options: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the options of ``fork-merge``."""
+    shares = options["shares"]
+    numbers = all(isinstance(s, (int, float)) and not isinstance(s, bool) for s in shares)
+    if not numbers or shares[:1] != [0] or shares[-1:] != [1] or shares != sorted(set(shares)):
+        yield f"shares must be numbers that rise from 0 to 1 (got {shares})"
 
 
 class Equal:

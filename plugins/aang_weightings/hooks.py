@@ -62,6 +62,15 @@ def aang_weightings() -> Iterable[Weighting]:
             options={"steps": 10},
         ),
         Weighting(
+            name="fork-merge",
+            summary="Train each stretch without and with the objectives, and merge as dev prefers",
+            factory="aang_weightings.algorithm:Equal",
+            check_options="aang_weightings.algorithm:check_shares",
+            options={"shares": [0.0, 0.25, 0.5, 0.75, 1.0]},
+            forks=True,
+            source="Jiang et al., ForkMerge, NeurIPS 2023",
+        ),
+        Weighting(
             name="equal",
             summary="Weights stay as they began; alignments are recorded: the control",
             factory="aang_weightings.algorithm:Equal",

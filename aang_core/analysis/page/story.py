@@ -61,6 +61,11 @@ class Story:
         return [seed["best_step"] for seed in self.run.report["seeds"]]
 
     @property
+    def merges(self) -> list[list[dict[str, Any]]]:
+        """Of each seed, the merges of its branches; empty lists for a run without."""
+        return [seed.get("merges") or [] for seed in self.run.report["seeds"]]
+
+    @property
     def estimates(self) -> list[Estimate]:
         """Mean alignments over all steps of all seeds."""
         return alignment_estimates(pooled(self.histories))

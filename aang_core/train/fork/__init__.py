@@ -1,0 +1,1 @@
+"""Forked trainings: every stretch of steps taken twice, and merged. Begin in `rounds`."""
