@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Progress:
-    """Replaced after every step and evaluation.
+    """The state of a training; each step and evaluation makes a new one.
 
     :param phase: index of the phase; `step` counts in it, `done` over all phases.
-    :param best_step: steps done when dev was best; 0, and `best_score` None, while it never was finite.
+    :param best_step: steps done when dev was best; 0, with `best_score` None, until it is finite once.
     :param waited: evaluations since then.
     :param evaluations: ``{"step", metric: value, …}`` each.
-    :param best_number: the number of the best evaluation in `evaluations`; −1 while there is none.
+    :param best_number: the index of the best evaluation in `evaluations`; −1 for none.
     :param best_is_mean: whether the best parameters are the slow copy's.
     :param merges: of a forked run ``{"step", "share", "losses"}`` each (`rounds.Merge`).
     :param cost: labelled rows, rows and tokens so far, and the steps that were skipped.
@@ -57,14 +57,14 @@ class Progress:
         return {name: value for name, value in best.items() if name != "step"}
 
     def charged(self, *, labelled_rows: int, rows: int, tokens: int, skipped: bool) -> Progress:
-        """One step further, with its cost."""
+        """After one more step, with its cost."""
         added = {"labelled_rows": labelled_rows, "rows": rows, "tokens": tokens}
         cost = {name: self.cost[name] + amount for name, amount in added.items()}
         cost["skipped_steps"] = self.cost["skipped_steps"] + skipped
         return attrs.evolve(self, step=self.step + 1, done=self.done + 1, cost=cost)
 
     def reading(self, tokens: int) -> Progress:
-        """After passes over so many positions outside a step."""
+        """After reading so many positions outside a step."""
         return attrs.evolve(self, cost={**self.cost, "tokens": self.cost["tokens"] + tokens})
 
     def merged(self, merge: Mapping[str, Any]) -> Progress:
@@ -93,14 +93,14 @@ class Progress:
 
 @attrs.frozen
 class Spent:
-    """Time that a seed has taken, in wall and CPU seconds of this process, over all its interruptions."""
+    """Wall and CPU seconds of a seed, over all its interruptions."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
     @classmethod
     def now(cls) -> Spent:
-        """The clocks as they stand; differences mean something, values do not."""
+        """The clocks now; only differences have a meaning."""
         return cls(time.perf_counter(), time.process_time())
 
     def since(self, start: Spent) -> Spent:
@@ -113,7 +113,7 @@ class Spent:
 
 
 class Stopped(Exception):  # noqa: N818  nothing went wrong
-    """A run ended between two steps because its callback asked for it; ``resume`` goes on from there.
+    """Raised when a callback stops a run between two steps; ``resume`` continues from there.
 
     :ivar step: the steps that are done.
     """
@@ -127,7 +127,7 @@ class Stopped(Exception):  # noqa: N818  nothing went wrong
 
 
 class Callback:
-    """What a run tells while it goes on, and what can end it; override what you need.
+    """Follows a run and can end it. Override what you need.
 
     ``on_train_begin``, ``on_step_end``, ``on_evaluate`` and ``on_train_end`` are named as in transformers. Each calls
     the older name beside it, so that either can be overridden.
@@ -135,12 +135,12 @@ class Callback:
 
     @property
     def stopping(self) -> bool:
-        """Asked after every step: where it is true, the run writes a checkpoint and raises `Stopped`."""
+        """Read after every step. If true, the run writes a checkpoint and raises `Stopped`."""
         return False
 
     @property
     def should_training_stop(self) -> bool:
-        """Asked after every step: where it is true, the training ends here, and is not interrupted.
+        """Read after every step. If true, the training ends here; that is no interruption.
 
         The phase under way ends with an evaluation; while it stays true, each later phase takes one step and no final
         fine-tuning follows. The best parameters are kept, and the run leaves its report and model. Of several processes
@@ -153,13 +153,13 @@ class Callback:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Where a run goes on, after `on_train_begin`: what `state_dict` gave at the checkpoint; tensors on the CPU."""
+        """Called on resuming, after `on_train_begin`, with the `state_dict` of the checkpoint; tensors on the CPU."""
 
     def on_begin(self, directory: Path) -> None:
         """Called when the run directory is chosen and taken."""
 
     def on_preparation(self, what: str, done: int, total: int) -> None:
-        """While something is made that takes long, before the first step; at the end `done` equals `total`."""
+        """Progress of slow preparations before the first step; at the end `done` equals `total`."""
 
     def on_train_begin(self, session: Session) -> None:
         """Before the first step of each training."""
@@ -183,25 +183,25 @@ class Callback:
         """The older name of `on_evaluate`."""
 
     def on_train_end(self, session: Session, progress: Progress) -> None:
-        """After the last step of a training, when its best parameters are loaded and not written yet."""
+        """After a training, when its best parameters are loaded but not yet written."""
         self.on_trained(session, progress)
 
     def on_trained(self, session: Session, progress: Progress) -> None:
         """The older name of `on_train_end`."""
 
     def on_remark(self, remark: str) -> None:
-        """When something happened that the user should know."""
+        """Something that the user should know."""
 
 
 class Callbacks(Callback):
-    """Several callbacks as one: each hears everything, in this order, and any of them can stop the run."""
+    """Several callbacks as one: each receives every call, in this order, and any can stop the run."""
 
     def __init__(self, members: Iterable[Callback]) -> None:
         several = ((m.members if isinstance(m, Callbacks) else (m,)) for m in members)
         self.members: tuple[Callback, ...] = tuple(member for part in several for member in part)
 
     def without(self, kind: type[Callback]) -> Callbacks:
-        """The others."""
+        """The members of other kinds."""
         return Callbacks([member for member in self.members if not isinstance(member, kind)])
 
     @property
@@ -234,7 +234,7 @@ class Callbacks(Callback):
         return {name: state for name, state in states.items() if state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Each its own; the state of one that is not there any more is left."""
+        """Give each its own state; drop those of callbacks that are gone."""
         for name, member in self.named.items():
             if name in state:
                 member.load_state_dict(state[name])
@@ -269,7 +269,7 @@ class Callbacks(Callback):
 
 
 def check_callbacks(names: Sequence[str], registry: Registry) -> None:
-    """:raises ConfigError: names every callback that no plugin brings, or that is named twice."""
+    """:raises ConfigError: names every callback that no plugin brings or that is listed twice."""
     faults = [
         registry.unknown("callback", name, registry.callbacks)
         for name in dict.fromkeys(names)
@@ -281,7 +281,7 @@ def check_callbacks(names: Sequence[str], registry: Registry) -> None:
 
 
 def made_callbacks(config: RunConfig, registry: Registry) -> list[Callback]:
-    """New ones for one training, as the configuration names them.
+    """Make the callbacks that the configuration names, for one training.
 
     :raises PluginError: where a factory fails, or returns something else.
     """

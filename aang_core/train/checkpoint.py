@@ -52,8 +52,8 @@ class Checkpoint:
 def write(directory: Path, step: int, checkpoint: Checkpoint) -> None:
     """Write ``step-NNNNNN`` in `directory`; the folder never holds more than `KEPT`, the unfinished one counted.
 
-    What an earlier attempt left unfinished goes first, and so do all but the newest whole ones: a crash or a full disk
-    while this one is written leaves those.
+    First remove what an earlier attempt left unfinished, and all but the newest complete ones. A crash or a full disk
+    during writing leaves those.
     """
     for unfinished in directory.glob(".partial-*"):
         shutil.rmtree(unfinished)
@@ -76,7 +76,7 @@ def write(directory: Path, step: int, checkpoint: Checkpoint) -> None:
 
 
 def places(directory: Path) -> list[Path]:
-    """The checkpoints in a folder, the newest first."""
+    """The checkpoints in a folder, newest first."""
     found = directory.glob("step-*")
     return sorted(found, key=lambda place: (len(place.name), place.name), reverse=True)
 
@@ -84,7 +84,7 @@ def places(directory: Path) -> list[Path]:
 def read(place: Path) -> Checkpoint:
     """One checkpoint.
 
-    :raises RunError: where anything in it is not as it was written.
+    :raises RunError: if anything in it differs from what was written.
     """
     try:
         state = json.loads((place / _STATE).read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ def snapshot(
     """Everything that the coming steps depend on.
 
     :param history: ``history.jsonl`` as it is at this step.
-    :param kept: remarks, engine and the like; JSON that comes back as it is.
+    :param kept: remarks, engine and the like; JSON, which comes back unchanged.
     :param states: of callbacks by name, each of tensors and JSON.
     :raises RunError: where a callback's state holds something else.
     """
@@ -154,7 +154,7 @@ def snapshot(
 
 
 def _json(value: Any, what: str) -> Any:
-    """The value, if it comes back from JSON as it is."""
+    """The value, if JSON preserves it."""
     try:
         if json.loads(json.dumps(value)) == value:
             return value
@@ -234,11 +234,11 @@ def _restore_teacher(session: Session, saved: Checkpoint) -> None:
 
 @attrs.frozen(eq=False)
 class Found:
-    """What a seed can go on from.
+    """What a seed can resume from.
 
-    :param saved: the newest checkpoint that is whole, with everything that belongs to it; None to begin again.
+    :param saved: the newest complete checkpoint with all its files; None to start again.
     :param remarks: what is damaged, and what is used instead.
-    :param spoilt: files and folders that are of no use any more.
+    :param spoilt: damaged files and folders, to be removed.
     """
 
     saved: Checkpoint | None
@@ -247,7 +247,7 @@ class Found:
 
 
 def newest(directory: Path) -> Found:
-    """Look for the checkpoint to go on from in a seed's directory; changes nothing."""
+    """Find the checkpoint to resume from in a seed's directory; changes nothing."""
     folder = directory / "checkpoint"
     faults: list[str] = []
     spoilt: list[Path] = []
@@ -278,7 +278,7 @@ def discard(directory: Path) -> None:
 
 
 def remove(spoilt: tuple[Path, ...]) -> None:
-    """Clear away files and folders that are of no use any more."""
+    """Remove these files and folders."""
     for path in spoilt:
         if path.is_dir():
             shutil.rmtree(path)
@@ -295,7 +295,7 @@ def _fault(path: Path) -> str:
 
 
 def _check_company(facts: Mapping[str, Any], directory: Path, spoilt: list[Path]) -> None:
-    """:raises RunError: where the files that a checkpoint speaks of are not as it left them."""
+    """:raises RunError: if the files that a checkpoint refers to have changed."""
     history, recorded = directory / "history.jsonl", facts["history"]
     if _digest_of(history, recorded["bytes"]) != recorded["sha256"]:
         raise RunError(f"{history} was changed after step {facts['progress']['done']}")
@@ -305,7 +305,7 @@ def _check_company(facts: Mapping[str, Any], directory: Path, spoilt: list[Path]
 
 
 def _digest_of(path: Path, size: int) -> str:
-    """The sha256 of a file's first `size` bytes; empty where it has fewer, or is not there."""
+    """The sha256 of a file's first `size` bytes; empty if it is shorter or missing."""
     try:
         with path.open("rb") as file:
             data = file.read(size)
@@ -315,7 +315,7 @@ def _digest_of(path: Path, size: int) -> str:
 
 
 def weight_tensors(state: WeightState, prefix: str) -> dict[str, Tensor]:
-    """A `WeightState` as named tensors, no two of which share their values."""
+    """A `WeightState` as named tensors that share no memory."""
     tensors = {f"{prefix}.stage.{stage}": state.stages[stage] for stage in STAGES}
     for name in _WEIGHTS:
         tensors[f"{prefix}.{name}"] = getattr(state, name)

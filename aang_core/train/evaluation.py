@@ -48,7 +48,7 @@ def predict(backbone: Backbone, head: nn.Module, task: Task, rows: Sequence[Row]
 
 
 def by_length(lengths: Sequence[int], tokens: int = _BATCH_TOKENS) -> Iterator[list[int]]:
-    """Indices in length order, in batches of at most `tokens` positions (one row at the least)."""
+    """Indices in length order, in batches of at most `tokens` positions (at least one row)."""
     batch: list[int] = []
     filled = 0
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
@@ -62,7 +62,7 @@ def by_length(lengths: Sequence[int], tokens: int = _BATCH_TOKENS) -> Iterator[l
 
 
 def scores(task: Task, logits: Sequence[Tensor], rows: Sequence[Row]) -> dict[str, float]:
-    """Every metric that the task's kind has, as fractions; NaN where a logit is not finite, for it ranks nothing."""
+    """Every metric of the task's kind, as fractions; NaN if a logit is not finite."""
     classes = len(task.label_names)
     if not all(bool(each.isfinite().all()) for each in logits):
         usable = scores(task, [each.nan_to_num() for each in logits], rows)
@@ -84,7 +84,7 @@ class DevJudge:
         self.session, self.best = session, best
 
     def judged(self, progress: Progress, slow: SlowCopy | None = None) -> Progress:
-        """`progress` after one more evaluation; what is the best so far is written, by the main process.
+        """`progress` after one more evaluation. The main process writes the best parameters so far.
 
         :param slow: the running mean of the parameters, judged beside them or in their place
             (``training.mean_evaluation``); the better of the two counts.
@@ -110,7 +110,7 @@ class DevJudge:
         self.session.load(self.best)
 
     def never_finite(self, evaluations: int) -> str:
-        """What to say where none of so many evaluations gave a finite score."""
+        """The message if none of so many evaluations gave a finite score."""
         session = self.session
         return (
             f"seed {session.seed}: dev {session.task.metric} was not finite (NaN or infinite) in any of {evaluations} "
@@ -127,5 +127,5 @@ class DevJudge:
 
 
 def _finite(score: float) -> float:
-    """A score to compare by: one that is not finite is worse than any."""
+    """A score for comparisons: not finite is worst."""
     return score if math.isfinite(score) else -math.inf

@@ -67,7 +67,7 @@ def fit_heads(session: Session, steps: int) -> None:
 
 
 def _one_step(session: Session, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Dropout is off in the encoder, on in the heads, and there of the step's own random numbers."""
+    """One step. Dropout is off in the encoder; in the heads it is on, with the step's own random numbers."""
     plan = session.planner.plan(step, session.weights, "auxiliary")
     places, batch = session.planner.batch(plan, session.processes)
     if batch is not None:
@@ -110,7 +110,7 @@ def fit_probe(session: Session) -> int:
 def last_layer(session: Session) -> nn.Linear:
     """The linear layer that gives the end-task's logits.
 
-    :raises ConfigError: where a probe cannot stand there.
+    :raises ConfigError: if a probe cannot replace it.
     """
     task, wanted = session.task, session.task.num_outputs
     if task.kind != "class":
@@ -128,7 +128,7 @@ def last_layer(session: Session) -> nn.Linear:
 
 
 def features_of(session: Session, layer: nn.Linear, rows: Sequence[Row]) -> Tensor:
-    """[n, D] in fp64 on the CPU: what the last layer is given for each row, dropout off."""
+    """[n, D] in fp64 on the CPU: the input of the last layer for each row, dropout off."""
     backbone, head, device = session.model.backbone, session.end_task_head, session.device
     given: list[Tensor] = []
     found: list[Tensor | None] = [None] * len(rows)
@@ -146,7 +146,7 @@ def features_of(session: Session, layer: nn.Linear, rows: Sequence[Row]) -> Tens
 
 
 def _regressed(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Weight [C, D] and bias [C] of the softmax; classes that no row has get a low bias."""
+    """Weight [C, D] and bias [C] of the softmax; classes without rows get a low bias."""
     from sklearn.linear_model import LogisticRegression
 
     present = labels.unique()

@@ -33,7 +33,7 @@ class Opening:
     :param name: of the seed's run, for people.
     :param config: the whole configuration as plain values.
     :param options: the record's, with the run's ``[loggers.NAME]`` over them.
-    :param step: the first step that it will hear of; above 1 where an interrupted run goes on.
+    :param step: the first step that it receives; above 1 when a run resumes.
     """
 
     directory: Path
@@ -54,9 +54,9 @@ class RunLogger(Protocol):
 
 
 def chosen_loggers(names: Sequence[str], registry: Registry) -> list[Logger]:
-    """The loggers that a run asks for.
+    """The loggers of a run.
 
-    :raises ConfigError: for every one that is unknown, or whose library is not installed.
+    :raises ConfigError: names every logger that is unknown, or whose library is not installed.
     """
     faults, found = [], []
     for name in names:
@@ -77,7 +77,7 @@ def chosen_loggers(names: Sequence[str], registry: Registry) -> list[Logger]:
 
 
 class Logged(Callback):
-    """Passes on to a run's loggers what is theirs."""
+    """Drives a run's loggers."""
 
     def __init__(self, records: Sequence[Logger], config: RunConfig) -> None:
         self.records, self.config = records, config
@@ -105,7 +105,7 @@ class Logged(Callback):
             self.open.pop().close()
 
     def _log(self, session: Session, values: Mapping[str, float], step: int) -> None:
-        if self.awaited:  # only now is it known which step is the first
+        if self.awaited:  # the first step is known only now
             self.awaited = False
             for record in self.records:
                 opening = self._opening(record, session, step)

@@ -55,7 +55,7 @@ from aang_core.train.session import META_METHODS, check_dev_rows, check_folds
 
 @attrs.frozen(eq=False, kw_only=True)
 class ResolvedRun:
-    """What all seeds of a run stand on.
+    """What all seeds of a run share.
 
     :param model: the encoder's name, resolved.
     :param space: None for a method without auxiliary objectives.
@@ -77,7 +77,7 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
     """Find and read everything that a configuration names; loads no encoder.
 
     :param given: the task itself, where `config` names one in memory (`spec.MEMORY`).
-    :raises AangError: of the kind that says what is wrong: unknown names, a malformed task, bad options.
+    :raises AangError: for unknown names, a malformed task or bad options.
     """
     model = config.model or usual_model(config.task, registry)
     kind = registry.backbone_for(model)
@@ -340,7 +340,7 @@ def bind_one(
 
 
 def _id_of(text: str, registry: Registry) -> str:
-    """The id that a literature's name stands for; an id as it is.
+    """The id for a name from the literature; an id stays as it is.
 
     :raises ConfigError: where several objectives have the name.
     """
@@ -353,7 +353,7 @@ def _id_of(text: str, registry: Registry) -> str:
 
 
 class _Primitives:
-    """Primitives at work, each made once for each data source and when it is first asked for."""
+    """Primitives at work, each made once per data source, when first needed."""
 
     def __init__(
         self,
@@ -410,7 +410,7 @@ class _Primitives:
 
 
 def _once(remark: Callable[[str], None]) -> Callable[[str], None]:
-    """Passes each text on once: several primitives may find the same."""
+    """Passes each text on once, because several primitives may report the same."""
     said: set[str] = set()
 
     def say(text: str) -> None:

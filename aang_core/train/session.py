@@ -134,7 +134,7 @@ class Session:
         return {name: parameter.detach() for name, parameter in self.model.body().items()}
 
     def new_optimizer(self, lr: float = 0.0) -> torch.optim.AdamW:
-        """One without memory of earlier steps; `lr` as in `optimizer_for`."""
+        """A fresh optimiser; `lr` as in `optimizer_for`."""
         return optimizer_for(self.parameters, self.pretrained, self.config.training, lr)
 
     def taught(self, batch: FusedBatch, plan: StepPlan) -> Lesson:
@@ -180,7 +180,7 @@ def named_parameters(body: nn.Module, heads: nn.Module) -> dict[str, nn.Paramete
 
 
 def named_buffers(body: nn.Module, heads: nn.Module) -> dict[str, Tensor]:
-    """What modules keep beside parameters and save with them, such as the running means of batch normalisation."""
+    """Buffers that are saved with the parameters, such as running means of batch normalisation."""
     found: dict[str, Tensor] = {}
     for prefix, module in (("body.", body), ("heads.", heads)):
         saved = module.state_dict(keep_vars=True)
@@ -189,7 +189,7 @@ def named_buffers(body: nn.Module, heads: nn.Module) -> dict[str, Tensor]:
 
 
 def forget_peak() -> None:
-    """Let the device's greatest allocation count from here on, as each seed does."""
+    """Reset the device's peak memory, so that each seed has its own."""
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
 
@@ -228,7 +228,7 @@ def build_session(
     processes: Processes,
     weighting: Registered[Weighting] | None = None,
 ) -> Session:
-    """Put a session together; the encoder is changed by training from here on.
+    """Put a session together. From here on training changes the encoder.
 
     :param weighting: the rule by which weights learn; None for Algorithm 1 as the configuration sets it.
     """
@@ -379,7 +379,7 @@ def _starting_weights(
 
 
 def check_folds(config: RunConfig, rows: int) -> None:
-    """Check that the labelled training rows can be cut into folds, and that nothing else undoes it.
+    """Check that the labelled training rows can be cut into folds, and that no other setting undoes it.
 
     :raises ConfigError: where a fold could be empty, or another setting makes no sense with folds.
     """
@@ -400,7 +400,7 @@ def check_folds(config: RunConfig, rows: int) -> None:
 
 
 def check_dev_rows(config: RunConfig, rows: int) -> None:
-    """Check that dev's rows are enough for what the configuration wants of them.
+    """Check that dev has enough rows for the configuration.
 
     :raises ConfigError: where a part of dev, for stopping, for the meta-gradient or for the dev head, would be empty.
     """

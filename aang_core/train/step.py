@@ -37,8 +37,8 @@ class StepRecord:
     """What one step did; a line of ``history.jsonl``, whose ``step`` counts over all phases and from 1.
 
     :param step: in its phase, from 0.
-    :param losses, alignments, norms: by objective id, for those that took part; the end-task is ``end-task``.
-    :param weights: by objective id, for those among which the rows were dealt, also where an objective got none.
+    :param losses, alignments, norms: by objective id, of the step's objectives; the end-task is ``end-task``.
+    :param weights: by objective id, of all objectives that rows were shared among, even if one got none.
         Losses are means over targets, alignments as `Alignment.values` gives them, norms ‖g_k‖.
     :param end_task_weight: λ_e.
     :param labelled_rows, rows: rows of the end-task, and of all objectives.
@@ -81,7 +81,7 @@ class Preparation:
         self.coming: tuple[int, Future[Prepared]] | None = None
 
     def take(self, step: int, state: WeightState, following: bool) -> Prepared:
-        """The batch of `step`; begins that of the next, under the weights `state` as they are now."""
+        """The batch of `step`; starts preparing the next one, under the present weights `state`."""
         ready = self.drawn(step)
         self.session.planned = state
         self.coming = None
@@ -90,7 +90,7 @@ class Preparation:
         return ready
 
     def drawn(self, step: int) -> Prepared:
-        """The batch of `step`; nothing is being drawn afterwards."""
+        """The batch of `step`, without preparing another."""
         if self.coming is None or self.coming[0] != step:
             self.coming = (step, self.pool.submit(self._prepare, step, self.session.planned))
         return self.coming[1].result()
@@ -107,7 +107,7 @@ class Preparation:
 
 
 def train_step(session: Session, preparation: Preparation, step: int, total: int) -> StepRecord:
-    """One optimiser step; one that is not finite changes no parameter and no weight.
+    """One optimiser step. If it is not finite, it changes no parameter and no weight.
 
     :param preparation: where the step's batch is made.
     :param step: in its phase, from 0. :param total: steps of the phase.
@@ -149,7 +149,7 @@ def _place(session: Session, phase: str, step: int, total: int) -> tuple[str, in
 
 
 def engine_fault(session: Session) -> str:
-    """Why the fused engine cannot be used, by the batch of the first step; empty where it can."""
+    """Why the fused engine cannot be used, judged on the first batch; empty if it can."""
     if session.dev is None or session.engine.kind == "looped":
         return ""  # nothing to compare
     plan = session.planner.plan(0, session.weights)
@@ -178,7 +178,7 @@ def dropout(session: Session, step: int) -> AbstractContextManager[None]:
 
 
 def _refresh_dev_gradient(session: Session, step: int) -> None:
-    """A new dev gradient where the method has one and it is due."""
+    """Compute a new dev gradient if the method has one and it is due."""
     dev = session.dev
     if dev is not None and (step % dev.every == 0 or session.dev_gradient is None):
         with session.engine.autocast():
@@ -239,7 +239,7 @@ def _set_learning_rates(session: Session, step: int, total: int) -> float:
 
 
 def _clip(session: Session) -> Tensor:
-    """Scale the gradient down to the greatest norm that is allowed; returns its norm before."""
+    """Clip the gradient's norm; returns the norm before."""
     bound = session.config.training.clip or math.inf
     return torch.nn.utils.clip_grad_norm_(session.parameters.values(), bound)
 
@@ -247,7 +247,7 @@ def _clip(session: Session) -> Tensor:
 def _not_finite(
     session: Session, plan: StepPlan, losses: Tensor, alignment: Alignment | None, norm: Tensor
 ) -> tuple[str, ...]:
-    """What is infinite or NaN: objectives, `DEV_GRADIENT`, or ``gradient`` where none can be named.
+    """What is infinite or NaN: objectives, `DEV_GRADIENT`, or else ``gradient``.
 
     :param norm: of the whole gradient.
     """

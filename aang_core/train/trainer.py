@@ -36,7 +36,7 @@ from aang_core.train.step import Preparation, StepRecord, engine_fault, train_st
 
 
 def phases(session: Session) -> list[tuple[str, int]]:
-    """The method's phases and their greatest numbers of steps."""
+    """The method's phases and the most steps of each."""
     settings = session.config.training
     if session.config.method == "probe":
         return [("end-task", 0)]
@@ -69,7 +69,7 @@ class Trainer:
         self.earlier, self.started = Spent(), started or Spent.now()
 
     def spent(self) -> Spent:
-        """The seed's time so far, with that of the interrupted runs before this one."""
+        """The seed's time so far, earlier interrupted runs included."""
         return self.earlier.plus(Spent.now().since(self.started))
 
     @property
@@ -80,8 +80,8 @@ class Trainer:
     def run(self, resume: bool) -> Progress:
         """All phases from the start, or from the newest checkpoint; ends with the best parameters loaded.
 
-        :raises RunError: where dev was never finite and there is no best checkpoint.
-        :raises Stopped: where the callback asks for it, after a step and its checkpoint.
+        :raises RunError: if dev was never finite, so that there is no best checkpoint.
+        :raises Stopped: after a step and its checkpoint, if the callback asks for it.
         """
         if not (resume and self._restored()):
             self._begin()
@@ -109,17 +109,17 @@ class Trainer:
         self.callback.on_remark(text)
 
     def evaluate(self, slow: SlowCopy | None = None) -> None:
-        """Score dev; keep the parameters, or their running mean `slow`, where that is the best so far."""
+        """Score dev; keep the parameters, or their running mean `slow`, if they are the best so far."""
         self.progress = self.judge.judged(self.progress, slow)
         self.callback.on_evaluate(self.session, self.progress)
 
     def asked_to_end(self) -> bool:
-        """Whether a callback of any process wants the training to end, and not to be interrupted."""
+        """Whether a callback of any process wants to end the training."""
         session = self.session
         return session.processes.total(self.callback.should_training_stop, session.device) > 0
 
     def _asked_to_end(self, index: int, phase: str) -> bool:
-        """The same behind a step of a phase, where it is remembered and said."""
+        """The same after a step of a phase; remembers and reports it."""
         if not self.asked_to_end():
             return False
         self.ended = index
@@ -128,7 +128,7 @@ class Trainer:
         return True
 
     def asked_to_stop(self) -> bool:
-        """Whether the callback of the first process, for all of them, wants the run to end here."""
+        """Whether the first process's callback wants to interrupt the run; it decides for all."""
         session = self.session
         return session.processes.total(self.callback.stopping, session.device) > 0
 
@@ -235,7 +235,7 @@ class Trainer:
         checkpoint.write(self.directory / "checkpoint", self.progress.done, saved)
 
     def _restored(self) -> bool:
-        """Go on from the newest whole checkpoint; False where there is none."""
+        """Resume from the newest complete checkpoint; False if there is none."""
         found = newest(self.directory)
         for text in found.remarks:
             self.remark(text)

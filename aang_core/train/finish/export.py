@@ -55,7 +55,7 @@ def export_model(session: Session, directory: Path) -> None:
 
 
 class Answered(Protocol):
-    """What logits are about: a `task.Task`, or an exported model that remembers one."""
+    """What gives logits their meaning: a `task.Task`, or an exported model that remembers one."""
 
     @property
     def kind(self) -> str:
@@ -100,7 +100,7 @@ def write_predictions(
 
 
 def _lines(task: Task, logits: Sequence[Tensor]) -> str:
-    """A line a row: its inputs, what is predicted, and under ``gold`` the true answer where test has labels."""
+    """One line per row: its inputs, the prediction, and under ``gold`` the true answer if test has labels."""
     examples = task.splits["test"]
     rows = (
         {"row": i, **prediction(task, each), **_known(task, example)}
@@ -117,7 +117,7 @@ def _known(task: Task, example: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def gold(task: Task, label: Any) -> Any:
-    """A label of a split as `prediction` would say it: a name, a list of names, or a number."""
+    """A label of a split in the form of `prediction`: a name, a list of names, or a number."""
     names = task.label_names
     if task.kind == "multilabel":
         return [name for name, on in zip(names, label, strict=True) if on]
@@ -138,9 +138,9 @@ class Predictor(Protocol):
 
 @attrs.frozen(eq=False, kw_only=True)
 class ChosenModel:
-    """The model of one seed of a finished run, and what asking it needs.
+    """The model of one seed of a finished run, with what a prediction needs.
 
-    :param seed: the one whose model answers; `seeds` are all that the run has.
+    :param seed: whose model it is; `seeds` are all of the run.
     :param reads: the input columns of its task, but for those that only training needs.
     """
 
@@ -153,7 +153,7 @@ class ChosenModel:
 
 
 def chosen_model(directory: Path, registry: Registry, seed: int | None = None) -> ChosenModel:
-    """The model that answers for a run.
+    """The model to predict with, of a run.
 
     :param seed: one of the run's; None for the first.
     :raises RunError: where the run is unfinished or damaged, or has no such seed.
@@ -196,7 +196,7 @@ def read_examples(asked: ChosenModel, path: Path) -> Examples:
 
 
 def read_texts(asked: ChosenModel, data: bytes, where: str) -> Examples:
-    """The examples in bytes that messages call `where`, one text a line.
+    """The examples in these bytes, one text per line. :param where: their name in messages.
 
     :raises TaskError: where they are malformed or empty, or the task reads more than one text.
     """
@@ -232,7 +232,7 @@ def _examples(asked: ChosenModel, table: Table, spec: TaskSpec, faults: Faults) 
 
 
 def _spec(asked: ChosenModel) -> TaskSpec:
-    """What the task's own ``task.toml`` says of columns; nothing where there is none any more."""
+    """The columns in the task's own ``task.toml``; none if it is gone."""
     place = Path(asked.config.task).expanduser()
     toml = place / "task.toml" if place.is_dir() else place
     if toml.suffix == ".toml" and toml.is_file():
@@ -241,7 +241,7 @@ def _spec(asked: ChosenModel) -> TaskSpec:
 
 
 def _column(table: Table, role: str, spec: TaskSpec) -> str:
-    """The task's column for a role, or the one that has the role's own name."""
+    """The task's column for a role, or else the column of that name."""
     column = spec.columns.get(role, role)
     return column if column in table.columns or role not in table.columns else role
 
@@ -249,7 +249,7 @@ def _column(table: Table, role: str, spec: TaskSpec) -> str:
 def _from_lines(
     asked: ChosenModel, lines: Sequence[tuple[int, str]], path: str, faults: Faults
 ) -> Examples:
-    """One text a line; blank lines are left out.
+    """One text per line, without blank lines.
 
     :raises TaskError: where the task reads more than one text.
     """
@@ -271,7 +271,7 @@ def _from_lines(
 
 
 def _in_words(example: Mapping[str, Any], column: str) -> Mapping[str, Any]:
-    """An example of a token task, a text of which is cut at its blanks, as the task's own are."""
+    """An example of a token task, its text split at blanks, as in the task itself."""
     value = example[column]
     return {**example, column: value.split()} if isinstance(value, str) else example
 
@@ -318,10 +318,10 @@ def export_onnx(asked: ChosenModel, out: Path) -> tuple[float, int]:
 
 
 def labelled_table(table: Table, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The examples' own columns with the answers behind them, a row each, as a spreadsheet shows them.
+    """The examples' own columns followed by the answers, for a spreadsheet.
 
-    Answers are ``label`` and its ``probability``; for several labels a row, or one a word, ``labels`` between blanks;
-    for regression ``value``. Where the file has a column of such a name already, ours is called ``predicted_…``.
+    Answers are ``label`` and its ``probability``; for several labels per row or word by word, ``labels`` with blanks;
+    for regression ``value``. If the file has a column of that name, the new one is called ``predicted_…``.
     """
     found = []
     for number, row in enumerate(rows):

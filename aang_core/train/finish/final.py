@@ -36,7 +36,7 @@ def final_epochs(session: Session) -> tuple[int, int]:
 def fine_tune_at_last(trainer: Trainer) -> None:
     """Epochs on the end-task alone from the best parameters, kept only where dev improves (paper's code).
 
-    :raises Stopped: where the callback asks for it, after a step; the fine-tuning then begins again.
+    :raises Stopped: after a step, if the callback asks for it. On resuming, the fine-tuning starts again.
     """
     session, settings = trainer.session, trainer.session.config.training
     best = trainer.judge.best
@@ -85,7 +85,7 @@ def _step(trainer: Trainer, optimizer: torch.optim.Optimizer) -> None:
         tokens=session.processes.total(batch.tokens if batch else 0, session.device),
         skipped=not finite,
     )
-    if trainer.asked_to_stop():  # what is behind the last checkpoint is only this fine-tuning
+    if trainer.asked_to_stop():  # only this fine-tuning comes after the last checkpoint
         raise Stopped(trainer.progress.done)
 
 

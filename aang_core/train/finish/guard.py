@@ -27,7 +27,7 @@ FEW = 500
 
 
 def guarded(config: RunConfig) -> bool:
-    """Whether a run also fine-tunes plainly; methods without objectives have nothing to be guarded against."""
+    """Whether a run also fine-tunes plainly; methods without objectives need no guard."""
     return config.guard and config.method not in WITHOUT_OBJECTIVES
 
 
