@@ -116,7 +116,7 @@ def read_history(path: Path) -> History:
 
 
 def history_of(records: Sequence[Mapping[str, Any]]) -> History:
-    """The steps of a seed, from the fields of `trainer.StepRecord`.
+    """The steps of a seed, from the fields of `step.StepRecord`.
 
     :raises ValueError: where an id is none.
     """

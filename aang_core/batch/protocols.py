@@ -215,7 +215,7 @@ def taught(
 
 @attrs.frozen(kw_only=True)
 class BackboneSettings:
-    """What a `primitives.BackboneKind`'s factory is called with: ``factory(model, settings)``.
+    """What a `records.BackboneKind`'s factory is called with: ``factory(model, settings)``.
 
     :param max_length: longest row, in positions; the encoder's own limit is kept where it is lower.
     :param device: ``cpu``, ``cuda``, …, or ``auto`` (cuda where there is one).

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import Generator
 
 from aang_core.batch.checks import check_losses, check_packed, check_rows, check_targets, errors_of
 from aang_core.batch.packing import BoundObjective, pack, row_rules
 from aang_core.batch.protocols import Teaching, asks_teacher, first_memory, taught
-from aang_core.batch.rows import Hidden, Packed, Targets
+from aang_core.batch.rows import Hidden, Packed, Row, Targets
+from aang_core.batch.stream import RowRule
 from aang_core.check.purity import differences, frozen_copy, global_states
 from aang_core.errors import PluginError, one_message
 from aang_core.method.gradient.metagrad import Model
@@ -51,38 +53,24 @@ class _Trial:
 
     def of(self, number: int, objective: BoundObjective) -> None:
         """Take a few rows through the stages of one objective, its number in the model's heads being `number`."""
-        rows = objective.need.at_least(_ROWS)
-        drawn = self._call(
-            objective,
-            "data",
-            "draw",
-            (),
-            lambda g: _checked(
-                objective.source.draw(objective.output.layout, rows, g), check_rows, rows
-            ),
-        )
-        packed = pack(drawn)
-        packed = self._call(
-            objective,
-            "transform",
-            "apply",
-            packed,
-            lambda g: _checked(objective.transform.apply(packed, g), check_packed, rows),
-        )
-        packed, _ = self._call(
-            objective,
-            "representation",
-            "its rule",
-            packed,
-            lambda g: row_rules(objective.representation, packed, g),
-        )
-        targets = self._call(
-            objective,
-            "output",
-            "targets",
-            packed,
-            lambda _: _checked(objective.output.targets(packed), check_targets, packed),
-        )
+        rows, layout = objective.need.at_least(_ROWS), objective.output.layout
+
+        def draw(g: Generator) -> list[Row]:
+            return _checked(objective.source.draw(layout, rows, g), check_rows, rows)
+
+        def apply(g: Generator) -> Packed:
+            return _checked(objective.transform.apply(packed, g), check_packed, rows)
+
+        def rule(g: Generator) -> tuple[Packed, tuple[RowRule, ...]]:
+            return row_rules(objective.representation, packed, g)
+
+        def targets_of(_: Generator) -> Targets:
+            return _checked(objective.output.targets(packed), check_targets, packed)
+
+        packed = pack(self._call(objective, "data", "draw", (), draw))
+        packed = self._call(objective, "transform", "apply", packed, apply)
+        packed, _ = self._call(objective, "representation", "its rule", packed, rule)
+        targets = self._call(objective, "output", "targets", packed, targets_of)
         if len(targets):
             self._losses(number, objective, packed, targets)
 

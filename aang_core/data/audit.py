@@ -70,7 +70,7 @@ def audit_task(task: Task, thorough: bool = True, draws: int = 1) -> dict[str, A
     :param thorough: whatever the size; else what would take long is None (`UNASKED_BYTES`, `UNASKED_ROWS`).
     :param draws: how many audits share these limits.
     :return: ``splits`` rows of each; ``in_train`` dev and test rows that stand in train word for word
-        (`deduplication.normalised`); ``near`` those that do so nearly (`near_duplicates`), exact ones left out;
+        (`duplicates.normalised`); ``near`` those that do so nearly (`near_duplicates`), exact ones left out;
         ``dropped`` rows that were left out for an empty cell, by split as it was read and column: how many ``rows``,
         and the ``first`` of their lines; ``duplicates`` rows of each split that repeat an earlier one; ``conflicts``
         examples with several labels; ``standard_error`` of a score on dev and test, at most; ``labels`` rows of each

@@ -276,7 +276,7 @@ def split_anew(task: Task, dev: float, test: float, seed: int) -> Task:
     Official splits can be too small to tell anything, or share examples with train. Pooled, freed of repeats and split
     again for every seed, the same data shows how much of a difference is the luck of one draw.
 
-    Of rows with equal inputs (`deduplication.normalised`) the first stays where all have one label; those with several
+    Of rows with equal inputs (`duplicates.normalised`) the first stays where all have one label; those with several
     labels are left out. Rows of a test split without labels are not used.
 
     :param dev, test: shares of the pool, above 0, together below 1; the rest is train.

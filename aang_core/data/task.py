@@ -38,8 +38,8 @@ FOUND_UNASKED = ("in-domain",)
 class Task:
     """An end-task.
 
-    :param kind: one of `task_spec.KINDS`.
-    :param metric: one of `task_spec.METRICS`, the one that dev chooses by; ``f1`` is macro-F1.
+    :param kind: one of `spec.KINDS`.
+    :param metric: one of `spec.METRICS`, the one that dev chooses by; ``f1`` is macro-F1.
     :param splits: ``train``, ``dev`` and, where there is one, ``test``; columns are the roles that the encoder
         reads (``text``, ``text_pair``, …) and ``label``: an int (index into `label_names`) for classes, a float for
         regression, C zeros and ones for multilabel, one int a word for token tasks (whose first input is a list of
@@ -315,10 +315,10 @@ def inputs_of(
 def _metric(spec: TaskSpec, kind: str) -> str:
     metric = spec.metric or ("pearson" if kind == "regression" else "accuracy")
     if (metric in CORRELATIONS) != (kind == "regression"):
-        trainer = CORRELATIONS if kind == "regression" else ("accuracy", "f1")
+        fitting = CORRELATIONS if kind == "regression" else ("accuracy", "f1")
         raise TaskError(
             f"{spec.path}: metric {metric!r} does not suit a task of kind {kind!r}; "
-            f"expected one of: {', '.join(trainer)}"
+            f"expected one of: {', '.join(fitting)}"
         )
     return metric
 

@@ -225,7 +225,7 @@ class BackboneKind(Record):
         not have them.
     :param default_model: the encoder of this kind that is taken where a run names none.
     :param capabilities: what the kind's encoders can usually do; a loaded encoder says for itself.
-    :param predictor: ``predictor(directory, settings)`` loads an exported model as a `prediction.Predictor`; empty
+    :param predictor: ``predictor(directory, settings)`` loads an exported model as a `export.Predictor`; empty
         where the kind exports none that can be asked.
     :param onnx: ``onnx(directory, out, examples, settings)`` writes an exported model as ONNX into a new folder,
         proves it on the examples, and returns the largest relative gap of two logits; empty where the kind cannot.

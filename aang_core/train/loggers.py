@@ -1,6 +1,6 @@
 """Loggers send a run's history to other places while it trains. ``history.jsonl`` is always written as well.
 
-A plugin registers a `primitives.Logger`; a run opens it for each seed and drives it from a callback (`Logged`).
+A plugin registers a `records.Logger`; a run opens it for each seed and drives it from a callback (`Logged`).
 """
 
 from __future__ import annotations

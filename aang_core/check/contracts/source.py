@@ -48,6 +48,6 @@ def check_source(record: Primitive, binding: Binding) -> None:
             check_rows(rows, count)
         for row in rows:
             expect(row.special.dtype == torch.bool, record, "expected `special` to be bool")
-            trainer = row.proposals is None or len(row.proposals) == len(row)
-            expect(trainer, record, f"expected {len(row)} proposals in {row.origin}")
+            fits = row.proposals is None or len(row.proposals) == len(row)
+            expect(fits, record, f"expected {len(row)} proposals in {row.origin}")
     expect_same(record, drawn[5], again, "expected the same rows for the same generator")

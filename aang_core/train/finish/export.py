@@ -59,7 +59,7 @@ class Answered(Protocol):
 
     @property
     def kind(self) -> str:
-        """One of `task_spec.KINDS`."""
+        """One of `spec.KINDS`."""
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -127,7 +127,7 @@ def gold(task: Task, label: Any) -> Any:
 
 
 class Predictor(Protocol):
-    """An exported model; what a `primitives.BackboneKind`'s ``predictor(directory, settings)`` returns."""
+    """An exported model; what a `records.BackboneKind`'s ``predictor(directory, settings)`` returns."""
 
     kind: str
     label_names: tuple[str, ...]

@@ -114,7 +114,7 @@ method has any, with their weights (Dery et al., AANG, ICLR 2023).
 
 
 class ExportedImages:
-    """A folder that `export_model` wrote, loaded from its files alone; a `prediction.Predictor`.
+    """A folder that `export_model` wrote, loaded from its files alone; a `export.Predictor`.
 
     :raises ModelError: where the files are missing, damaged, or do not belong together.
     """

@@ -106,7 +106,7 @@ method has any, with their weights (Dery et al., AANG, ICLR 2023).
 
 
 class ExportedModel:
-    """A folder that `export_model` wrote, loaded from its files alone; a `prediction.Predictor`.
+    """A folder that `export_model` wrote, loaded from its files alone; a `export.Predictor`.
 
     :param max_length: positions of the longest row; a lower limit of the tokenizer is kept.
     """
