@@ -26,6 +26,7 @@ from aang_core.config.schema import (
 )
 
 AUTO = "auto"
+UNLABELLED = ("none", "empty")
 METHODS = ("aang", "tartan", "static", "finetune", "pretrain-finetune", "probe")
 WITHOUT_OBJECTIVES = ("finetune", "probe")
 """The methods that read the labelled rows alone."""
@@ -219,6 +220,10 @@ class RunConfig:
     :param split_anew: pool the task's labelled rows without repeats and split them anew for each seed: the shares of
         dev and test; empty for the task's own splits.
     :param drop_empty: leave out rows with an empty text or label, and say how many, instead of refusing the task.
+    :param columns: the task's columns by the role they play (``text``, ``text_pair``, ``label``), where their names
+        are others.
+    :param unlabelled: which training rows have no label, so that their texts alone are data: ``none``, or those whose
+        label is ``empty``.
     :param external: corpora by data source, over those of the task.
     :param aux_tasks: further labelled tasks; each is the data source ``aux:NAME``.
     :param selection: a directory that ``aang select`` has written; the tasks of its best examples are the further
@@ -249,6 +254,8 @@ class RunConfig:
     train_rows: int = setting(Integer(0), 0)
     split_anew: tuple[float, ...] = setting(Shares(2), ())
     drop_empty: bool = setting(Flag(), False)
+    columns: Mapping[str, str] = setting(TableOf(Text()), {})
+    unlabelled: str = setting(Choice(UNLABELLED), "none")
     external: Mapping[str, str] = setting(TableOf(Text()), {})
     aux_tasks: tuple[str, ...] = setting(ListOf(Text()), ())
     selection: str = setting(Text(empty=True), "")

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from aang_core.data.readers import DROP_HINT, Faults, Table
+from aang_core.data.readers import DROP_HINT, UNLABELLED_HINT, Faults, Table
 from aang_core.data.spec import CORRELATIONS, TaskSpec
 from aang_core.errors import TaskError, nearest
 from aang_core.files import json_of
@@ -41,20 +41,21 @@ class RawLabels:
     class_names: tuple[str, ...] = ()
 
 
-def raw_labels(table: Table, column: str, test: bool, faults: Faults) -> RawLabels | None:
+def raw_labels(table: Table, column: str, split: str, faults: Faults) -> RawLabels | None:
     """The labels of one split, or None where it has none: then it gives predictions only.
 
-    :param test: whether the split may be unlabelled. A declared class index of −1 counts as missing, as
-        in the published test splits of GLUE.
+    :param split: ``test`` may be unlabelled. A declared class index of −1 counts as missing, as in the published test
+        splits of GLUE.
     """
     if column not in table.columns:
         return None
     values = label_values(table, column)
-    if test and all(value is None for value in values):
+    if split == "test" and all(value is None for value in values):
         return None
+    hints = (DROP_HINT, UNLABELLED_HINT) if split == "train" else (DROP_HINT,)
     for row, value in enumerate(values):
         if value is None:
-            faults.add(table.at(row), f"column {column!r} holds no label", DROP_HINT)
+            faults.add(table.at(row), f"column {column!r} holds no label", *hints)
     return RawLabels(table, values, table.class_names.get(column, ()))
 
 

@@ -26,6 +26,7 @@ DROP_HINT = (
     "rows with an empty cell can be left out: --drop-empty, or drop_empty = true in task.toml "
     "(`aang audit` counts them)"
 )
+UNLABELLED_HINT = 'texts without labels can be trained on: --unlabelled empty, or unlabelled = "empty" in task.toml'
 
 
 class Faults:
@@ -36,14 +37,13 @@ class Faults:
         self.shown: list[str] = []
         self.hints: dict[str, None] = {}
 
-    def add(self, where: str, what: str, hint: str = "") -> None:
+    def add(self, where: str, what: str, *hints: str) -> None:
         """Note one fault; the first `SHOWN_FAULTS` are kept in words, the others counted.
 
-        :param hint: what to do about faults of this kind; said once, at the end.
+        :param hints: what to do about faults of this kind; said once, at the end.
         """
         self.count += 1
-        if hint:
-            self.hints[hint] = None
+        self.hints |= dict.fromkeys(hints)
         if len(self.shown) < SHOWN_FAULTS:
             self.shown.append(f"{where}: {what}")
 

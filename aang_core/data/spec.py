@@ -14,6 +14,7 @@ import attrs
 from aang_core.config import schema
 from aang_core.config.file import read_config
 from aang_core.config.schema import Choice, Flag, ListOf, Rule, TableOf, Text, checked
+from aang_core.config.settings import UNLABELLED
 from aang_core.data.readers import SUFFIXES, Faults, Table, read_table, table_of
 from aang_core.errors import TaskError
 
@@ -49,6 +50,7 @@ class TaskSpec:
     label_names: Mapping[str, str] = attrs.field(factory=dict)
     external: Mapping[str, str] = attrs.field(factory=dict)
     drop_empty: bool = False
+    unlabelled: str = UNLABELLED[0]
 
 
 def read_spec(path: Path, reads: Sequence[str]) -> TaskSpec:
@@ -77,6 +79,7 @@ def _form(reads: Sequence[str]) -> Rule:
             "label_names": TableOf(text),
             "external": TableOf(text),
             "drop_empty": Flag(),
+            "unlabelled": Choice(UNLABELLED),
         }
     )
 
@@ -200,9 +203,13 @@ def check_columns(tables: Sequence[Table], spec: TaskSpec, role: str, required: 
     if not lacking or not (required or role in spec.columns or len(lacking) < len(tables)):
         return "" if lacking else column
     table = lacking[0]
+    wanted = dict.fromkeys(
+        (role, LABEL) if spec.columns.get(LABEL, LABEL) not in table.columns else (role,)
+    )
+    flags = " ".join(f"--column {each}=..." for each in wanted)
     found = ", ".join(map(repr, table.columns)) or "none"
     raise TaskError(
         f"{table.where} has no column {column!r} for {role!r}; found the columns {found}. "
-        f'Map the right one in task.toml: columns = {{ {role} = "..." }}'
+        f'Name the right one with {flags}, or in task.toml: columns = {{ {role} = "..." }}'
         + ("" if spec.header else ' (for a file without a header line also header = ["...", ...])')
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from aang_core.config.settings import UNLABELLED
+from aang_core.data.duplicates import rows_seen_in, texts_of
 from aang_core.data.labels import Labels, encode_labels, label_values, raw_labels
 from aang_core.data.readers import DROP_HINT, SHOWN_FAULTS, SUFFIXES, Faults, Table, file_and_column
 from aang_core.data.spec import (
@@ -84,6 +86,8 @@ def load_task(
     registered: Mapping[str, Callable[[], Task]],
     external: Mapping[str, str],
     drop_empty: bool = False,
+    columns: Mapping[str, str] | None = None,
+    unlabelled: str = UNLABELLED[0],
 ) -> Task:
     """Find and read a task.
 
@@ -92,18 +96,42 @@ def load_task(
     :param registered: factories of registered tasks by name.
     :param external: corpora by data source, over those that the task brings; relative to here.
     :param drop_empty: leave out rows with an empty input or label, and say how many, instead of refusing them.
+    :param columns: the task's columns by role, over those of its ``task.toml``.
+    :param unlabelled: ``empty``: training rows without a label are texts without labels, not faults.
     :raises TaskError: where there is no such task, or with every fault of its files.
     """
     corpora = _corpora(external, Path(), "--external")
     if name not in registered:
         spec = _find(name, reads, registered)
-        task = _read_task(attrs.evolve(spec, drop_empty=drop_empty or spec.drop_empty), reads)
+        said = attrs.evolve(
+            spec,
+            drop_empty=drop_empty or spec.drop_empty,
+            columns={**spec.columns, **_known(columns or {}, reads)},
+            unlabelled=spec.unlabelled if unlabelled == UNLABELLED[0] else unlabelled,
+        )
+        task = _read_task(said, reads)
+    elif columns:
+        raise TaskError(
+            f"the task {name!r} is a registered one, whose columns have no other names; leave out columns"
+        )
     else:
         task = registered[name]()
         if Path(name).exists():
             remark = f"{name!r} is a registered task; for the folder here say ./{name}"
             task = attrs.evolve(task, remarks=(*task.remarks, remark))
     return attrs.evolve(task, external={**task.external, **corpora})
+
+
+def _known(columns: Mapping[str, str], reads: Sequence[str]) -> Mapping[str, str]:
+    """:raises TaskError: for a role that no column can play."""
+    roles = (*reads, LABEL)
+    for role in columns:
+        if role not in roles:
+            raise TaskError(
+                f"columns (--column ROLE=NAME): {role!r} is no role{nearest(role, roles)}; expected one of: "
+                f"{', '.join(roles)}"
+            )
+    return columns
 
 
 def check_given(task: Task, reads: Sequence[str]) -> None:
@@ -184,11 +212,6 @@ def _corpora(given: Mapping[str, str], folder: Path, where: str) -> dict[str, Pa
 
 def _read_task(spec: TaskSpec, reads: Sequence[str]) -> Task:
     """Everything that a specification leads to, read, checked and, where needed, split."""
-    external = _corpora(spec.external, spec.folder, str(spec.path))
-    for source in FOUND_UNASKED:
-        corpus = spec.folder / f"{source}.txt"
-        if source not in external and not spec.data.startswith(HF) and corpus.is_file():
-            external[source] = corpus
     name = spec.name or spec.folder.resolve().name
     faults = Faults()
     tables = read_splits(spec, faults)
@@ -199,18 +222,18 @@ def _read_task(spec: TaskSpec, reads: Sequence[str]) -> Task:
             roles[role] = column
     label = spec.columns.get(LABEL, LABEL)
     check_columns([table for split, table in tables.items() if split != "test"], spec, LABEL, True)
-    dropped: dict[str, dict[str, list[int]]] = {}
-    if spec.drop_empty:
-        for split, table in tables.items():
-            tables[split], dropped[split] = _without_empty(table, roles, label, split == "test")
+    tables, dropped = _without_empty_rows(spec, tables, roles, label)
+    hidden = _without_labels(spec, tables, label)
     labels = _labels(spec, tables, label, faults)
     rows = {
         split: inputs_of(table, roles, labels.kind, labels.splits.get(split), faults)
         for split, table in tables.items()
     }
+    texts = inputs_of(hidden, roles, labels.kind, None, faults) if hidden else {}
     faults.raise_any(f"task {name!r}")
     for split, values in labels.splits.items():
         rows[split][LABEL] = values
+    unlabelled, counted = _unseen(tables["train"].where, texts, rows.values())
     made, remarks = with_missing_splits(rows, labels)
     kept = tuple(remark for table in tables.values() for remark in table.remarks)
     return Task(
@@ -219,13 +242,81 @@ def _read_task(spec: TaskSpec, reads: Sequence[str]) -> Task:
         metric=_metric(spec, labels.kind),
         splits=_datasets(made),
         label_names=labels.names,
-        external=external,
-        remarks=kept + labels.remarks + remarks,
-        dropped={split: columns for split, columns in dropped.items() if columns},
+        unlabelled=unlabelled,
+        external=_external(spec),
+        remarks=kept + labels.remarks + counted + remarks,
+        dropped=dropped,
     )
 
 
-def _without_empty(
+def _external(spec: TaskSpec) -> dict[str, Path]:
+    """The corpora that a task brings, with those that lie in its folder unasked."""
+    external = _corpora(spec.external, spec.folder, str(spec.path))
+    for source in FOUND_UNASKED:
+        corpus = spec.folder / f"{source}.txt"
+        if source not in external and not spec.data.startswith(HF) and corpus.is_file():
+            external[source] = corpus
+    return external
+
+
+def _without_empty_rows(
+    spec: TaskSpec, tables: Mapping[str, Table], roles: Mapping[str, str], label: str
+) -> tuple[dict[str, Table], dict[str, dict[str, list[int]]]]:
+    """The tables without rows that have an empty cell, where these are to be left out; and `Task.dropped`."""
+    if not spec.drop_empty:
+        return dict(tables), {}
+    kept: dict[str, Table] = {}
+    dropped: dict[str, dict[str, list[int]]] = {}
+    for split, table in tables.items():
+        own = "" if split == "train" and spec.unlabelled == "empty" else label
+        kept[split], found = without_empty(table, roles, own, split == "test")
+        dropped |= {split: found} if found else {}
+    return kept, dropped
+
+
+def _without_labels(spec: TaskSpec, tables: dict[str, Table], label: str) -> Table | None:
+    """The training rows without a label, which leave `tables`; None where there are none, or they are faults.
+
+    :raises TaskError: where no row has a label.
+    """
+    train = tables["train"]
+    lacking = [value is None for value in label_values(train, label)]
+    if spec.unlabelled != "empty" or not any(lacking):
+        return None
+    if all(lacking):
+        raise TaskError(
+            f"{train.where}: column {label!r} holds no label at all; expected some labelled rows beside the others"
+        )
+    rows = range(len(train))
+    tables["train"] = train.select([row for row in rows if not lacking[row]])
+    return train.select([row for row in rows if lacking[row]])
+
+
+def _unseen(
+    where: str, texts: Mapping[str, list[Any]], splits: Iterable[Mapping[str, list[Any]]]
+) -> tuple[Dataset | None, tuple[str, ...]]:
+    """The unlabelled texts that no split holds, and a remark: one of test would be trained on before it is judged.
+
+    :param texts: by role; empty where there are none. :param splits: inputs and labels of each.
+    """
+    if not texts:
+        return None, ()
+
+    def examples(columns: Mapping[str, list[Any]]) -> list[Any]:
+        return list(zip(*(texts_of(columns[role]) for role in texts), strict=True))
+
+    known = [example for split in splits for example in examples(split)]
+    seen = rows_seen_in(known, examples(texts))
+    kept = [row for row, there in enumerate(seen) if not there]
+    said = f"{where}: {len(seen)} training rows have no label; the texts of {len(kept)} are data without labels"
+    said += f" ({len(seen) - len(kept)} repeat a labelled text)" if len(kept) < len(seen) else ""
+    if not kept:
+        return None, (said,)
+    chosen = {role: [values[row] for row in kept] for role, values in texts.items()}
+    return _datasets({"unlabelled": chosen})["unlabelled"], (said,)
+
+
+def without_empty(
     table: Table, roles: Mapping[str, str], label: str, test: bool
 ) -> tuple[Table, dict[str, list[int]]]:
     """The table without the rows that have an empty cell, with a remark; and their numbers by column.
@@ -277,7 +368,7 @@ def _is_empty(value: Any) -> bool:
 def _labels(spec: TaskSpec, tables: Mapping[str, Table], column: str, faults: Faults) -> Labels:
     raw = {}
     for name, table in tables.items():
-        if (found := raw_labels(table, column, name == "test", faults)) is not None:
+        if (found := raw_labels(table, column, name, faults)) is not None:
             raw[name] = found
     labels = encode_labels(spec, raw, faults)
     if "test" in tables and "test" not in raw:

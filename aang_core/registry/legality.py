@@ -106,7 +106,7 @@ def enumerate_objectives(
     :raises TaskError: where a source that the space does not call optional is unavailable.
     """
     missing = dict(unavailable or {})
-    _check_required(space, missing)
+    _check_required(space, missing, registry)
     combinations = dict.fromkeys(
         Objective(*names)
         for block in space.blocks
@@ -209,9 +209,14 @@ def sources_of(space: Space) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for block in space.blocks for name in block.data))
 
 
-def _check_required(space: Space, missing: Mapping[str, str]) -> None:
+def _check_required(space: Space, missing: Mapping[str, str], registry: Registry) -> None:
+    there = set(sources_of(space)) - set(missing)
+    others = [
+        name for name, entry in registry.spaces.items() if set(sources_of(entry.record)) <= there
+    ]
+    named = f", such as {', '.join(sorted(others))}" if others else ""
     faults = [
-        f"space {space.name!r} needs the data source {name!r}. {missing[name]}; or take a space without it "
+        f"space {space.name!r} needs the data source {name!r}. {missing[name]}; or take a space without it{named} "
         "(see `aang list-spaces`)"
         for name in sources_of(space)
         if name in missing and name not in space.optional

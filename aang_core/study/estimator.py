@@ -7,6 +7,7 @@ predicts with the exported ``model/``, which needs only transformers.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 import weakref
@@ -67,7 +68,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     :param model: an encoder as for ``aang run --model``; empty for the usual one.
     :param space: the auxiliary objectives; ``td`` draws them from the task's own texts, `unlabelled` ones included.
-    :param method: ``aang``, ``tartan``, ``static``, ``finetune`` or ``pretrain-finetune``.
+    :param method: a method as for ``aang run --method``; None for what the space suggests, or else ``aang``.
     :param metric: what dev chooses the model by: ``accuracy`` or ``f1`` (macro).
     :param max_steps: most optimiser steps; None for aang's default. :param lr: the encoder's learning rate, likewise.
     :param dev_size: share of the labelled rows that is held out by class, to learn the weights and choose the model.
@@ -88,7 +89,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model: str = "",
         *,
         space: str = "td",
-        method: str = "aang",
+        method: str | None = None,
         metric: str = "accuracy",
         max_steps: int | None = None,
         lr: float | None = None,
@@ -240,7 +241,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(2**31 - 1)
-        mine = {name: getattr(self, name) for name in ("model", "space", "method", "device")}
+        mine = {name: getattr(self, name) for name in ("model", "space", "device")}
+        mine |= {"method": self.method} if self.method is not None else {}
         external = {"external": dict(self.external)} if self.external else {}
         registry = registry_named(given.get("plugins", ()))
         return RunConfig.from_mapping(
@@ -354,12 +356,22 @@ def _columns(given: Any, what: str, kind: BackboneKind) -> _Columns:
             f"{what}: expected at least one row of 1 to {len(reads)} columns ({', '.join(reads)}), found "
             f"{len(parts[0]) if parts else 0} rows of {len(parts)}"
         )
-    columns = dict(zip(reads, parts, strict=False))
+    columns = {
+        name: [None if _missing(value) else value for value in part]
+        for name, part in zip(reads, parts, strict=False)
+    }
     table = Table(where=what, columns=columns, numbers=range(1, 1 + len(parts[0])), by_line=False)
     faults = Faults()
     checked = inputs_of(table, {name: name for name in columns}, "class", None, faults)
+    faults.hints = dict.fromkeys(["leave out rows that lack a text, of X and of y alike"])
     faults.raise_any(what)
     return checked
+
+
+def _missing(value: Any) -> bool:
+    """Whether a cell is one of the ways in which pandas and NumPy say that there is no value."""
+    nothing = value is None or (isinstance(value, float) and math.isnan(value))
+    return nothing or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _labelled(X: Any, y: Any, what: str, kind: BackboneKind) -> tuple[_Columns, NDArray[Any]]:
@@ -367,6 +379,11 @@ def _labelled(X: Any, y: Any, what: str, kind: BackboneKind) -> tuple[_Columns, 
     if y is None:
         raise ValueError("TextClassifier requires y to be passed, but the target y is None")
     labels = column_or_1d(y, warn=True)
+    if labels.dtype == object and (lacking := [n for n, v in enumerate(labels) if _missing(v)]):
+        raise ValueError(
+            f"y has no class in {len(lacking)} rows, the first is row {lacking[0] + 1}; leave these rows out, "
+            "or give their texts as unlabelled="
+        )
     check_classification_targets(labels)
     rows = _columns(X, what, kind)
     count = len(next(iter(rows.values())))

@@ -149,7 +149,8 @@ def _written(task: Task, parts: Mapping[str, Sequence[int]], folder: Path) -> di
         name: str(path) if str(path).startswith(HF) else str(path.absolute())
         for name, path in task.external.items()
     }
-    return {"task": str(folder), "external": corpora}
+    read = {"columns": {}, "unlabelled": "none", "drop_empty": False}  # as the written files are
+    return {"task": str(folder), "external": corpora, **read}
 
 
 def _fold(

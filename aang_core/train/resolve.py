@@ -98,6 +98,8 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
         registered=_tasks(config, registry, kind, given),
         external=config.external,
         drop_empty=config.drop_empty,
+        columns=config.columns,
+        unlabelled=config.unlabelled,
     )
     task = joined_to(without_split_remark(task) if config.split_anew else task, auxiliary)
     _check_draws(config, task)

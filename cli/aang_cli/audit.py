@@ -25,19 +25,20 @@ if TYPE_CHECKING:
     help="Also count this encoder's tokens, and what is cut off.",
 )
 @options.number("--max-length", "Longest row, in positions, with --model.", 2, default=128)
-@options.external
+@options.reading
 @options.as_json
 @options.plugins
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     task: str,
     strict: bool,
     model: str,
     max_length: int,
-    external: tuple[str, ...],
     as_json: bool,
     plugins: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Find leaks, repeats and contradictions in a task.
 
@@ -51,13 +52,12 @@ def command(
     from aang_core.data.audit import advice, audit_task, findings
 
     registry = options.registry_of(plugins)
-    config = RunConfig(
-        task=task,
-        model=model,
-        method="finetune",
-        external=options.corpora(external),
-        drop_empty=True,  # an audit counts such rows; a run refuses them unless it is told to leave them out
-    )
+    reading = {
+        key: value for key, (value, _) in options.given_flags(options.READING, given).items()
+    }
+    # an audit counts empty rows; a run refuses them unless it is told to leave them out
+    reading["drop_empty"] = True
+    config = RunConfig.from_mapping({"task": task, "model": model, "method": "finetune", **reading})
     loaded, tokens = _loaded(config, registry, bool(model), max_length)
     found = audit_task(loaded)
     if tokens:
@@ -69,10 +69,10 @@ def command(
     said = findings(found)
     for remark in (*loaded.remarks, *said, *advice(found)):
         render.remark(remark)
-    if found["dropped"]:
+    if found["dropped"] and not given["drop_empty"]:
         render.remark(
             "a run refuses a task with empty cells; leave these rows out with --drop-empty, or with "
-            "drop_empty = true in task.toml"
+            "drop_empty = true in task.toml; to train on the texts of those that lack a label: --unlabelled empty"
         )
     elif not said:
         render.remark("nothing was found")

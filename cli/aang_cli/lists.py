@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     help="Resolve what depends on the kind of encoder.",
 )
 @options.with_
-@options.external
-@options.drop_empty
+@options.reading
 @click.option(
     "--illegal", is_flag=True, help="List the illegal combinations instead, with the reasons."
 )
@@ -51,11 +50,10 @@ def objectives(
     task: str,
     model: str,
     with_: tuple[str, ...],
-    external: tuple[str, ...],
-    drop_empty: bool | None,
     illegal: bool,
     as_json: bool,
     plugins: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """List the legal objectives of a space.
 
@@ -70,15 +68,17 @@ def objectives(
     from aang_core.registry.legality import Illegal, Legal, legal_objectives, objective_rows
     from aang_core.registry.spaces import resolve_space
 
-    corpora = options.corpora(external)
-    if corpora and not task:
-        raise click.UsageError("--external needs --task: corpora belong to a task")
+    flags = options.given_flags(options.READING, given)
+    if flags and not task:
+        named = " and ".join(flag for _, flag in flags.values())
+        raise click.UsageError(f"{named} needs --task: it says how a task is read")
+    reading = {key: value for key, (value, _) in flags.items()}
     registry = options.registry_of(plugins)
     resolved = resolve_space(space, registry, with_)
-    verdicts = _judged(resolved, registry, task, model, corpora, bool(drop_empty))
+    verdicts = _judged(resolved, registry, task, model, reading)
     warnings: dict[str, list[str]] = {}
     if task:
-        warnings, unfit = _tried(resolved, registry, task, model, corpora, bool(drop_empty))
+        warnings, unfit = _tried(resolved, registry, task, model, reading)
         judged = [(v.objective, unfit.get(v.objective.id), v) for v in verdicts]
         verdicts = [Illegal(objective, why) if why else v for objective, why, v in judged]
     if not illegal:
@@ -99,8 +99,7 @@ def _judged(
     registry: Registry,
     task: str,
     model: str,
-    corpora: Mapping[str, str],
-    drop_empty: bool,
+    reading: Mapping[str, Any],
 ) -> Sequence[Verdict]:
     """The verdicts; with a task, after its data has said what it provides."""
     from aang_core.registry.legality import enumerate_objectives, sources_of
@@ -114,13 +113,12 @@ def _judged(
     from aang_core.data.task import load_task, registered_tasks
     from aang_core.registry.options import check_corpora
 
-    check_corpora(corpora, registry)
+    check_corpora(reading.get("external", {}), registry)
     loaded = load_task(
         task,
         reads=kind.reads,
         registered=registered_tasks(registry),
-        external=corpora,
-        drop_empty=drop_empty,
+        **{"external": {}, **reading},
     )
     bound, missing = bind_sources(
         sources_of(space), registry, Binding(task=loaded, backbone=None, options={}), {}
@@ -140,8 +138,7 @@ def _tried(
     registry: Registry,
     task: str,
     model: str,
-    corpora: Mapping[str, str],
-    drop_empty: bool,
+    reading: Mapping[str, Any],
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
     """By objective id, what is wrong with it on real rows of the task, and why it cannot do with the task at all.
 
@@ -152,9 +149,7 @@ def _tried(
     from aang_core.config.settings import RunConfig
     from aang_core.errors import AangError
 
-    config = RunConfig.from_mapping(
-        {"task": task, "model": model, "external": corpora, "drop_empty": drop_empty}
-    )
+    config = RunConfig.from_mapping({"task": task, "model": model, **reading})
     warnings: dict[str, list[str]] = {}
     unfit: list[Illegal] = []
     try:

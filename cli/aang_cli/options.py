@@ -22,6 +22,7 @@ _SHOWN: Mapping[str, Mapping[str, Any]] = {
     "space": {"shell_complete": completion.spaces},
     "with_": {"metavar": "PRIMITIVE", "shell_complete": completion.primitives},
     "external": {"metavar": "NAME=FILE[:COLUMN]"},
+    "columns": {"metavar": "ROLE=COLUMN"},
     "aux_tasks": {"metavar": "TASK"},
     "from_": {"metavar": "TASK|FILE"},
     "log": {"metavar": "NAME"},
@@ -52,7 +53,7 @@ class Setting:
     def flag(self) -> str:
         """``--seed`` for `seeds`, of which each use of the flag gives one."""
         stem = self.name.rstrip("_")
-        one = stem.removesuffix("s") if isinstance(self.rule, ListOf) else stem
+        one = stem.removesuffix("s") if isinstance(self.rule, (ListOf, TableOf)) else stem
         return "--" + one.replace("_", "-")
 
     def option(self) -> Callable[[Any], Any]:
@@ -174,10 +175,13 @@ plugins = click.option(
     callback=_names,
     help="Load only these plugins (also AANG_PLUGINS).  [default: all]",
 )
-with_, external, aux_tasks, drop_empty, teacher_model = (
+with_, external, aux_tasks, teacher_model = (
     of([setting for setting in RUN if setting.name == name])
-    for name in ("with_", "external", "aux_tasks", "drop_empty", "teacher_model")
+    for name in ("with_", "external", "aux_tasks", "teacher_model")
 )
+READING = [s for s in RUN if s.name in ("external", "columns", "drop_empty", "unlabelled")]
+"""What says how a task is read; the flags of every command that reads one as ``aang run`` does."""
+reading = of(READING)
 
 
 def loudness(command: Any) -> Any:
@@ -226,15 +230,16 @@ def registry_of(plugins: Iterable[str]) -> Registry:
 
 
 def corpora(external: Iterable[str], flag: str = "--external") -> dict[str, str]:
-    """``("in-domain=a.csv:message",)`` → {"in-domain": "a.csv:message"}.
+    """``("in-domain=a.csv:message",)`` → {"in-domain": "a.csv:message"}, and other tables likewise.
 
-    :raises click.BadParameter: where one is not NAME=FILE, or a name is given twice.
+    :raises click.BadParameter: where one is not NAME=FILE (ROLE=COLUMN), or a name is given twice.
     """
     found: dict[str, str] = {}
     for text in external:
         name, equals, where = text.partition("=")
         if not (name and equals and where):
-            raise click.BadParameter(f"expected NAME=FILE (got {text!r})", param_hint=flag)
+            form = "ROLE=COLUMN" if flag == "--column" else "NAME=FILE"
+            raise click.BadParameter(f"expected {form} (got {text!r})", param_hint=flag)
         if name in found:
             raise click.BadParameter(f"{name!r} is given twice", param_hint=flag)
         found[name] = where

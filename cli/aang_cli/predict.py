@@ -36,6 +36,9 @@ _BETWEEN = {".csv": ",", ".tsv": "\t"}
 @click.option(
     "--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda."
 )
+@click.option(
+    "--drop-empty", is_flag=True, help="Leave out rows with an empty text, and say which."
+)
 @options.as_json
 @options.plugins
 def command(
@@ -44,6 +47,7 @@ def command(
     seed: int | None,
     out: Path | None,
     device: str,
+    drop_empty: bool,
     as_json: bool,
     plugins: tuple[str, ...],
 ) -> None:
@@ -72,7 +76,7 @@ def command(
     if str(file) == "-":
         table, examples = read_texts(found, sys.stdin.buffer.read(), "standard input")
     else:
-        table, examples = read_examples(found, file)
+        table, examples = read_examples(found, file, drop_empty)
     for remark in table.remarks:
         render.remark(remark)
     rows = list(answers(found, table, examples, device))

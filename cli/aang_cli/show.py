@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,8 +25,7 @@ SMALLEST = "scratch:tiny"
 @click.option(
     "--model", metavar="MODEL", default="", help="As in `aang run`.  [default: the task's]"
 )
-@options.external
-@options.drop_empty
+@options.reading
 @options.teacher_model
 @options.number("--seed", "Which example.", 0, default=0)
 @options.number("--rows", "How many rows.", 1, default=1)
@@ -37,14 +36,13 @@ def command(
     objective: str,
     task: str,
     model: str,
-    external: tuple[str, ...],
-    drop_empty: bool | None,
     teacher_model: str | None,
     seed: int,
     rows: int,
     assignments: tuple[str, ...],
     as_json: bool,
     plugins: tuple[str, ...],
+    **reading: Any,
 ) -> None:
     """Show what an objective does to an example of a task.
 
@@ -63,8 +61,7 @@ def command(
     flags = {
         "task": (task, "--task"),
         "model": (model, "--model"),
-        "external": (options.corpora(external), "--external"),
-        "drop_empty": (drop_empty, "--drop-empty"),
+        **options.given_flags(options.READING, reading),
         "teacher_model": (teacher_model, "--teacher-model"),
         "seeds": ([seed], "--seed"),
         "method": ("finetune", "OBJECTIVE"),

@@ -13,7 +13,10 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks as checks
 
 from aang_core import TextClassifier
+from aang_core.config.file import build_config, dump_config
 from aang_core.errors import ConfigError, RunError, TaskError
+from aang_core.registry.registry import registry_named
+from aang_core.registry.spaces import suggestions
 
 pandas = pytest.importorskip("pandas")
 
@@ -203,6 +206,42 @@ def test_the_same_seed_gives_the_same_bits_and_equal_texts_stay_together():
 def test_what_cannot_be_learnt_from_is_refused_in_words(X, y, error, said):
     with pytest.raises(error, match=said):
         tiny().fit(X, y)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pandas.NA])
+def test_missing_values_of_pandas_are_named_by_their_rows(missing):
+    for column in (
+        pandas.Series([*TEXTS[:4], missing]),
+        pandas.Series([*TEXTS[:4], missing], dtype="string"),
+    ):
+        with pytest.raises(TaskError) as caught:
+            tiny().fit(column, ANIMALS[:5])
+        assert "X row 5: column 'text' is empty" in str(caught.value)
+        assert "--drop-empty" not in str(caught.value)
+    with pytest.raises(
+        ValueError, match=r"y has no class in 1 rows, the first is row 3;.*unlabelled="
+    ):
+        tiny().fit(TEXTS[:4], pandas.Series([*ANIMALS[:2], missing, "cat"], dtype=object))
+
+
+@pytest.mark.parametrize("space", ["td", "few-labels", "setfit"])
+def test_the_defaults_are_those_of_the_command(space):
+    """Also where the space suggests another method: that of `few-labels` is `static`."""
+    command = build_config(None, {"space": (space, "--space")}, (), suggestions(registry_named(())))
+    assert dump_config(TextClassifier(space=space)._config()) == dump_config(command)
+
+
+def test_many_classes_with_blanks_in_their_names_and_a_search_over_spaces():
+    names = [f"class no. {i}" for i in range(12)]
+    texts = pandas.Series(
+        [f"word{i} stands here {j}" for i in range(12) for j in range(4)], dtype="string"
+    )
+    labels = pandas.Series(pandas.Categorical(np.repeat(names, 4)))
+    search = GridSearchCV(tiny(method=None), {"space": ["td", "few-labels"]}, cv=2, refit=True)
+    search.fit(texts, labels, unlabelled=pandas.Series(["one more", "and another"]))
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert set(search.predict(texts[:5])) <= set(names)
+    assert search.predict_proba(texts[:2]).shape == (2, 12)
 
 
 def test_settings_that_are_none_are_named():

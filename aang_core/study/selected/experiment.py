@@ -275,7 +275,10 @@ def drawn_rows(
 
 
 def write_task(task: Task, rows: Mapping[str, Sequence[int]], folder: Path) -> None:
-    """Write these rows of each split, completely or not at all. An existing folder is kept."""
+    """Write these rows of each split, completely or not at all. An existing folder is kept.
+
+    Texts without labels are rows of train without a label.
+    """
     if folder.exists():
         return
     partial = folder.with_name(folder.name + ".partial")
@@ -290,5 +293,10 @@ def write_task(task: Task, rows: Mapping[str, Sequence[int]], folder: Path) -> N
                         example = {**example, LABEL: gold(task, example[LABEL])}
                     file.write(json.dumps(example, ensure_ascii=False) + "\n")
     settings = {"name": task.name, "metric": task.metric, "kind": task.kind}
+    if task.unlabelled is not None and "train" in rows:
+        with (partial / "train.jsonl").open("a", encoding="utf-8") as file:
+            for example in task.unlabelled:
+                file.write(json.dumps({**example, LABEL: None}, ensure_ascii=False) + "\n")
+        settings["unlabelled"] = "empty"
     (partial / "task.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
     partial.replace(folder)

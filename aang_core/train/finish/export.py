@@ -21,7 +21,7 @@ from aang_core.batch.rows import Row, word_starts
 from aang_core.config.settings import RunConfig
 from aang_core.data.readers import SUFFIXES, Faults, Table, decoded_lines, read_lines, read_table
 from aang_core.data.spec import LABEL, TaskSpec, read_spec
-from aang_core.data.task import Task
+from aang_core.data.task import Task, without_empty
 from aang_core.errors import RunError, TaskError
 from aang_core.registry.records import BackboneKind, load_factory
 from aang_core.registry.registry import Registry
@@ -30,6 +30,7 @@ from aang_core.train.session import Session
 
 TOLERANCE = 1e-4
 _CHECKED = 256
+_EMPTY_HINT = "rows with an empty text can be left out: --drop-empty"
 
 
 def export_model(session: Session, directory: Path) -> None:
@@ -178,9 +179,10 @@ Examples = tuple[Table, list[dict[str, Any]]]
 """A table, whose numbers are lines of its file, and its rows by input column."""
 
 
-def read_examples(asked: ChosenModel, path: Path) -> Examples:
+def read_examples(asked: ChosenModel, path: Path, drop_empty: bool = False) -> Examples:
     """The examples in a file with the columns of the run's task, in one that its encoder reads, or one text a line.
 
+    :param drop_empty: leave out rows of a table with an empty text, with a remark, instead of refusing them.
     :raises TaskError: where the file is missing, malformed, empty, or lacks a column.
     """
     faults = Faults()
@@ -188,11 +190,11 @@ def read_examples(asked: ChosenModel, path: Path) -> Examples:
         columns = load_factory(reader)(path)
         numbers = range(1, 1 + max(map(len, columns.values()), default=0))
         table = Table(where=str(path), columns=columns, numbers=numbers, by_line=False)
-        return _examples(asked, table, TaskSpec(folder=Path()), faults)
+        return _examples(asked, table, TaskSpec(folder=Path()), faults, False)
     if path.suffix.lower() not in SUFFIXES:
         return _from_lines(asked, read_lines(path, faults), str(path), faults)
     spec = _spec(asked)
-    return _examples(asked, read_table(path, spec.header, faults), spec, faults)
+    return _examples(asked, read_table(path, spec.header, faults), spec, faults, drop_empty)
 
 
 def read_texts(asked: ChosenModel, data: bytes, where: str) -> Examples:
@@ -204,8 +206,10 @@ def read_texts(asked: ChosenModel, data: bytes, where: str) -> Examples:
     return _from_lines(asked, decoded_lines(data, where, faults), where, faults)
 
 
-def _examples(asked: ChosenModel, table: Table, spec: TaskSpec, faults: Faults) -> Examples:
-    """The rows of a table, checked."""
+def _examples(
+    asked: ChosenModel, table: Table, spec: TaskSpec, faults: Faults, drop_empty: bool
+) -> Examples:
+    """The rows of a table, checked; on request without those that have an empty text."""
     path = table.where
     faults.raise_any(path)
     columns = {role: _column(table, role, spec) for role in asked.reads}
@@ -218,13 +222,14 @@ def _examples(asked: ChosenModel, table: Table, spec: TaskSpec, faults: Faults) 
         )
     if not len(table):
         raise TaskError(f"{path} holds no example")
-    examples = [
-        {role: (values[role] or [])[row] for role in asked.reads} for row in range(len(table))
-    ]
+    if drop_empty:
+        table, _ = without_empty(table, columns, "", test=True)
+    cells = {role: table.columns[column] for role, column in columns.items()}
+    examples = [{role: cells[role][row] for role in asked.reads} for row in range(len(table))]
     for row, example in enumerate(examples):
         for role, value in example.items():
             if not value or (isinstance(value, str) and not value.strip()):
-                faults.add(table.at(row), f"column {columns[role]!r} is empty")
+                faults.add(table.at(row), f"column {columns[role]!r} is empty", _EMPTY_HINT)
             elif not isinstance(value, (str, list)):
                 faults.add(table.at(row), f"column {columns[role]!r} holds {value!r}, not a text")
     faults.raise_any(path)
@@ -232,12 +237,12 @@ def _examples(asked: ChosenModel, table: Table, spec: TaskSpec, faults: Faults) 
 
 
 def _spec(asked: ChosenModel) -> TaskSpec:
-    """The columns in the task's own ``task.toml``; none if it is gone."""
+    """What the run and the task's own ``task.toml``, where it is still there, say of columns."""
     place = Path(asked.config.task).expanduser()
     toml = place / "task.toml" if place.is_dir() else place
-    if toml.suffix == ".toml" and toml.is_file():
-        return read_spec(toml, asked.kind.reads)
-    return TaskSpec(folder=Path())
+    told = toml.suffix == ".toml" and toml.is_file()
+    spec = read_spec(toml, asked.kind.reads) if told else TaskSpec(folder=Path())
+    return attrs.evolve(spec, columns={**spec.columns, **asked.config.columns})
 
 
 def _column(table: Table, role: str, spec: TaskSpec) -> str:
@@ -267,7 +272,7 @@ def _from_lines(
         numbers=[number for number, _ in kept],
         remarks=(f"{path}: {blank} blank lines skipped",) if blank else (),
     )
-    return _examples(asked, table, TaskSpec(folder=Path()), faults)
+    return _examples(asked, table, TaskSpec(folder=Path()), faults, False)
 
 
 def _in_words(example: Mapping[str, Any], column: str) -> Mapping[str, Any]:
