@@ -23,6 +23,7 @@ from aang_core.registry.registry import Registry
 from aang_core.train.checkpoint import KEPT
 from aang_core.train.finish.final import final_epochs
 from aang_core.train.finish.guard import NO_BASELINE, baseline_of, guarded, plain_run
+from aang_core.train.finish.refit import refits
 from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, resolve, seed_task
 from aang_core.train.session import Session, build_session
 from aang_core.train.step import dropout, training
@@ -135,6 +136,10 @@ def _summary(resolved: ResolvedRun) -> PlanSummary:
         said.append(precision)
     timed = [_step(session, phase, steps) for phase, steps in phases(session) if steps]
     last = timed[-1] if timed else _NONE
+    if refits(config):  # on train and dev, for at most as many steps
+        timed = [
+            attrs.evolve(part, steps=2 * part.steps, seconds=2 * part.seconds) for part in timed
+        ]
     final = _final(session)
     memory = _memory(session)  # before evaluation, whose batches a run makes after freeing its own
     minutes = (sum(part.seconds for part in (*timed, final)) + _evaluations(session)) / 60
@@ -280,7 +285,7 @@ def disk_mib(session: Session) -> dict[str, float]:
     state = kept + 2 * trained
     one = state + direction + (state if session.fork else 0.0)  # of a branch, within a round
     model = size_mib(session.model.backbone.body.parameters())
-    trainings = 2 if guarded(config) else 1
+    trainings = 1 + guarded(config) + refits(config)
     parts = {
         "checkpoints while it runs": trainings * (KEPT * one + 2 * kept),
         "best parameters": trainings * len(config.seeds) * kept,

@@ -57,6 +57,8 @@ class Training:
     :param fit_heads_steps: steps in which new auxiliary heads are fitted first, encoder frozen.
     :param final_epochs: epochs of end-task fine-tuning of the best checkpoint at `final_lr`.
     :param final_lr, final_patience: their learning rate, and epochs without improvement before they stop.
+    :param refit: ``all``: after the search train once more, on train and dev, for as many steps as dev chose and with
+        the weights as they ended; ``none`` keeps the model that dev chose.
     :param micro_batch_tokens: most positions in one forward pass; 0 for no bound.
     :param precision: ``fp32``, ``bf16`` (autocast in training and in evaluations on dev; alignments and weights stay
         in fp32, and so do test scores and the exported model), or ``auto``: bf16 where the device has units for it.
@@ -97,6 +99,7 @@ class Training:
     final_epochs: int = setting(Integer(0), 10)
     final_lr: float = setting(Number(0, without_least=True), 1e-6)
     final_patience: int = setting(Integer(1), 3)
+    refit: str = setting(Choice(("none", "all")), "none")
     micro_batch_tokens: int = setting(Integer(0), 0)
     precision: str = setting(Choice(("fp32", "bf16", "auto")), "fp32")
     pretrain_steps: int = setting(Integer(1), 100)

@@ -48,6 +48,12 @@ class Recipe:
     where: str
 
 
+def write_recipe(path: Path, objectives: Mapping[str, float], end_task: float) -> None:
+    """Write learned weights. λ is kept off 0 and 1, which have no logit."""
+    within = min(max(end_task, _LEAST), 1 - _LEAST)
+    write_json(path, {"schema": SCHEMA, "objectives": dict(objectives), "end_task": within})
+
+
 def export_recipe(run: FinishedRun, path: Path) -> None:
     """Write a run's weights, averaged over its seeds.
 

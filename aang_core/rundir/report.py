@@ -54,6 +54,8 @@ class SeedReport:
         (None after one step) and the ``steps`` that observed it; None in reports of earlier versions.
     :param merges: of a forked run the ``step``, the ``share`` λ that dev chose and the dev ``losses`` by share of each
         merge; None for any other, and in reports of earlier versions.
+    :param refit: ``steps``, ``rows`` and what is ``said`` of the training on train and dev (`refit.account_of`), whose
+        model is exported and scored on test; `dev` is then that of the model before. None where there was none.
     :param guard: what `guard.verdict` says, where the run was guarded; scores are those of the model that was kept.
     """
 
@@ -77,6 +79,7 @@ class SeedReport:
     train_rows: int | None = None
     alignments: Mapping[str, Mapping[str, float | None]] | None = None
     merges: Sequence[Mapping[str, Any]] | None = None
+    refit: Mapping[str, Any] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -264,6 +267,7 @@ _SEED = _form(
         "alignments": _or_null(
             TableOf(_form({"mean": _SCORE, "error": _SCORE, "steps": Integer()}))
         ),
+        "refit": _or_null(_form({"steps": Integer(), "rows": Integer(), "said": _NAME})),
         "merges": _or_null(
             ListOf(_form({"step": Integer(), "share": _NUMBER, "losses": _SCORES}), unique=False)
         ),

@@ -43,8 +43,8 @@ from aang_core.study.run import run_trials
 from aang_core.study.selected.experiment import write_task
 from aang_core.study.trial import Trial
 from aang_core.train.callbacks import Callback
+from aang_core.train.finish.refit import length_of, settled
 from aang_core.train.resolve import resolve
-from aang_core.train.session import META_METHODS
 
 SCHEMA = 1
 _FINAL = "final"
@@ -73,7 +73,13 @@ def cross_validate(
     :raises RunError: where `out` holds something else, or a fold in another process fails.
     """
     _check(config, folds, jobs)
-    task = resolve(config, registry).task
+    resolved = resolve(config, registry)
+    if final and resolved.weighting is not None and resolved.weighting.record.forks:
+        raise ConfigError(
+            f'meta.rule = "{config.meta.rule}" merges as dev prefers, and the final model has no dev; leave the final '
+            "model out (--no-final), or choose another rule"
+        )
+    task = resolved.task
     parts = _parts(task, folds)
     out = out.absolute()
     place = JobDirectory(
@@ -173,35 +179,18 @@ def _final(
     rows = sorted(row for part in parts for row in part["test"])
     # the run wants a dev split, which here chooses nothing: there is one evaluation, at the end
     own = _written(task, {"train": rows, "dev": parts[0]["test"]}, out / "data" / _FINAL)
-    steps = _length(config, runs)
-    training = attrs.evolve(
-        config.training, max_steps=steps, eval_every=steps, epochs=0, final_epochs=0
-    )
-    settings: dict[str, Any] = {"training": training, "guard": False, "seeds": config.seeds[:1]}
-    if config.method in META_METHODS:
-        recipe = out / "weights.json"
-        write_json(recipe, {"schema": 1, **_mean_weights(runs)})
-        meta = attrs.evolve(config.meta, rule="auto", control="none")  # nothing is learned any more
-        settings |= {"method": "static", "weights": str(recipe), "meta": meta}
+    best = [seed["best_step"] for run in runs for seed in run.report["seeds"]]
+    steps = length_of(config, best)
+    final = attrs.evolve(settled(config, steps, _mean_weights(runs), out), seeds=config.seeds[:1])
     callback.on_remark(
         f"final: {len(rows)} rows, {steps} steps, the median of the folds'; its dev rows are some of those that it "
         "trains on, so its dev score and the audit's count of leaks say nothing"
     )
     return Trial(
         configuration=_FINAL,
-        config=attrs.evolve(
-            config, **{**own, **settings}, heads=attrs.evolve(config.heads, finish="none")
-        ),
+        config=attrs.evolve(final, **own),
         directory=out / _FINAL,
     )
-
-
-def _length(config: RunConfig, runs: Sequence[FinishedRun]) -> int:
-    """The median of the folds' best steps, without those of a first phase or of a final fine-tuning."""
-    first = config.training.pretrain_steps if config.method == "pretrain-finetune" else 0
-    best: list[int] = [seed["best_step"] - first for run in runs for seed in run.report["seeds"]]
-    median = max(1, int(statistics.median_high(best)))
-    return median if config.training.epochs else min(median, config.training.max_steps)
 
 
 def _mean_weights(runs: Sequence[FinishedRun]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from aang_core.train.checkpoint import discard
 from aang_core.train.evaluation import scores
 from aang_core.train.finish.export import export_model, write_predictions
 from aang_core.train.finish.guard import PLAIN, guarded, plain_run, verdict
+from aang_core.train.finish.refit import REFIT, account_of, refit_run, refits
 from aang_core.train.loggers import Logged
 from aang_core.train.resolve import (
     ResolvedRun,
@@ -77,18 +78,45 @@ def run_seed(
         search.remark(judged["said"])
         kept = plain if judged["kept"] == PLAIN else search
         trainings.append(plain)
-    answers = kept.session.predict(kept.session.test)  # by the checkpoint that dev chose
-    test = _test_scores(kept.session, answers)
+    last = kept
+    if refits(resolved.config):
+        last, objectives = _refitted(resolved, kept, directory, resume, callbacks, processes)
+        search.remark(account_of(last)["said"])
+        trainings.append(last)
+    answers = last.session.predict(
+        last.session.test
+    )  # by the checkpoint that dev chose, or the refitted model
+    test = _test_scores(last.session, answers)
     report = _seed_report(search, kept, trainings, test, judged)
+    if last is not kept:
+        report = attrs.evolve(report, refit=account_of(last))
     if processes.is_main:
-        _leave(kept.session, objectives, directory, answers)
-        known = {"dev": report.dev, "test": report.test}
+        _leave(last.session, objectives, directory, answers)
+        known = {"dev": report.dev if last is kept else None, "test": report.test}
         card = directory / "model" / "README.md"
         add_results(card, kept.session.task.name, {split: s for split, s in known.items() if s})
         write_json(directory / FINISHED, attrs.asdict(report))
         for training in trainings:
             training.discard()
     return report
+
+
+def _refitted(
+    resolved: ResolvedRun,
+    kept: Trainer,
+    directory: Path,
+    resume: bool,
+    callbacks: Callbacks,
+    processes: Processes,
+) -> tuple[Trainer, list[BoundObjective]]:
+    """Train once more on train and dev, by what the training that is kept has found; returns as `_trained`."""
+    seed, place = kept.session.seed, directory / REFIT
+    callbacks.on_remark(
+        f"seed {seed}: once more on train and dev, with the length and weights found"
+    )
+    again = refit_run(resolved, kept, _weights(kept.session), place)
+    processes.barrier()  # for the one that writes the weights
+    return _trained(again, seed, place, resume, callbacks.without(Logged), processes)
 
 
 def taken_seed(directory: Path, processes: Processes) -> SeedReport:
@@ -101,6 +129,7 @@ def taken_seed(directory: Path, processes: Processes) -> SeedReport:
     if processes.is_main:  # the run may have been killed before it came to this
         discard(directory)
         discard(directory / PLAIN)
+        discard(directory / REFIT)
     return report
 
 

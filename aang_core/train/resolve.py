@@ -189,6 +189,11 @@ def chosen_weighting(config: RunConfig, registry: Registry) -> Registered[Weight
 
 def _check_fork(config: RunConfig) -> None:
     """:raises ConfigError: names every setting that makes no sense where each stretch is trained twice and merged."""
+    if config.training.refit == "all":
+        raise ConfigError(
+            f'meta.rule = "{config.meta.rule}" merges as dev prefers, and training.refit = "all" would train on dev; '
+            "choose another rule, or set training.refit to none"
+        )
     idle = {
         f'meta.control = "{config.meta.control}"': config.meta.control != "none",
         f"meta.dev_folds = {config.meta.dev_folds}": config.meta.dev_folds > 0,

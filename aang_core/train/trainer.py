@@ -136,12 +136,14 @@ class Trainer:
         session = self.session
         if session.processes.is_main:
             write_text(self.history, "")
-        fit_heads(session, session.config.training.fit_heads_steps)
-        if said := precision_remark(session.device, session.config.training.precision):
+        settings = session.config.training
+        fit_heads(session, settings.fit_heads_steps)
+        if said := precision_remark(session.device, settings.precision):
             self.remark(said)
         if begins_with_probe(session.config):
             self.progress = self.progress.reading(fit_probe(session))
-            self.evaluate()  # the encoder as it comes stays within reach
+            if settings.eval_every < settings.max_steps or session.config.method == "probe":
+                self.evaluate()  # the encoder as it comes stays within reach, if dev chooses at all
         if reason := engine_fault(session):
             self.remark(f"the fused engine is not used: {reason}")
 

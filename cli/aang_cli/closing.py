@@ -39,6 +39,8 @@ def show(report: RunReport) -> None:
     for seed in report.seeds:
         if seed.guard:
             click.echo(f"seed {seed.seed}: {seed.guard['said']}")
+        if seed.refit:
+            click.echo(f"seed {seed.seed}: {seed.refit['said']}")
         if seed.merges:
             shares = [merge["share"] for merge in seed.merges]
             listed = ", ".join(f"{share:g}" for share in shares)

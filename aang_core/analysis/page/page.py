@@ -115,6 +115,8 @@ def _facts(story: Story) -> list[tuple[str, str]]:
         "test_deduplicated": f"test {metric}, unseen examples only",
         "dev": f"dev {metric}",
     }
+    if any(seed.get("refit") for seed in report["seeds"]):
+        names["dev"] += ", before it was trained on dev too"
     facts = [
         (mean_and_std(summary[s]["metrics"][metric], 3), name)
         for s, name in names.items()

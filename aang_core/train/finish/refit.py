@@ -1,0 +1,94 @@
+"""Train once more on all labels, with the length and the weights that a search has found; dev chooses nothing any more.
+
+``training.refit = "all"`` does it with train and dev of a seed, and ``aang run --folds`` with the rows of all folds.
+The model has then seen dev, so no score on dev estimates it; the search's is that of the model before.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from aang_core.config.settings import AUTO, RunConfig
+from aang_core.rundir.recipe import write_recipe
+from aang_core.train.resolve import ResolvedRun, seed_task
+from aang_core.train.session import META_METHODS
+from aang_core.train.trainer import Trainer
+
+REFIT = "refit"
+"""The folder of this training in a seed's."""
+
+_RECIPE = "weights.json"
+
+
+def refits(config: RunConfig) -> bool:
+    """Whether a seed is trained once more on train and dev."""
+    return config.training.refit == "all"
+
+
+def length_of(config: RunConfig, best_steps: Sequence[int]) -> int:
+    """The median of the best steps of finished trainings (the higher of two), without those of a first phase or of a
+    final fine-tuning.
+    """
+    first = config.training.pretrain_steps if config.method == "pretrain-finetune" else 0
+    median = max(1, int(statistics.median_high(step - first for step in best_steps)))
+    return median if config.training.epochs else min(median, config.training.max_steps)
+
+
+def settled(
+    config: RunConfig, steps: int, weights: Mapping[str, Any], directory: Path
+) -> RunConfig:
+    """The configuration that trains so many steps with fixed weights, and reads dev once, at the end.
+
+    :param weights: ``objectives`` and ``end_task`` that a search has learned; written into `directory`, if the method
+        learns any.
+    """
+    training = attrs.evolve(
+        config.training, max_steps=steps, eval_every=steps, epochs=0, final_epochs=0, refit="none"
+    )
+    heads = attrs.evolve(config.heads, finish="none")
+    config = attrs.evolve(config, training=training, heads=heads, guard=False)
+    if config.method not in META_METHODS:
+        return config
+    recipe = directory / _RECIPE
+    write_recipe(recipe, weights["objectives"], weights["end_task"])
+    meta = attrs.evolve(config.meta, rule=AUTO, control="none")  # nothing is learned any more
+    training = attrs.evolve(training, task_weights="equal")  # the recipe says what to begin with
+    return attrs.evolve(config, method="static", weights=str(recipe), meta=meta, training=training)
+
+
+def refit_run(
+    resolved: ResolvedRun, found: Trainer, weights: Mapping[str, Any], directory: Path
+) -> ResolvedRun:
+    """The training of one seed on train and dev.
+
+    :param found: the training whose model dev has chosen. :param weights: as in `settled`.
+    :param directory: its own.
+    """
+    from datasets import concatenate_datasets
+
+    seed, best = found.session.seed, found.progress.best_step
+    config = attrs.evolve(found.session.config, seeds=(seed,), train_rows=0, split_anew=())
+    config = settled(config, length_of(config, [best]), weights, directory)
+    if config.training.mean_evaluation != "off":  # as dev has chosen
+        mean = "only" if found.progress.best_is_mean else "off"
+        config = attrs.evolve(config, training=attrs.evolve(config.training, mean_evaluation=mean))
+    task = seed_task(resolved, seed)
+    both = concatenate_datasets([task.splits["train"], task.splits["dev"]])
+    task = attrs.evolve(task, splits={**task.splits, "train": both})
+    space = None if config.method == "finetune" else resolved.space
+    return attrs.evolve(resolved, config=config, task=task, space=space, weighting=None)
+
+
+def account_of(refitted: Trainer) -> dict[str, Any]:
+    """What the report says of it: ``steps``, ``rows``, and ``said``, the same for people."""
+    steps, rows = refitted.progress.done, len(refitted.session.task.splits["train"])
+    said = (
+        f"trained once more on train and dev ({rows} rows, {steps} steps): the model has seen dev, so the dev score is "
+        "that of the model before and does not estimate this one"
+    )
+    return {"steps": steps, "rows": rows, "said": said}

@@ -1,0 +1,150 @@
+"""`training.refit`: once more on train and dev, with the length and the weights that the search found."""
+
+import json
+
+import attrs
+import pytest
+from _rules import registry
+from _tasks import settings, untimed, write_task
+from aang_cli.closing import show
+
+import aang_core as aang
+from aang_core.analysis.page.page import build_story, page
+from aang_core.config.settings import RunConfig
+from aang_core.errors import ConfigError
+from aang_core.rundir.finished import read_run
+from aang_core.study.folds import cross_validate
+from aang_core.train.callbacks import Stopped
+from aang_core.train.finish.refit import length_of
+from aang_core.train.resolve import chosen_weighting
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return write_task(tmp_path_factory.mktemp("tasks") / "boxes")
+
+
+def chosen(method="aang", refit="all", **training):
+    training = {"max_steps": 6, "final_epochs": 0, "lr": 3e-3, "refit": refit, **training}
+    return settings(method=method, training=training, meta={"update_every": 1})
+
+
+@pytest.fixture(scope="module")
+def made(task, tmp_path_factory):
+    """The same run without and with it."""
+    out = tmp_path_factory.mktemp("runs")
+    once = aang.run(task=str(task), out=out / "once", **chosen(refit="none"))
+    return out, once, aang.run(task=str(task), out=out / "twice", **chosen())
+
+
+def by_hand(task, folder, steps, method, recipe=""):
+    """Train and dev in one task, and a run on it that chooses nothing."""
+    folder.mkdir()
+    parts = {name: (task / f"{name}.jsonl").read_text("utf-8") for name in ("train", "dev", "test")}
+    parts["train"] += parts["dev"]
+    for name, text in parts.items():
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    given = chosen(method, "none", max_steps=steps, eval_every=steps)
+    if recipe:
+        given["weights"] = str(recipe)
+    return aang.run(task=str(folder), out=folder.with_name("run-by-hand"), **given)
+
+
+def test_the_model_is_that_of_a_static_run_on_train_and_dev(task, made, tmp_path):
+    out, once, twice = made
+    (before,), (after,) = once.seeds, twice.seeds
+    assert dict(after.dev) == dict(before.dev)
+    assert after.weights == before.weights
+    assert after.evaluations == before.evaluations
+    recipe = out / "twice" / "refit" / "weights.json"
+    assert json.loads(recipe.read_text("utf-8"))["objectives"] == before.weights["objectives"]
+    hand = by_hand(task, tmp_path / "both", before.best_step, "static", recipe)
+    left = (out / "twice" / "model" / "model.safetensors").read_bytes()
+    assert left == (tmp_path / "run-by-hand" / "model" / "model.safetensors").read_bytes()
+    assert left != (out / "once" / "model" / "model.safetensors").read_bytes()
+    assert dict(after.test) == dict(hand.seeds[0].test)
+    assert after.cost["tokens"] == before.cost["tokens"] + hand.seeds[0].cost["tokens"]
+    assert (after.refit["steps"], after.refit["rows"]) == (before.best_step, 24 + 10)
+    assert before.refit is None
+
+
+def test_plain_fine_tuning_is_refitted_as_well(task, tmp_path):
+    report = aang.run(task=str(task), out=tmp_path / "run", **chosen("finetune"))
+    steps = report.seeds[0].refit["steps"]
+    by_hand(task, tmp_path / "both", steps, "finetune")
+    left = [tmp_path / run / "model" / "model.safetensors" for run in ("run", "run-by-hand")]
+    assert left[0].read_bytes() == left[1].read_bytes()
+    assert not (tmp_path / "run" / "refit" / "weights.json").exists()
+
+
+def test_report_closing_lines_page_and_card_say_what_dev_is_worth(made, capsys):
+    out, _, report = made
+    said = report.seeds[0].refit["said"]
+    assert "the model has seen dev" in said
+    assert said in report.seeds[0].remarks
+    show(report)
+    assert f"seed 0: {said}" in capsys.readouterr().out
+    html, _ = page(build_story(read_run(out / "twice")))
+    assert "before it was trained on dev too" in html
+    cards = [(out / run / "model" / "README.md").read_text("utf-8") for run in ("once", "twice")]
+    assert ["dev" in card.split("model-index")[-1].split("---")[0] for card in cards] == [
+        True,
+        False,
+    ]
+
+
+class StopInRefit(aang.Callback):
+    steps = 0
+
+    def on_step_end(self, session, record, progress):
+        self.steps += 1
+
+    @property
+    def stopping(self):
+        return self.steps == 7  # the search has six
+
+
+def contents(directory):
+    report = json.loads((directory / "report.json").read_text("utf-8"))
+    files = ("history.jsonl", "predictions.jsonl", "model/model.safetensors")
+    return untimed(report), {name: (directory / name).read_bytes() for name in files}
+
+
+def test_a_run_that_is_interrupted_in_the_refit_goes_on_to_the_same_bits(task, made, tmp_path):
+    with pytest.raises(Stopped):
+        aang.run(task=str(task), out=tmp_path / "run", callbacks=StopInRefit(), **chosen())
+    aang.run(out=tmp_path / "run", resume=True)
+    found, expected = contents(tmp_path / "run"), contents(made[0] / "twice")
+    assert found == expected
+
+
+def test_a_guarded_run_refits_what_it_keeps(task, tmp_path):
+    report = aang.run(task=str(task), out=tmp_path / "run", guard=True, **chosen())
+    (seed,) = report.seeds
+    learns = (tmp_path / "run" / "refit" / "weights.json").exists()
+    assert learns == (seed.guard["kept"] == "aang")
+    assert seed.refit["rows"] == 34
+
+
+def test_the_length_is_the_median_of_the_best_steps():
+    config = RunConfig.from_mapping({"training": {"max_steps": 50}})
+    assert length_of(config, [10, 40, 20, 30]) == 30
+    assert length_of(config, [70]) == 50  # the rest is the final fine-tuning's
+    assert length_of(config, [0]) == 1
+    two = attrs.evolve(config, method="pretrain-finetune")
+    assert length_of(two, [two.training.pretrain_steps + 7]) == 7
+
+
+def test_a_probe_at_the_start_is_no_choice_where_dev_chooses_nothing(task, tmp_path):
+    given = chosen("finetune", "none", max_steps=3, eval_every=3)
+    report = aang.run(task=str(task), out=tmp_path / "run", heads={"start": "probe"}, **given)
+    assert [e["step"] for e in report.seeds[0].evaluations] == [3]
+
+
+def test_a_rule_that_merges_on_dev_cannot_be_trained_on_dev(tmp_path):
+    raw = {"meta": {"rule": "fork-merge"}, "training": {"refit": "all"}}
+    with pytest.raises(ConfigError, match=r"merges as dev prefers.*training.refit"):
+        chosen_weighting(RunConfig.from_mapping(raw), registry())
+    config = RunConfig.from_mapping({"model": "scratch:tiny", "meta": raw["meta"]})
+    with pytest.raises(ConfigError, match=r"--no-final"):
+        cross_validate(config, 2, tmp_path / "folds", registry())
