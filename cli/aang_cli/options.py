@@ -143,7 +143,7 @@ def given_flags(
             value = list(value or ())
         if value not in (None, [], {}):
             found[setting.key] = (value, setting.flag)
-    if given["plugins"]:
+    if given.get("plugins"):
         found["plugins"] = (list(given["plugins"]), "--plugins")
     return found
 
