@@ -134,12 +134,9 @@ def _summary(resolved: ResolvedRun) -> PlanSummary:
     )
     if precision := precision_remark(session.device, config.training.precision):
         said.append(precision)
-    timed = [_step(session, phase, steps) for phase, steps in phases(session) if steps]
+    times = 1 + refits(config)  # on train and dev, for at most as many steps
+    timed = [_step(session, phase, times * steps) for phase, steps in phases(session) if steps]
     last = timed[-1] if timed else _NONE
-    if refits(config):  # on train and dev, for at most as many steps
-        timed = [
-            attrs.evolve(part, steps=2 * part.steps, seconds=2 * part.seconds) for part in timed
-        ]
     final = _final(session)
     memory = _memory(session)  # before evaluation, whose batches a run makes after freeing its own
     minutes = (sum(part.seconds for part in (*timed, final)) + _evaluations(session)) / 60

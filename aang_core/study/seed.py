@@ -70,12 +70,7 @@ def run_seed(
     search, objectives = _trained(resolved, seed, directory, resume, callbacks, processes)
     trainings, kept, judged = [search], search, None
     if guarded(resolved.config):
-        callbacks.on_remark(f"seed {seed}: plain fine-tuning at equal tokens, to compare on dev")
-        beside = directory / PLAIN
-        unlogged = callbacks.without(Logged)
-        plain, _ = _trained(plain_run(resolved), seed, beside, resume, unlogged, processes)
-        judged = verdict(search, plain)
-        search.remark(judged["said"])
+        plain, judged = _judged(resolved, search, directory, resume, callbacks, processes)
         kept = plain if judged["kept"] == PLAIN else search
         trainings.append(plain)
     last = kept
@@ -99,6 +94,23 @@ def run_seed(
         for training in trainings:
             training.discard()
     return report
+
+
+def _judged(
+    resolved: ResolvedRun,
+    search: Trainer,
+    directory: Path,
+    resume: bool,
+    callbacks: Callbacks,
+    processes: Processes,
+) -> tuple[Trainer, dict[str, Any]]:
+    """Plain fine-tuning beside the search, and what dev says of the two."""
+    seed, unlogged = search.session.seed, callbacks.without(Logged)
+    callbacks.on_remark(f"seed {seed}: plain fine-tuning at equal tokens, to compare on dev")
+    plain, _ = _trained(plain_run(resolved), seed, directory / PLAIN, resume, unlogged, processes)
+    judged = verdict(search, plain)
+    search.remark(judged["said"])
+    return plain, judged
 
 
 def _refitted(
