@@ -7,7 +7,7 @@ import pytest
 from _children import contents, ended, started, steps_done, trains, wait_for_steps
 from _tasks import settings, write_task
 
-KILLS = 20
+KILLS = 12
 LIVES = 8
 """A run is left alone when it has been killed this often, so that it ends."""
 
@@ -32,7 +32,9 @@ def killed(out, task, chosen, draw):
     return ended(process) != 0
 
 
-@pytest.mark.timeout(1800)  # 30 processes: a minute on two idle cores, far more where others work
+@pytest.mark.timeout(
+    1800
+)  # 20 processes: half a minute on two idle cores, far more where others work
 def test_a_run_killed_again_and_again_ends_bit_for_bit_the_same(task, tmp_path):
     draw = random.Random(8)
     meta = {"dev_gradient_decay": 0.5, "update_every": 2, "objectives_per_step": 2}
