@@ -13,6 +13,7 @@ from aang_cli.main import main
 from click.testing import CliRunner
 
 from aang_core.analysis.examples import changed, mistakes
+from aang_core.analysis.page import page as page_module
 from aang_core.analysis.page import plots
 from aang_core.analysis.page.figures import figures
 from aang_core.analysis.page.page import PAGE, build_story, page, write_run_page
@@ -276,3 +277,31 @@ def test_the_engine_is_said_once_for_all_seeds(runs):
     assert engine_said(gaps).startswith(
         "fused and looped; first batch: one backward pass disagreed"
     )
+
+
+def test_remarks_are_folded_and_words_between_backticks_are_code(runs):
+    html, _ = page(build_story(runs[1]))
+    assert "<code>aang run --resume --out " in html
+    assert "1 remark of the run</summary>" in html
+    assert html.index("a remark &amp; &lt;i&gt;more") > html.index("1 remark of the run")
+    assert page_module._with_code("`<b>` and ` alone") == "`&lt;b&gt;` and ` alone"
+    assert page_module._with_code("say `<b>`") == "say <code>&lt;b&gt;</code>"
+
+
+def test_fixed_weights_have_no_figures_of_level_lines(runs):
+    histories = tuple(
+        attrs.evolve(
+            h,
+            weights=np.where(
+                np.isfinite(h.weights), 1 / np.isfinite(h.weights).sum(1, keepdims=True), np.nan
+            ),
+            end_task={**h.end_task, "weights": np.full_like(h.end_task["weights"], 0.5)},
+        )
+        for h in read_story(runs[1]).histories
+    )
+    story = attrs.evolve(read_story(runs[1]), histories=histories)
+    assert not story.moved
+    assert read_story(runs[1]).moved
+    names = {plot.name for plot in figures(story)}
+    assert not names & {"stage-weights", "objective-weights", "ranking", "end-task-share"}
+    assert "losses" in names

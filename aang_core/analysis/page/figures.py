@@ -56,13 +56,13 @@ def figures(story: Story) -> list[Plot]:
     plots = []
     if story.gains:
         plots.append(gains(story))
-    if story.searched:
+    if story.searched and (story.moved or any(story.merges)):  # else every line is level
         if stages := [s for s in STAGES if len(stage_shares(story, s)[0]) > 1]:
             plots.append(stage_weights(story, stages))
         plots += [objective_weights(story), ranking(story)]
         plots.append(merges(story) if any(story.merges) else end_task_share(story))
-        if story.estimates:
-            plots += [alignments(story), bands(story), gradient_norms(story)]
+    if story.searched and story.estimates:
+        plots += [alignments(story), bands(story), gradient_norms(story)]
     plots += [losses(story), dev_curve(story)]
     if any(rows and "gold" in rows[0] and "label" in rows[0] for rows in story.predictions):
         plots.append(confusion(story))
@@ -240,8 +240,8 @@ def gains(story: Story) -> Plot:
         axes.axvline(0, color=INK, linewidth=0.8)
         finish_rows(axes, len(rows))
         low, high = axes.get_xlim()
-        widest = max(abs(low), abs(high))
-        axes.set_xlim(min(low, -0.15 * widest), max(high, 0.15 * widest))  # both sides of 0
+        least = max(0.15 * max(abs(low), abs(high)), scale / 100)
+        axes.set_xlim(min(low, -least), max(high, least))  # both sides of 0, a point at least
         unit = "points of " if scale > 1 else ""
         axes.set_xlabel(f"gain, {unit}{hardest['split']} {metric} (0: no difference)")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from aang_core.analysis.answer import gain
 from aang_core.analysis.examples import changed, mistakes
@@ -69,15 +69,17 @@ def page(
     plots = figures(story)
     lead = next(plot for plot in plots if plot.name in ("gains", "dev-curve"))
     space = f" over {report['space']}" if report["space"] else ""
-    template = Environment(
+    pages = Environment(
         loader=PackageLoader("aang_core.analysis.page", "."), autoescape=True, trim_blocks=True
-    ).get_template("page.html")
-    html = template.render(
+    )
+    pages.filters["code"] = _with_code
+    html = pages.get_template("page.html").render(
         title=f"{report['task']}: {report['method']}{space}",
         under=f"{report['model']} · {len(story.run.seeds)} seed(s) · aang {report['versions'].get('aang', '')}",
         answer=answer_of(story),
         facts=_facts(story),
         notes=_notes(story),
+        remarks=_remarks(report),
         drawn=[(plot, Markup(inline_svg(plot)), plot is lead) for plot in plots],
         seeds=_seeds(report, story.run.headline),
         gains=_gains(story),
@@ -135,7 +137,7 @@ def _facts(story: Story) -> list[tuple[str, str]]:
 
 
 def _notes(story: Story) -> list[tuple[str, str]]:
-    """(kind, text): negative transfer, data findings, and what the run remarked."""
+    """(kind, text): negative transfer, gains over further runs, and data findings."""
     report, notes = story.run.report, []
     if story.searched and (harmful := [e for e in story.estimates if e.harmful]):
         notes.append(("bad", _alarm(harmful)))
@@ -145,12 +147,27 @@ def _notes(story: Story) -> list[tuple[str, str]]:
         for name, found in story.gains
         if name != story.hardest[0]  # which the page begins with
     ]
-    if audit := report.get("audit"):
-        notes += [("bad", f"Data: {finding}") for finding in findings(audit)]
-    notes += [("", str(remark)) for remark in report["remarks"]]
-    said = dict.fromkeys(remark for seed in report["seeds"] for remark in seed["remarks"])
-    notes += [("", remark) for remark in said]
+    audit = report.get("audit")
+    if found := findings(audit) if audit else []:
+        notes.append(("bad", f"Data: {'; '.join(found)}"))
     return notes
+
+
+def _remarks(report: Mapping[str, Any]) -> list[str]:
+    """What the run remarked, once for all seeds."""
+    own = [str(remark) for remark in report["remarks"]]
+    return list(dict.fromkeys([*own, *(r for seed in report["seeds"] for r in seed["remarks"])]))
+
+
+def _with_code(text: str) -> Markup:
+    """Words between backticks as code; all else is escaped."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:  # one of them has no partner
+        return escape(text)
+    shown = [
+        Markup("<code>{}</code>").format(p) if n % 2 else escape(p) for n, p in enumerate(parts)
+    ]
+    return Markup("").join(shown)
 
 
 def _alarm(harmful: Sequence[Estimate]) -> str:

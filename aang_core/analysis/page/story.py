@@ -56,6 +56,17 @@ class Story:
         return any(history.ids for history in self.histories)
 
     @property
+    def moved(self) -> bool:
+        """Whether weights changed on the way; they are fixed with the method ``static``."""
+        tables = [
+            table
+            for history in self.histories
+            for table in (history.relative_weights, history.end_task["weights"][:, None])
+        ]
+        known = [column[np.isfinite(column)] for table in tables for column in table.T]
+        return any(len(column) > 1 and float(np.ptp(column)) > 1e-9 for column in known)
+
+    @property
     def best_steps(self) -> list[int]:
         """Of each seed, the step that dev chose."""
         return [seed["best_step"] for seed in self.run.report["seeds"]]

@@ -51,10 +51,11 @@ def stage_weights(story: Story, stages: Sequence[str]) -> Plot:
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         panels[-1].set_xlabel("step")
 
+    what = "data source" if stage == "data" else stage
     share, equal = float(values[-1].max()), 1 / values.shape[1]
     return Plot(
         name="stage-weights",
-        title=f"Of the {stage}s, {name} ends heaviest: {share:.0%}, where an equal share is {equal:.0%}",
+        title=f"Of the {what}s, {name} ends heaviest: {share:.0%}, where an equal share is {equal:.0%}",
         note="Mean weight of the objectives with each primitive, as shares of its stage; the dotted line is the "
         "checkpoint that dev chose (paper, Figure 4).",
         draw=draw,
