@@ -62,6 +62,7 @@ class Training:
     :param micro_batch_tokens: most positions in one forward pass; 0 for no bound.
     :param precision: ``fp32``, ``bf16`` (autocast in training and in evaluations on dev; alignments and weights stay
         in fp32, and so do test scores and the exported model), or ``auto``: bf16 where the device has units for it.
+    :param teacher_precision: the same, of the slow copy's passes as a teacher, which carry no gradient.
     :param pretrain_steps: steps on the auxiliary objectives alone that ``pretrain-finetune`` begins with.
     :param activation_checkpointing: recompute activations in the backward pass: less memory, a third more time.
     :param frozen_layers: embeddings and this many of the encoder's lowest layers do not train; 0 freezes nothing.
@@ -102,6 +103,7 @@ class Training:
     refit: str = setting(Choice(("none", "all")), "none")
     micro_batch_tokens: int = setting(Integer(0), 0)
     precision: str = setting(Choice(("fp32", "bf16", "auto")), "fp32")
+    teacher_precision: str = setting(Choice(("fp32", "bf16", "auto")), "auto")
     pretrain_steps: int = setting(Integer(1), 100)
     activation_checkpointing: bool = setting(Flag(), False)
     frozen_layers: int = setting(Integer(0), 0)

@@ -48,16 +48,19 @@ def precision_on(device: torch.device, wanted: str) -> str:
     return "bf16" if bf16_units(device) else "fp32"
 
 
-def precision_remark(device: torch.device, wanted: str) -> str:
-    """What the user should know of a run's precision; empty where there is nothing to say."""
+def precision_remark(device: torch.device, wanted: str, setting: str = "precision") -> str:
+    """What the user should know of a run's precision; empty where there is nothing to say.
+
+    :param setting: which one of ``training`` it is.
+    """
     units = bf16_units(device)
     if wanted == "auto":
         taken = precision_on(device, wanted)
-        return f"precision: {taken} ({device} has {'' if units else 'no '}bf16 units)"
+        return f"{setting}: {taken} ({device} has {'' if units else 'no '}bf16 units)"
     if wanted == "bf16" and not units:
         return (
-            f"precision: training.precision is bf16, but {device} has no bf16 units, so that every product is "
-            "emulated, some 50 times slower on CPUs; set training.precision to fp32 or auto"
+            f"{setting}: training.{setting} is bf16, but {device} has no bf16 units, so that every product is "
+            f"emulated, some 50 times slower on CPUs; set training.{setting} to fp32 or auto"
         )
     return ""
 

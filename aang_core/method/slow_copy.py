@@ -23,12 +23,15 @@ class SlowCopy:
 
     :param parameters: by name, as they are now: the copy begins as their equal.
     :param decay: d, the bound of the decay, in [0, 1).
+    :param precision: of its passes as a teacher, ``fp32`` or ``bf16``; its evaluations have the run's own.
     :ivar mean: by name, the copy; on the parameters' device, in their dtype.
     :ivar steps: t, how often it was updated.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self.parameters, self.decay = parameters, decay
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], decay: float, precision: str = "fp32"
+    ) -> None:
+        self.parameters, self.decay, self.precision = parameters, decay, precision
         self.mean = {name: p.detach().clone() for name, p in parameters.items()}
         self.steps = 0
 

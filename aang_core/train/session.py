@@ -144,8 +144,7 @@ class Session:
             return Lesson(own)
         wanted = self.teacher.asks_labelled([s.objective for s in own.segments])
         labelled = self.planner.labelled_rows(plan) if wanted else ()
-        with self.engine.autocast():
-            return self.teacher.teach(own, plan.elapsed, labelled)
+        return self.teacher.teach(own, plan.elapsed, labelled)
 
     def predict(self, rows: Sequence[Row]) -> list[Tensor]:
         """Each row's logits by the end-task's head, as `evaluation.predict` gives them."""
@@ -366,7 +365,9 @@ def _slow_copy(
         return None
     head = {id(parameter) for parameter in heads.head(0).parameters()}
     chosen = {n: p for n, p in parameters.items() if n.startswith("body.") or id(p) in head}
-    return SlowCopy(chosen, config.training.mean_decay)
+    device = next(iter(chosen.values())).device
+    precision = precision_on(device, config.training.teacher_precision)
+    return SlowCopy(chosen, config.training.mean_decay, precision)
 
 
 def _starting_weights(

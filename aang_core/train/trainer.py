@@ -140,6 +140,10 @@ class Trainer:
         fit_heads(session, settings.fit_heads_steps)
         if said := precision_remark(session.device, settings.precision):
             self.remark(said)
+        if session.teacher or session.refresher:
+            wanted = settings.teacher_precision
+            if said := precision_remark(session.device, wanted, "teacher_precision"):
+                self.remark(said)
         if begins_with_probe(session.config):
             self.progress = self.progress.reading(fit_probe(session))
             if settings.eval_every < settings.max_steps or session.config.method == "probe":
@@ -187,8 +191,7 @@ class Trainer:
         if session.refresher is None or not session.refresher.due(step):
             return
         preparation.drawn(step)
-        with session.engine.autocast():
-            tokens, said = session.refresher.refresh(step, session.processes)
+        tokens, said = session.refresher.refresh(step, session.processes)
         self.progress = self.progress.reading(tokens)
         for text in said:
             self.remark(f"after step {self.progress.done}: {text}")

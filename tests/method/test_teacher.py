@@ -16,7 +16,7 @@ from aang_core.method.end_task import EndTask
 from aang_core.method.gradient.metagrad import Model, disagreement, fused, looped
 from aang_core.method.heads import ObjectiveHeads
 from aang_core.method.slow_copy import SlowCopy
-from aang_core.method.teacher import Teacher
+from aang_core.method.teacher import Teacher, slow_answers
 from aang_core.processes import Processes
 from aang_core.testing import tiny_backbone, tiny_task
 
@@ -92,6 +92,26 @@ def test_answers_are_the_slow_copys_to_the_rows_before_their_transform():
     assert lesson.tokens == room.batch.asked[1].tokens + asked.tokens
     assert room.batch.asked[0] is None
     assert room.batch.asked[2] is None
+
+
+def test_a_teacher_in_bf16_says_nearly_the_same_and_the_rest_of_the_step_stays_in_fp32():
+    room = classroom(agree={"align": False, "temperature": 1.0, "ramp": [0.0, 0.0]})
+    model, slow = room.model, room.teacher.slow
+    for module in (model.backbone.body, model.heads):
+        module.float()
+    slow.mean = {name: tensor.float() for name, tensor in slow.mean.items()}
+    exact = room.teacher.teach(room.batch, 0.5).batch.targets[1].value
+    before = {name: parameter.clone() for name, parameter in slow.parameters.items()}
+    stream = room.batch.asked[1]
+    slow.precision = "bf16"
+    _, logits = slow_answers(model, slow, stream, torch.arange(3))
+    assert logits.dtype == torch.bfloat16
+    said = room.teacher.teach(room.batch, 0.5).batch.targets[1].value
+    assert said.dtype == torch.float32
+    assert not torch.equal(said, exact)
+    torch.testing.assert_close(said, exact, rtol=0.05, atol=0.01)
+    assert not torch.is_autocast_enabled("cpu")
+    assert all(torch.equal(parameter, before[name]) for name, parameter in slow.parameters.items())
 
 
 def test_asking_changes_neither_model_nor_teacher():

@@ -152,3 +152,23 @@ def test_a_source_that_forgets_what_it_remembers_is_named(task, tmp_path, monkey
     given = chosen(space=str(space), primitives={"pseudo-labelled": PSEUDO})
     with pytest.raises(PluginError, match=r"pseudo-labelled.*expected the memory"):
         aang.run(task=str(task), out=tmp_path / "run", **given)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_teachers_precision_is_a_setting_that_leaves_training_alone(
+    precision, task, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("aang_core.method.precision.bf16_units", lambda _: True)
+    seen = []
+
+    class Watch(aang.Callback):
+        def on_train_begin(self, session):
+            seen.append((session.slow.precision, session.engine.precision))
+
+    given = chosen(training={"teacher_precision": precision, "max_steps": 2})
+    aang.run(task=str(task), out=tmp_path / "run", callbacks=Watch(), **given)
+    assert seen == [(precision, "fp32")]
+    auto = chosen(training={"max_steps": 2})
+    report = aang.run(task=str(task), out=tmp_path / "auto", callbacks=Watch(), **auto)
+    assert seen[-1] == ("bf16", "fp32")
+    assert any("teacher_precision: bf16" in remark for remark in report.seeds[0].remarks)
