@@ -185,9 +185,16 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         place = Path(directory)
         if place.exists() and not (place.is_dir() and not any(place.iterdir())):
             raise RunError(f"{place} exists and is not an empty folder; choose another place")
+        known = {
+            "schema": _SCHEMA,
+            "parameters": self.get_params(deep=False),
+            "classes": self.classes_.tolist(),
+            "dtype": self.classes_.dtype.str,
+            **self._asked,
+        }
         try:
-            facts = json.dumps(self._facts(), indent=2, default=str)
-            if json_of(facts)["classes"] != self.classes_.tolist():
+            facts = json.dumps(known, indent=2, default=str)
+            if json_of(facts)["classes"] != known["classes"]:
                 raise TypeError(f"values such as {self.classes_[0]!r} change on the way")
         except TypeError as cause:
             raise RunError(
@@ -211,26 +218,15 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             classes = np.array(facts["classes"], dtype=facts["dtype"])
             asked = {name: facts[name] for name in _ASKED}
         except (OSError, ValueError, KeyError, TypeError) as cause:
-            raise RunError(
-                f"{place} holds no saved estimator ({type(cause).__name__}: {cause})"
-            ) from cause
+            what = f"{type(cause).__name__}: {cause}"
+            raise RunError(f"{place} holds no saved estimator ({what})") from cause
         if schema != _SCHEMA:
-            raise RunError(
-                f"{place} has the schema {schema!r}; this version of aang reads {_SCHEMA}"
-            )
+            reads = f"this version of aang reads {_SCHEMA}"
+            raise RunError(f"{place} has the schema {schema!r}; {reads}")
         found.directory_, found.report_ = place, read_report(place)
         found._loaded = []
         found.classes_, found._asked = classes, asked
         return found
-
-    def _facts(self) -> dict[str, Any]:
-        return {
-            "schema": _SCHEMA,
-            "parameters": self.get_params(deep=False),
-            "classes": self.classes_.tolist(),
-            "dtype": self.classes_.dtype.str,
-            **self._asked,
-        }
 
     def _config(self) -> RunConfig:
         """The run's configuration; the estimator's own parameters lie over `settings`."""
@@ -245,12 +241,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         mine |= {"method": self.method} if self.method is not None else {}
         external = {"external": dict(self.external)} if self.external else {}
         registry = registry_named(given.get("plugins", ()))
-        return RunConfig.from_mapping(
-            from_keywords(
-                {**given, **mine, **external, "training": training, "seeds": [int(seed)]}
-            ),
-            suggest=suggestions(registry),
-        )
+        keys = {**given, **mine, **external, "training": training, "seeds": [int(seed)]}
+        return RunConfig.from_mapping(from_keywords(keys), suggest=suggestions(registry))
 
     def _without_dev(
         self, rows: _Columns, codes: NDArray[np.intp], seed: int
@@ -300,8 +292,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The state, with the files of ``model/`` in it, so that copies and pickles are complete."""
         state = {**super().__getstate__()}
         if (directory := state.pop("directory_", None)) is not None:
-            files = [path for path in (directory / "model").rglob("*") if path.is_file()]
             state["_loaded"] = []
+            files = [path for path in (directory / "model").rglob("*") if path.is_file()]
             state["_files"] = {str(p.relative_to(directory)): p.read_bytes() for p in files}
         return state
 
