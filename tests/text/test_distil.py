@@ -103,6 +103,14 @@ def test_distillation_written_out(relations, teacher):
         expected += relations * sum(huber) / 4
         assert float(losses[row]) == pytest.approx(expected, rel=2e-3)
     assert output.pointwise is (relations == 0)
+    assert output.min_rows == (3 if relations else 1)
+
+
+def test_three_rows_are_the_fewest_whose_distances_say_something():
+    draw = torch.Generator().manual_seed(0)
+    two, three = (torch.randn(n, 4, generator=draw, dtype=torch.float64) for n in (2, 3))
+    assert distances(two)[0, 1] == pytest.approx(1.0)
+    assert len(set(distances(three).flatten().tolist())) > 2
 
 
 def test_the_same_vectors_are_no_distance_apart_and_have_a_gradient():
