@@ -99,6 +99,7 @@ def _row(run: FinishedRun, baseline: FinishedRun, split: str) -> dict[str, Any]:
         "split": split,
         "metric": metric,
         **metrics[metric],
+        "weights_agreement": run.agreement,
         "tokens": run.cost("tokens"),
         "seconds": run.cost("seconds"),
         "metrics": metrics,
@@ -135,6 +136,18 @@ def _statistics(run: FinishedRun, baseline: FinishedRun, split: str, metric: str
     }
 
 
+def agreements(runs: Sequence[FinishedRun]) -> str:
+    """How far the seeds of each run agree on the weights, as a sentence; empty where none learned any."""
+    known = [
+        f"{run.agreement:+.2f} in {run.name}{' (shuffled)' if run.is_control else ''}"
+        for run in runs
+        if run.agreement is not None
+    ]
+    if not known:
+        return ""
+    return f"learned weights agree between seeds with a mean rank correlation of {', '.join(known)}"
+
+
 def _remarks(runs: Sequence[FinishedRun], split: str) -> tuple[str, ...]:
     baseline = runs[0]
     found = []
@@ -155,6 +168,8 @@ def _remarks(runs: Sequence[FinishedRun], split: str) -> tuple[str, ...]:
                 f"{run.name} has another encoder ({run.report['model']}) than {baseline.name} "
                 f"({baseline.report['model']})"
             )
+    if said := agreements(runs):
+        found.append(said)
     if len(baseline.seeds) < 3:
         found.append(f"{len(baseline.seeds)} seed(s) can show only very large differences")
     return tuple(found)

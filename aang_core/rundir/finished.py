@@ -16,7 +16,13 @@ from aang_core.data.audit import unbalanced
 from aang_core.errors import RunError, one_message
 from aang_core.files import json_lines, json_of
 from aang_core.rundir.directory import seed_directory, seed_folder
-from aang_core.rundir.report import mean_weights, read_report, seed_report, summary_of
+from aang_core.rundir.report import (
+    mean_weights,
+    read_report,
+    seed_report,
+    summary_of,
+    weights_agreement,
+)
 
 AGAINST = "against.json"
 """In a run's directory: the baseline that was trained beside it, and what the two say of each other."""
@@ -63,6 +69,17 @@ class FinishedRun:
         """Where the baseline of ``aang run --against`` lies: beside this run; None where there is none."""
         name = read_against(self.path).get("directory")
         return self.path.with_name(name) if name else None
+
+    @property
+    def agreement(self) -> float | None:
+        """How far the seeds' learned weights agree (`report.weights_agreement`)."""
+        tables = [seed["weights"].get("objectives", {}) for seed in self.report["seeds"]]
+        return weights_agreement(self.report["method"], tables)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether its learned weights were shuffled among the objectives."""
+        return self.config.meta.control == "shuffled"
 
     def scores(self, split: str, metric: str) -> dict[int, float]:
         """Seed → score; empty where one of the seeds has none."""

@@ -8,6 +8,7 @@ import platform
 import statistics
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class RunReport:
 
     :param reads: the task's input columns, by the names that the encoder has for them.
     :param directory: where its files lie (the model in ``model/``, or ``seed-N/model/``); not part of ``report.json``.
+    :param control: the same of the control trained beside it, whose weights were shuffled.
     :param against: how it compares with the baseline trained beside it (`answer.helped`), and that one's ``directory``;
         empty where there is none. Not part of ``report.json`` either: a baseline may come later.
     :param audit: what `audit.audit_task` found in the task's data.
@@ -105,6 +107,7 @@ class RunReport:
     directory: Path
     audit: Mapping[str, Any] = attrs.field(factory=dict)
     against: Mapping[str, Any] = attrs.field(factory=dict)
+    control: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -115,6 +118,12 @@ class RunReport:
     def weights(self) -> dict[str, Any]:
         """As in `mean_weights`."""
         return mean_weights(self.seeds)
+
+    @property
+    def agreement(self) -> float | None:
+        """As in `weights_agreement`."""
+        tables = [seed.weights.get("objectives", {}) for seed in self.seeds]
+        return weights_agreement(self.method, tables)
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain values, in the order in which people read them."""
@@ -131,6 +140,7 @@ class RunReport:
             "seeds": [attrs.asdict(seed) for seed in self.seeds],
             "summary": self.summary,
             "weights": self.weights,
+            "weights_agreement": self.agreement,
             "remarks": list(self.remarks),
             "audit": dict(self.audit),
             "versions": versions(),
@@ -157,6 +167,23 @@ def mean_weights(seeds: Sequence[SeedReport]) -> dict[str, Any]:
         "stages": {stage: _mean([w["stages"][stage] for w in learned]) for stage in STAGES},
         "end_task": statistics.fmean(w["end_task"] for w in learned),
     }
+
+
+def weights_agreement(method: str, tables: Sequence[Mapping[str, float]]) -> float | None:
+    """How far seeds agree on which objectives are good: Spearman's rank correlation, the mean over all pairs of seeds.
+
+    :param tables: of each seed the weights at the end, by objective; a pair is judged by the objectives that both have.
+    :returns: None for a method that learns none, and where no two seeds have weights that differ.
+    """
+    from scipy.stats import spearmanr
+
+    found = []
+    for first, second in combinations(tables if method != "static" else (), 2):
+        names = sorted(first.keys() & second.keys())
+        pair = [[table[name] for name in names] for table in (first, second)]
+        if all(len(set(values)) > 1 for values in pair):
+            found.append(float(spearmanr(*pair).statistic))
+    return statistics.fmean(found) if found else None
 
 
 def engine_said(seeds: Sequence[SeedReport]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from aang_core.analysis.answer import helped
+from aang_core.analysis.compare import agreements
 from aang_core.analysis.page.page import write_run_page
 from aang_core.batch.protocols import no_op
 from aang_core.config.file import from_keywords, load_config
@@ -36,6 +37,9 @@ from aang_core.train.finish.guard import AUTO_BASELINE, FEW, PLAIN, baseline_of,
 from aang_core.train.loggers import Logged, chosen_loggers
 from aang_core.train.resolve import ResolvedRun, resolve, seed_task
 
+SHUFFLED = "shuffled"
+"""The control of an ordinary run: what is learned of one objective moves the weight of another."""
+
 
 def run(
     config: RunConfig | None = None,
@@ -48,6 +52,7 @@ def run(
     watcher: Callback | None = None,
     registry: Registry | None = None,
     against: str = "",
+    control: str = "",
     **settings: Any,
 ) -> RunReport:
     """Train, evaluate and export; the same as ``aang run``.
@@ -69,6 +74,8 @@ def run(
         ``OUT-finetune``; what the two say of each other is `RunReport.against`, and lies in ``OUT/against.json``.
         ``auto``, the default of ``aang run``: where at most `guard.FEW` labelled rows train. Empty or ``none``: no
         baseline. With `resume` what is finished is kept, and ``auto`` means what the run was begun with.
+    :param control: ``shuffled``: also train the permutation control (`rules.Shuffled`) on the same seeds, into
+        ``OUT-shuffled``; what the two say of each other is `RunReport.control`. Otherwise as `against`.
     :raises AangError: for everything that the user can mend, before anything is written where that is possible.
     """
     if config is None and resume and out and not settings:
@@ -82,8 +89,10 @@ def run(
     resolved = resolve(chosen, registry, held)
     check_recipe(chosen)
     directory = Path(out) if out else _fresh(resolved)
+    how: dict[str, Any] = {"task": held, "jobs": jobs, "callbacks": given, "registry": registry}
+    if control:
+        return _run_controlled(chosen, control, directory, resume, {**how, "against": against})
     if baseline := _baseline(resolved, against, directory, resume):
-        how: dict[str, Any] = {"task": held, "jobs": jobs, "callbacks": given, "registry": registry}
         if against == AUTO_BASELINE and not resume:
             Callbacks(given).on_remark(
                 f"at most {FEW} labelled rows train: plain fine-tuning runs too, so that the end can say whether the "
@@ -185,14 +194,7 @@ def _run_against(
     """Both runs, one after the other. The second is checked before the first is trained."""
     plain = plain_run(resolved).config
     place = beside(directory, baseline)
-    taken = run_directory(place, plain)
-    goes_on = resume and taken.is_begun
-    try:
-        taken.check(goes_on)
-    except RunError as cause:
-        raise RunError(
-            f"the baseline needs {place}: {cause}; or leave it out (--against none)"
-        ) from cause
+    goes_on = _goes_on(place, plain, resume, "the baseline", "--against none")
     known = {"directory": place.name, "baseline": baseline}
     noted = _Noted(known)
     report = run(
@@ -207,6 +209,49 @@ def _run_against(
     write_json(directory / AGAINST, {**known, **found})
     write_run_page(directory)
     return attrs.evolve(report, against={**found, "directory": str(place)})
+
+
+def _goes_on(place: Path, config: RunConfig, resume: bool, what: str, without: str) -> bool:
+    """Whether a run beside the main one has begun there and goes on.
+
+    :raises RunError: where something else lies in its place; names the flag `without` it.
+    """
+    taken = run_directory(place, config)
+    goes_on = resume and taken.is_begun
+    try:
+        taken.check(goes_on)
+    except RunError as cause:
+        raise RunError(f"{what} needs {place}: {cause}; or leave it out ({without})") from cause
+    return goes_on
+
+
+def _run_controlled(
+    config: RunConfig, control: str, directory: Path, resume: bool, how: Mapping[str, Any]
+) -> RunReport:
+    """The run (and its baseline), then the same with shuffled weights, which is checked before the first is trained.
+
+    :param how: as in `run`, ``against`` too.
+    """
+    if control != SHUFFLED or config.meta.control == SHUFFLED:
+        raise ConfigError(
+            f"control must be {SHUFFLED!r}, for a run whose own meta.control is 'none' (got {control!r} and "
+            f"{config.meta.control!r})"
+        )
+    if join_processes().size > 1:
+        raise ConfigError("a run that several processes share trains no control beside it")
+    shuffled = attrs.evolve(config, meta=attrs.evolve(config.meta, control=SHUFFLED))
+    alone = {**how, "against": ""}
+    resolve(shuffled, how["registry"], how["task"])  # refuses methods that learn no weights
+    place = beside(directory, SHUFFLED)
+    goes_on = _goes_on(place, shuffled, resume, "the control", "no --control")
+    report = run(config, out=directory, resume=resume, **how)
+    Callbacks(how["callbacks"]).on_remark(f"control: the same with shuffled weights, in {place}")
+    run(shuffled, out=place, resume=goes_on, **alone)
+    ours, theirs = read_runs([directory, place])
+    found = helped(theirs, ours)
+    said = [found["said"], *filter(None, [agreements([ours, theirs])])]
+    found = {**found, "said": "; ".join(said), "directory": str(place)}
+    return attrs.evolve(report, control=found)
 
 
 def _baseline(resolved: ResolvedRun, against: str, directory: Path, resume: bool) -> str:

@@ -60,6 +60,8 @@ def show(report: RunReport) -> None:
 def _answer(report: RunReport) -> Iterator[str]:
     """Whether the objectives helped, and what to do next; or how to get to know it."""
     out = shlex.quote(str(report.directory))
+    if report.control:
+        yield f"control: {report.control['said']}"
     if report.against:
         yield f"next: {report.against['next']}"
         yield report.against["said"]

@@ -15,6 +15,7 @@ from aang_cli import folds, options, render, selected_runs
 from aang_core.cores import cores
 
 AGAINST = ("auto", "finetune", "none")
+_BESIDE = "--against finetune or --control shuffled"
 
 if TYPE_CHECKING:
     from aang_core.config.settings import RunConfig
@@ -76,11 +77,13 @@ def command(
     """
     count, final = given.pop("folds"), given.pop("final")
     tops, controls = given.pop("tops"), given.pop("controls")
+    control = selected_runs.SHUFFLED if selected_runs.SHUFFLED in controls else ""
+    controls = [name for name in controls if name != control]
     several, alone = len(tops) > 1 or bool(controls), dry_run or processes > 1
-    asked = against == "finetune"
+    asked = against == "finetune" or bool(control)
     _check_together(out, resume, dry_run, asked, alone, bool(count), several)
     if asked and processes > 1:
-        raise click.UsageError("--against finetune and --processes exclude each other")
+        raise click.UsageError(f"{_BESIDE} and --processes exclude each other")
     against = against if processes == 1 else "none"
     flags = options.given_flags(options.RUN, given)
     flags |= {"top": (tops[0], "--top")} if tops else {}
@@ -98,7 +101,7 @@ def command(
     else:
         if processes > 1 and "WORLD_SIZE" not in os.environ:
             _launch(processes)
-        _train(chosen, out, resume, jobs, against, as_json)
+        _train(chosen, out, resume, jobs, {"against": against, "control": control}, as_json)
 
 
 def _check_together(
@@ -112,7 +115,7 @@ def _check_together(
 ) -> None:
     """Check flags that exclude or need each other.
 
-    :param against: whether a baseline is asked for by name.
+    :param against: whether a baseline is asked for by name, or a shuffled control.
     :param alone: whether a flag was given that goes with a single run.
     :param folded, several: whether ``--folds``, or several runs on a selection, are asked for.
     :raises click.UsageError: says which.
@@ -123,14 +126,12 @@ def _check_together(
         raise click.UsageError("--resume needs --out, the directory of the interrupted run")
     if folded and (against or alone or several):
         raise click.UsageError(
-            "--folds and --against finetune, --dry-run, --processes, --control or several --top exclude each other"
+            f"--folds and {_BESIDE}, --dry-run, --processes, --control or several --top exclude each other"
         )
     if folded and out is None:
         raise click.UsageError("--folds needs --out, the folder of the runs")
     if several and against:
-        raise click.UsageError(
-            "--against finetune goes with one run; for several use --control none"
-        )
+        raise click.UsageError(f"{_BESIDE} goes with one run; for several use --control none")
 
 
 def _configured(
@@ -199,8 +200,14 @@ def _plan(config: RunConfig, against: str, as_json: bool) -> None:
 
 
 def _train(
-    config: RunConfig, out: Path | None, resume: bool, jobs: int, against: str, as_json: bool
+    config: RunConfig,
+    out: Path | None,
+    resume: bool,
+    jobs: int,
+    beside: Mapping[str, str],
+    as_json: bool,
 ) -> None:
+    """:param beside: ``against`` and ``control``, what is trained beside the run."""
     from aang_cli.closing import show
     from aang_cli.progress import Interruption, bar_for
     from aang_core.processes import leave_processes
@@ -211,7 +218,7 @@ def _train(
     interruption.held = os.environ.get("RANK", "0") != "0"  # the first process decides for all
     bar = bar_for(jobs, config, interruption)
     try:
-        with interruption.ending(lambda cause: _goodbye(bar.first, against, cause)), bar:
+        with interruption.ending(lambda cause: _goodbye(bar.first, beside, cause)), bar:
             report = run(
                 config,
                 out=out,
@@ -219,27 +226,29 @@ def _train(
                 jobs=jobs,
                 callbacks=bar,
                 registry=registry,
-                against=against,
+                against=beside["against"],
+                control=beside["control"],
             )
     finally:
         leave_processes()
     if os.environ.get("RANK", "0") != "0":
         return  # one process speaks for all
     if as_json:
-        beside = {"against": dict(report.against)} if report.against else {}
-        render.document({**report.as_mapping(), **beside})
+        answers = {"against": dict(report.against), "control": dict(report.control)}
+        render.document({**report.as_mapping(), **{n: a for n, a in answers.items() if a}})
     else:
         show(report)
 
 
-def _goodbye(directory: Path | None, against: str, cause: BaseException) -> str:
+def _goodbye(directory: Path | None, beside: Mapping[str, str], cause: BaseException) -> str:
     """What an interrupted run says last: what is kept, and how to go on."""
     if directory is None:
         return "interrupted; nothing had begun"
     step = getattr(cause, "step", None)
     kept = f" after step {step}, which is kept" if step is not None else ""
     words = ["aang", "run", "--resume", "--out", str(directory)]
-    words += ["--against", against] if against == "finetune" else []
+    words += ["--against", "finetune"] if beside["against"] == "finetune" else []
+    words += ["--control", beside["control"]] if beside["control"] else []
     return f"interrupted{kept}; go on with\n  {shlex.join(words)}"
 
 

@@ -15,6 +15,9 @@ from aang_core.selection.settings import CONTROLS
 if TYPE_CHECKING:
     from aang_core.config.settings import RunConfig
 
+SHUFFLED = "shuffled"
+"""The control that needs no selection."""
+
 _COLUMNS = ("run", "score", "Δ", "p", "tokens", "seconds")
 
 
@@ -30,9 +33,10 @@ def flags(command: Any) -> Any:
     second = click.option(
         "--control",
         "controls",
-        type=click.Choice(CONTROLS),
+        type=click.Choice((*CONTROLS, SHUFFLED)),
         multiple=True,
-        help="Train this beside them, to compare; repeatable.",
+        help="Train this beside them, to compare; repeatable. shuffled goes with any run that learns weights: the same "
+        "run with its weights shuffled among the objectives, into OUT-shuffled.",
     )
     return first(second(command))
 

@@ -82,7 +82,7 @@ def test_differences_that_do_not_vary_claim_no_certainty(tmp_path):
 def test_unequal_cost_is_said(runs, tmp_path):
     assert "aang read 1.50 times the tokens of plain" in " ".join(compared(*runs).remarks)
     equal = write_run(tmp_path / "equal", BETTER, tokens=21_000)
-    assert not compared(runs[0], equal).remarks
+    assert not [said for said in compared(runs[0], equal).remarks if "tokens" in said]
 
 
 def test_without_test_labels_dev_is_compared_and_that_is_said(tmp_path):

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from aang_core.analysis.answer import gain
+from aang_core.analysis.compare import agreements
 from aang_core.analysis.examples import changed, mistakes
 from aang_core.analysis.history import Estimate
 from aang_core.analysis.page.answer import answer_of
@@ -78,7 +79,7 @@ def page(
         under=f"{report['model']} · {len(story.run.seeds)} seed(s) · aang {report['versions'].get('aang', '')}",
         answer=answer_of(story),
         facts=_facts(story),
-        notes=_notes(story),
+        notes=_notes(story, others),
         remarks=_remarks(report),
         drawn=[(plot, Markup(inline_svg(plot)), plot is lead) for plot in plots],
         seeds=_seeds(report, story.run.headline),
@@ -136,8 +137,8 @@ def _facts(story: Story) -> list[tuple[str, str]]:
     ]
 
 
-def _notes(story: Story) -> list[tuple[str, str]]:
-    """(kind, text): negative transfer, gains over further runs, and data findings."""
+def _notes(story: Story, others: Sequence[Story] = ()) -> list[tuple[str, str]]:
+    """(kind, text): negative transfer, gains over further runs, agreement of seeds, and data findings."""
     report, notes = story.run.report, []
     if story.searched and (harmful := [e for e in story.estimates if e.harmful]):
         notes.append(("bad", _alarm(harmful)))
@@ -147,6 +148,9 @@ def _notes(story: Story) -> list[tuple[str, str]]:
         for name, found in story.gains
         if name != story.hardest[0]  # which the page begins with
     ]
+    controls = [other.run for other in others if other.run.is_control]
+    if agreed := agreements([story.run, *controls]):
+        notes.append(("", f"L{agreed[1:]}"))
     audit = report.get("audit")
     if found := findings(audit) if audit else []:
         notes.append(("bad", f"Data: {'; '.join(found)}"))
