@@ -255,10 +255,9 @@ def _followed(
 
 def _record(told: Mapping[str, Any]) -> tuple[StepRecord | None, Progress]:
     """The record of a step, if any, and the progress after it."""
-    evaluations = tuple(told["progress"]["evaluations"])
-    progress = Progress(**{**told["progress"], "evaluations": evaluations})
     record = told.get("record")
-    return record and StepRecord(**{**record, "skipped": tuple(record["skipped"])}), progress
+    step = record and StepRecord(**{**record, "skipped": tuple(record["skipped"])})
+    return step, Progress.read(told["progress"])
 
 
 def _ending(code: int) -> str:

@@ -56,6 +56,12 @@ class Progress:
         best = self.evaluations[self.best_number] if self.best_number >= 0 else {}
         return {name: value for name, value in best.items() if name != "step"}
 
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> Progress:
+        """The inverse of ``attrs.asdict`` after JSON, where tuples have become lists."""
+        known: Any = {n: tuple(v) if isinstance(v, list) else v for n, v in facts.items()}
+        return cls(**known)
+
     def charged(self, *, labelled_rows: int, rows: int, tokens: int, skipped: bool) -> Progress:
         """After one more step, with its cost."""
         added = {"labelled_rows": labelled_rows, "rows": rows, "tokens": tokens}

@@ -206,9 +206,7 @@ def restore(session: Session, saved: Checkpoint) -> Progress:
         }
         session.fork.load(own)
     _restore_teacher(session, saved)
-    facts = dict(saved.facts["progress"])
-    several = ("evaluations", "merges")  # merges are absent in checkpoints of earlier versions
-    return Progress(**{**facts, **{name: tuple(facts.get(name, ())) for name in several}})
+    return Progress.read(saved.facts["progress"])
 
 
 def _restore_teacher(session: Session, saved: Checkpoint) -> None:
