@@ -287,7 +287,8 @@ class Weighting(Record):
     """A rule by which weights learn. ``factory(binding)`` takes a `rules.RuleBinding` and returns a `rules.Rule`.
 
     :param forks: whether every stretch of steps is trained twice, without and with the auxiliary objectives, and merged
-        at one of the shares of its option ``shares``, a list that rises from 0 to 1. Such a rule sees no alignments.
+        at one of the shares of its option ``shares``, a list that rises from 0 to 1, by at most as many dev rows as
+        its option ``rows`` says (0, or none: all). Such a rule sees no alignments.
     """
 
     forks: bool = False

@@ -293,7 +293,11 @@ def _learning(
     if weighting is None or not weighting.record.forks:
         return rule, direction_of(rule, dev), None
     settings, options = config.training, settings_of(weighting.record, config.weightings)
-    return rule, None, Fork(settings.eval_every, settings.max_steps, options["shares"], dev.dev)
+    rows, most = dev.dev, int(options.get("rows", 0))
+    if 0 < most < len(rows):
+        order = torch.randperm(len(rows), generator=generator(seed, "fork")).tolist()
+        rows = [rows[i] for i in sorted(order[:most])]
+    return rule, None, Fork(settings.eval_every, settings.max_steps, options["shares"], rows)
 
 
 def _without_factors(config: RunConfig) -> RunConfig:

@@ -39,6 +39,8 @@ def check_shares(options: Mapping[str, Any]) -> Iterator[str]:
     numbers = all(isinstance(s, (int, float)) and not isinstance(s, bool) for s in shares)
     if not numbers or shares[:1] != [0] or shares[-1:] != [1] or shares != sorted(set(shares)):
         yield f"shares must be numbers that rise from 0 to 1 (got {shares})"
+    if options["rows"] < 0:
+        yield f"rows must be at least 0, 0 for all of dev (got {options['rows']})"
 
 
 class Equal:

@@ -66,7 +66,7 @@ def aang_weightings() -> Iterable[Weighting]:
             summary="Train each stretch without and with the objectives, and merge as dev prefers",
             factory="aang_weightings.algorithm:Equal",
             check_options="aang_weightings.algorithm:check_shares",
-            options={"shares": [0.0, 0.25, 0.5, 0.75, 1.0]},
+            options={"shares": [0.0, 0.25, 0.5, 0.75, 1.0], "rows": 128},
             forks=True,
             source="Jiang et al., ForkMerge, NeurIPS 2023",
         ),

@@ -46,7 +46,7 @@ class Denying:
         return -20 * self.output.losses(head, hidden, targets)
 
 
-def session_of(method, harmful=False, **training):
+def session_of(method, harmful=False, rows=0, **training):
     task, backbone = tiny_task(), tiny_backbone(torch.float64)
     config = RunConfig.from_mapping(
         {
@@ -61,6 +61,7 @@ def session_of(method, harmful=False, **training):
                 **training,
             },
             "meta": {"rule": "fork-merge"},
+            "weightings": {"fork-merge": {"rows": rows}},
         }
     )
     objectives = bind(task, backbone, MIXED) if method != "finetune" else []
@@ -281,9 +282,19 @@ def test_settings_that_can_do_nothing_in_a_forked_run_are_refused(meta, said):
 
 @pytest.mark.parametrize("shares", [[], [0.5], [0, 0.5], [0, 0.5, 0.5, 1], [0, "x", 1], [0, 2, 1]])
 def test_shares_must_rise_from_0_to_1(shares):
-    assert len(list(check_shares({"shares": shares}))) == 1
+    assert len(list(check_shares({"shares": shares, "rows": 8}))) == 1
 
 
 @pytest.mark.parametrize("shares", [[0, 1], [0.0, 0.1, 1.0]])
 def test_shares_that_do(shares):
-    assert not list(check_shares({"shares": shares}))
+    assert not list(check_shares({"shares": shares, "rows": 0}))
+    assert len(list(check_shares({"shares": shares, "rows": -1}))) == 1
+
+
+def test_merges_read_at_most_so_many_dev_rows_the_same_all_along():
+    every, again = session_of("aang", rows=0), session_of("aang", rows=3)
+    assert [row.origin for row in every.fork.rows] == [row.origin for row in every.stopping]
+    few = [row.origin for row in again.fork.rows]
+    assert len(few) == 3
+    assert few == [row.origin for row in session_of("aang", rows=3).fork.rows]
+    assert few == [row.origin for row in every.stopping if row.origin in few]
