@@ -62,7 +62,7 @@ def test_every_fault_is_reported_with_its_line(tmp_path):
     for line in (
         f"{path}:1: `spase` is no setting; did you mean 'space'?",
         f"{path}:2: `method` must be one of 'aang', 'tartan', 'static', 'finetune', "
-        "'pretrain-finetune' (got 'ang'); did you mean 'aang'?",
+        "'pretrain-finetune', 'probe' (got 'ang'); did you mean 'aang'?",
         f"{path}:3: `seeds` must be a list of at least one seed (got [])",
         f"{path}:6: `training.max_steps` must be a whole number of at least 1 (got -5)",
         f"{path}:7: `training.lr` must be a number above 0 (got 'fast')",

@@ -16,6 +16,7 @@ import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
@@ -221,8 +222,6 @@ def _features(binding: Binding, backbone: Backbone, split: Any) -> Tensor:
 
 def probed(labelled: Tensor, known: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """[U] classes and [U] probabilities by a probe fitted on features [L, H] with the classes [L]."""
-    from sklearn.linear_model import LogisticRegression
-
     present = known.unique()
     if len(present) == 1:
         return known[:1].expand(len(others)).clone(), torch.ones(len(others), dtype=torch.double)
