@@ -23,6 +23,7 @@ from aang_core.registry.registry import Registry
 from aang_core.train.checkpoint import KEPT
 from aang_core.train.finish.final import final_epochs
 from aang_core.train.finish.guard import NO_BASELINE, baseline_of, guarded, plain_run
+from aang_core.train.finish.race import entrants, races, rounds
 from aang_core.train.finish.refit import refits
 from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, resolve, seed_task
 from aang_core.train.session import Session, build_session
@@ -114,11 +115,39 @@ def summarise(config: RunConfig, registry: Registry, against: str = NO_BASELINE)
     :raises AangError: as `job.run` does before its first step.
     """
     resolved = resolve(config, registry)
-    first = _summary(resolved)
+    first = _race_summary(resolved) if races(resolved) else _summary(resolved)
     if not (baseline := baseline_of(resolved, against)):
         return first
     minutes = _summary(plain_run(resolved)).minutes
     return attrs.evolve(first, baseline=baseline, baseline_minutes=minutes)
+
+
+def _race_summary(resolved: ResolvedRun) -> PlanSummary:
+    """A race: every candidate in short, then as many of the costliest in full as go on."""
+    known = {name: _summary(each) for name, each in entrants(resolved).items()}
+    costliest = sorted(known.values(), key=lambda each: -each.minutes)
+    plan = rounds(len(known), resolved.config.training.max_steps)
+    longest = plan[-1][1]
+    parts = [
+        (each, steps / longest)
+        for number, (count, steps) in enumerate(plan)
+        for each in (known.values() if number == 0 else costliest[:count])
+    ]
+    remarks = dict.fromkeys(remark for each in known.values() for remark in each.remarks)
+    first = costliest[0]
+    return attrs.evolve(
+        first,
+        space=resolved.space.name if resolved.space else "",
+        method=f"race of {', '.join(known)}",
+        objectives=tuple(dict.fromkeys(o for each in known.values() for o in each.objectives)),
+        steps=sum(round(each.steps * share) for each, share in parts),
+        final_steps=sum(round(each.final_steps * share) for each, share in parts),
+        tokens=sum(round(each.tokens * share) for each, share in parts),
+        minutes=sum(each.minutes * share for each, share in parts),
+        memory_mib=max((each.memory_mib for each in known.values()), key=lambda m: m["total"]),
+        disk_mib={name: 2 * size for name, size in first.disk_mib.items()},
+        remarks=tuple(remarks),
+    )
 
 
 def _summary(resolved: ResolvedRun) -> PlanSummary:

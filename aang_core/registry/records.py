@@ -194,15 +194,23 @@ class Space:
         sets goes before them.
     :param for_selection: likewise, of a run that trains on selected examples, whatever its space; one that names none
         is over this space. Empty where the space is not for that.
+    :param candidates: for a race (`train.finish.race`): name → what one candidate sets, as `settings`, mostly its
+        ``space`` or ``method``. Without `blocks` of its own a race has those of its candidates' spaces.
+    :raises PluginError: for a space with neither blocks nor candidates.
     """
 
     name: str = attrs.field(validator=_check_name)
     summary: str
-    blocks: tuple[Block, ...] = attrs.field(converter=_blocks)
+    blocks: tuple[Block, ...] = attrs.field(default=(), converter=_blocks)
     optional: frozenset[str] = attrs.field(default=frozenset(), converter=_name_set)
     source: str = ""
     settings: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
     for_selection: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+    candidates: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, hash=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.blocks and not self.candidates:
+            raise PluginError(f"space {self.name!r} has neither blocks nor candidates")
 
 
 @attrs.frozen(kw_only=True)

@@ -10,13 +10,16 @@ from typing import Any
 import attrs
 
 from aang_core.config.file import read_config
-from aang_core.config.schema import ListOf, Table, Text, faults_of, said
-from aang_core.config.settings import WITHOUT_OBJECTIVES, Suggest, laid_over
+from aang_core.config.schema import Anything, ListOf, Table, TableOf, Text, faults_of, said
+from aang_core.config.settings import OPTION_TABLES, WITHOUT_OBJECTIVES, Suggest, laid_over
 from aang_core.errors import ConfigError, PluginError, did_you_mean, one_message
 from aang_core.registry.records import STAGES, Block, Space
 from aang_core.registry.registry import Registry
 
 _NAMES = ListOf(Text(), 1, "primitive", unique=False)
+_SETTABLE = ("method", "space", "with", "training", "meta", "heads", *OPTION_TABLES)
+"""What a candidate of a race may set; the rest is the run's, the same for all."""
+
 _FORM = Table(
     {
         "name": Text(empty=True),
@@ -26,8 +29,8 @@ _FORM = Table(
         "block": ListOf(
             Table(dict.fromkeys(STAGES, _NAMES), required=STAGES), 1, "[[block]] table", False
         ),
+        "candidates": TableOf(TableOf(Anything()), 1, "candidate"),
     },
-    required=("block",),
 )
 
 
@@ -35,7 +38,8 @@ def resolve_space(name_or_path: str, registry: Registry, with_: Iterable[str] = 
     """The space of this name or in this TOML file, with more primitives in every block.
 
     A file holds ``[[block]]`` tables, each with the lists ``data``, ``transform``, ``representation`` and
-    ``output``; beside them ``name``, ``summary``, ``source`` and ``optional`` (data sources that may be missing).
+    ``output``; beside them ``name``, ``summary``, ``source`` and ``optional`` (data sources that may be missing). The
+    file of a race holds ``[candidates.NAME]`` tables of settings.
 
     :param with_: names of primitives, each added to its stage in every block.
     :raises ConfigError: for an unknown space or primitive, or a file that is malformed; names every fault.
@@ -47,11 +51,52 @@ def resolve_space(name_or_path: str, registry: Registry, with_: Iterable[str] = 
     else:
         hint = "; or give a TOML file of blocks"
         raise ConfigError(registry.unknown("space", name_or_path, registry.spaces) + hint)
+    space = _with_candidates_blocks(space, registry)
     extra = tuple(with_)
     faults = [*_unknown_names(space, registry, where), *_unknown_extras(extra, registry)]
     if faults:
         raise ConfigError(one_message(faults, where))
     return attrs.evolve(space, blocks=tuple(_extended(b, extra, registry) for b in space.blocks))
+
+
+def _with_candidates_blocks(space: Space, registry: Registry) -> Space:
+    """A race without blocks of its own has those of its candidates' spaces.
+
+    :raises ConfigError: where the candidates are not as they must be.
+    """
+    if not space.candidates or space.blocks:
+        return space
+    faults = check_candidates(space, registry)
+    if faults:
+        raise ConfigError(one_message(faults, f"space {space.name}"))
+    named = dict.fromkeys(str(c["space"]) for c in space.candidates.values() if "space" in c)
+    spaces = [resolve_space(name, registry) for name in named]
+    return attrs.evolve(
+        space,
+        blocks=tuple(dict.fromkeys(block for each in spaces for block in each.blocks)),
+        optional=space.optional.union(*(each.optional for each in spaces)),
+    )
+
+
+def check_candidates(space: Space, registry: Registry) -> list[str]:
+    """What is wrong with the candidates of a race, apart from their settings' values."""
+    faults = []
+    for name, settings in space.candidates.items():
+        where = f"candidate {name}"
+        faults += [
+            f"{where} sets {key!r}, and a candidate can set {', '.join(_SETTABLE)}"
+            for key in settings
+            if key not in _SETTABLE
+        ]
+        own = str(settings.get("space", ""))
+        entry = registry.spaces.get(own)
+        if own == space.name or (entry is not None and entry.record.candidates):
+            faults.append(f"{where} names the space {own!r}, which is a race itself")
+        if not own and settings.get("method") not in WITHOUT_OBJECTIVES and not space.blocks:
+            faults.append(
+                f"{where} needs a `space`, or the `method` {' or '.join(WITHOUT_OBJECTIVES)}"
+            )
+    return faults
 
 
 def suggestions(registry: Registry) -> Suggest:
@@ -90,8 +135,10 @@ def read_space(path: Path) -> Space:
     """
     raw, origins = read_config(path, "the space file")
     faults = faults_of(_FORM, raw, origins)
+    if not faults and not {"block", "candidates"} & raw.keys():
+        faults.append("expected [[block]] tables or [candidates.NAME] tables, found neither")
     if not faults:
-        listed = {name for block in raw["block"] for name in block["data"]}
+        listed = {name for block in raw.get("block", ()) for name in block["data"]}
         faults += [
             said(("optional",), f"lists {name!r}, which no block has as data", origins)
             + did_you_mean(name, listed)
@@ -109,8 +156,9 @@ def read_space(path: Path) -> Space:
             optional=frozenset(raw.get("optional", ())),
             blocks=tuple(
                 Block(**{stage: dict.fromkeys(names) for stage, names in block.items()})
-                for block in raw["block"]
+                for block in raw.get("block", ())
             ),
+            candidates=raw.get("candidates", {}),
         )
     except PluginError as cause:  # the record's own check of its name
         raise ConfigError(f"{path}: {cause}") from cause

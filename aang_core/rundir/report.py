@@ -57,6 +57,8 @@ class SeedReport:
         merge; None for any other, and in reports of earlier versions.
     :param refit: ``steps``, ``rows`` and what is ``said`` of the training on train and dev (`refit.account_of`), whose
         model is exported and scored on test; `dev` is then that of the model before. None where there was none.
+    :param race: what `race.verdict` says, where the seed was a race of candidates. The cost is that of all, and
+        everything else that of the one that was kept.
     :param guard: what `guard.verdict` says, where the run was guarded; scores are those of the model that was kept.
     """
 
@@ -76,6 +78,7 @@ class SeedReport:
     test_deduplicated: Mapping[str, float] | None = None
     engine_check: Mapping[str, float] | None = None
     guard: Mapping[str, Any] | None = None
+    race: Mapping[str, Any] | None = None
     head_parameters: Mapping[str, Sequence[str]] | None = None
     train_rows: int | None = None
     alignments: Mapping[str, Mapping[str, float | None]] | None = None

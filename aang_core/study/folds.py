@@ -43,8 +43,9 @@ from aang_core.study.run import run_trials
 from aang_core.study.selected.experiment import write_task
 from aang_core.study.trial import Trial
 from aang_core.train.callbacks import Callback
+from aang_core.train.finish.race import entrants
 from aang_core.train.finish.refit import length_of, settled
-from aang_core.train.resolve import resolve
+from aang_core.train.resolve import ResolvedRun, resolve
 
 SCHEMA = 1
 _FINAL = "final"
@@ -94,7 +95,7 @@ def cross_validate(
         runs = [read_run(trial.directory) for trial in trials]
         found = _result(task, runs)
         if final:
-            last = _final(config, task, out, runs, callback or Callback())
+            last = _final(config, resolved, out, runs, callback or Callback())
             _carried_out([last], registry, callback, 1)
             model = {"directory": str(last.directory), "steps": last.config.training.max_steps}
             found = {**found, "final": model}
@@ -172,14 +173,21 @@ def _fold(
 
 
 def _final(
-    config: RunConfig, task: Task, out: Path, runs: Sequence[FinishedRun], callback: Callback
+    config: RunConfig,
+    resolved: ResolvedRun,
+    out: Path,
+    runs: Sequence[FinishedRun],
+    callback: Callback,
 ) -> Trial:
     """The run on all rows, with the length and the weights of the folds."""
-    parts = _parts(task, len(runs))
+    task, parts = resolved.task, _parts(resolved.task, len(runs))
     rows = sorted(row for part in parts for row in part["test"])
     # the run wants a dev split, which here chooses nothing: there is one evaluation, at the end
     own = _written(task, {"train": rows, "dev": parts[0]["test"]}, out / "data" / _FINAL)
-    best = [seed["best_step"] for run in runs for seed in run.report["seeds"]]
+    best = _best_steps(runs)
+    if kept := _winner(runs):
+        config = entrants(resolved)[kept].config
+        callback.on_remark(f"final: {kept}, which most folds kept")
     steps = length_of(config, best)
     final = attrs.evolve(settled(config, steps, _mean_weights(runs), out), seeds=config.seeds[:1])
     callback.on_remark(
@@ -191,6 +199,19 @@ def _final(
         config=attrs.evolve(final, **own),
         directory=out / _FINAL,
     )
+
+
+def _winner(runs: Sequence[FinishedRun]) -> str:
+    """The candidate that most seeds of most folds kept, the first of equal ones; empty where there was no race."""
+    raced = [seed["race"]["kept"] for run in runs for seed in run.report["seeds"] if seed["race"]]
+    return Counter(raced).most_common(1)[0][0] if raced else ""
+
+
+def _best_steps(runs: Sequence[FinishedRun]) -> list[int]:
+    """Of every seed of every fold; after races, of those that kept the winner."""
+    kept = _winner(runs)
+    seeds = [seed for run in runs for seed in run.report["seeds"]]
+    return [s["best_step"] for s in seeds if not kept or s["race"]["kept"] == kept]
 
 
 def _mean_weights(runs: Sequence[FinishedRun]) -> dict[str, Any]:

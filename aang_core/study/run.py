@@ -34,6 +34,7 @@ from aang_core.study.seeds import check_jobs, run_seeds
 from aang_core.study.trial import Outcome, Trial
 from aang_core.train.callbacks import Callback, Callbacks
 from aang_core.train.finish.guard import AUTO_BASELINE, FEW, PLAIN, baseline_of, plain_run
+from aang_core.train.finish.race import entrants
 from aang_core.train.loggers import Logged, chosen_loggers
 from aang_core.train.resolve import ResolvedRun, resolve, seed_task
 
@@ -88,6 +89,7 @@ def run(
         _check_held(held, resume, jobs)
     resolved = resolve(chosen, registry, held)
     check_recipe(chosen)
+    entrants(resolved)  # what a race cannot run is said before it begins
     directory = Path(out) if out else _fresh(resolved)
     how: dict[str, Any] = {"task": held, "jobs": jobs, "callbacks": given, "registry": registry}
     if control:

@@ -61,6 +61,7 @@ class ResolvedRun:
     :param space: None for a method without auxiliary objectives.
     :param weighting: the rule by which weights learn; None for Algorithm 1 as the settings have it.
     :param teacher_model: a hub id, or the folder of the model; empty for none.
+    :param auxiliary: the further tasks.
     """
 
     config: RunConfig
@@ -71,6 +72,7 @@ class ResolvedRun:
     space: Space | None
     weighting: Registered[Weighting] | None = None
     teacher_model: str = ""
+    auxiliary: Mapping[str, Task] = attrs.field(factory=dict)
 
 
 def resolve(config: RunConfig, registry: Registry, given: Task | None = None) -> ResolvedRun:
@@ -112,12 +114,37 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
         space=space,
         weighting=chosen_weighting(config, registry),
         teacher_model=teacher_model,
+        auxiliary=auxiliary,
     )
-    for seed in config.seeds:  # rows that cannot be drawn are found before any training
+    return _with_rows(resolved)
+
+
+def resolved_as(resolved: ResolvedRun, config: RunConfig) -> ResolvedRun:
+    """The same task and encoder under another configuration, which names the same ones, and the same seeds.
+
+    :raises ConfigError: for unknown names, bad options, or rows that do not suffice.
+    """
+    check_options(config, resolved.registry)
+    space = _space(config, resolved.registry, resolved.auxiliary)
+    changed = attrs.evolve(
+        resolved,
+        config=config,
+        space=space,
+        weighting=chosen_weighting(config, resolved.registry),
+        teacher_model=_teacher_model(config, resolved.registry, space),
+    )
+    return _with_rows(changed)
+
+
+def _with_rows(resolved: ResolvedRun) -> ResolvedRun:
+    """The run with numbers in place of passes and proportions, once every seed's rows are known to suffice."""
+    config = resolved.config
+    for seed in config.seeds:
         splits = seed_task(resolved, seed).splits
         check_dev_rows(config, len(splits["dev"]))
         check_folds(config, len(splits["train"]))
-    return attrs.evolve(resolved, config=proportioned(config, len(splits["train"]), auxiliary))
+    config = proportioned(config, len(splits["train"]), resolved.auxiliary)
+    return attrs.evolve(resolved, config=config)
 
 
 def _tasks(

@@ -48,6 +48,8 @@ def show(report: RunReport) -> None:
                 f"seed {seed.seed}: the objectives entered {sum(s > 0 for s in shares)} of {len(shares)} merges "
                 f"(shares {listed})"
             )
+        if seed.race:
+            _race(seed.seed, seed.race)
     for seed in report.seeds:
         where = seed_directory(report.directory, [each.seed for each in report.seeds], seed.seed)
         click.echo(f"model {where / 'model'}")
@@ -55,6 +57,24 @@ def show(report: RunReport) -> None:
     click.echo()
     for line in _answer(report):
         click.echo(line)
+
+
+def _race(seed: int, race: Mapping[str, Any]) -> None:
+    """What a seed's race tried, a line a training, and what it kept."""
+    metric = race["metric"]
+    rows = [
+        {
+            "candidate": each["name"],
+            "at most": f"{each['steps']} steps",
+            "best": each["best_step"],
+            f"dev {metric}": _number(each["dev"].get(metric)),
+            "tokens": f"{each['cost']['tokens']:,}",
+            "kept": "yes" if (each["name"], each["steps"]) == (race["kept"], race["steps"]) else "",
+        }
+        for each in race["tried"]
+    ]
+    render.table(rows, columns=tuple(rows[0]), title=f"Race of seed {seed}")
+    click.echo(f"seed {seed}: {race['said']}")
 
 
 def _answer(report: RunReport) -> Iterator[str]:

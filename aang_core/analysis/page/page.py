@@ -83,6 +83,7 @@ def page(
         remarks=_remarks(report),
         drawn=[(plot, Markup(inline_svg(plot)), plot is lead) for plot in plots],
         seeds=_seeds(report, story.run.headline),
+        races=_races(report),
         gains=_gains(story),
         predictions=_predictions(story, others),
         theory=theory,
@@ -200,6 +201,29 @@ def _seeds(report: Mapping[str, Any], first: str) -> Table:
         for seed in report["seeds"]
     ]
     return head, rows
+
+
+def _races(report: Mapping[str, Any]) -> Table:
+    """Every training of every seed's race; no row where there was none."""
+    rows = [
+        [
+            str(seed["seed"]),
+            each["name"] + (" (kept)" if _is_kept(each, race) else ""),
+            str(each["steps"]),
+            str(each["best_step"]),
+            f"{each['dev'].get(race['metric'], float('nan')):.4f}",
+            f"{each['cost']['tokens']:,.0f}",
+            f"{each['cpu_seconds']:,.0f}",
+        ]
+        for seed in report["seeds"]
+        if (race := seed.get("race"))
+        for each in race["tried"]
+    ]
+    return ["seed", "candidate", "most steps", "best step", "dev", "tokens", "CPU s"], rows
+
+
+def _is_kept(tried: Mapping[str, Any], race: Mapping[str, Any]) -> bool:
+    return bool((tried["name"], tried["steps"]) == (race["kept"], race["steps"]))
 
 
 def _gains(story: Story) -> Table:

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from aang_core.config.settings import AUTO, RunConfig
+from aang_core.config.settings import AUTO, WITHOUT_OBJECTIVES, RunConfig
 from aang_core.rundir.recipe import write_recipe
 from aang_core.train.resolve import ResolvedRun, seed_task
 from aang_core.train.session import META_METHODS
@@ -80,7 +80,7 @@ def refit_run(
     task = seed_task(resolved, seed)
     both = concatenate_datasets([task.splits["train"], task.splits["dev"]])
     task = attrs.evolve(task, splits={**task.splits, "train": both})
-    space = None if config.method == "finetune" else resolved.space
+    space = None if config.method in WITHOUT_OBJECTIVES else resolved.space
     return attrs.evolve(resolved, config=config, task=task, space=space, weighting=None)
 
 
