@@ -224,7 +224,8 @@ class BackboneSettings:
     :param checkpointing: recompute activations in the backward pass instead of keeping them.
     :param frozen_layers: embeddings and this many of the lowest layers do not train; 0 freezes nothing.
     :param lora_rank: low-rank adapters of this rank train in place of the encoder's own weights; 0 for none.
-    :param pooling: what the end-task's head reads: ``default``, as the family does, or the ``mean`` of the row.
+    :param pooling: what the end-task's head reads: ``default``, as the family does, the ``mean`` of the row, or what
+        the checkpoint was trained for (``auto``).
     :param options: the record's, with the run's ``[backbones.NAME]`` over them.
     """
 
@@ -235,7 +236,7 @@ class BackboneSettings:
     checkpointing: bool = False
     frozen_layers: int = 0
     lora_rank: int = 0
-    pooling: str = "default"
+    pooling: str = "auto"
     options: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
 
 

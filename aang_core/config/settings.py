@@ -68,7 +68,7 @@ class Training:
     :param frozen_layers: embeddings and this many of the encoder's lowest layers do not train; 0 freezes nothing.
     :param lora_rank: train low-rank adapters of this rank in place of the encoder's weights; 0 for none.
     :param pooling: what the end-task's head reads of a row: ``default``, as the encoder's family does (mostly its first
-        position), or the ``mean`` of its positions.
+        position), the ``mean`` of its positions, or ``auto``: the mean where the checkpoint was trained to be read so.
     :param class_weights: ``none``, or ``balanced``: end-task losses by inverse class frequency.
     :param class_draws: ``none``, or ``balanced``: a step's labelled rows come from all classes equally often (tasks
         with one label a row).
@@ -108,7 +108,7 @@ class Training:
     activation_checkpointing: bool = setting(Flag(), False)
     frozen_layers: int = setting(Integer(0), 0)
     lora_rank: int = setting(Integer(0), 0)
-    pooling: str = setting(Choice(("default", "mean")), "default")
+    pooling: str = setting(Choice(("auto", "default", "mean")), "auto")
     class_weights: str = setting(Choice(("none", "balanced")), "none")
     class_draws: str = setting(Choice(("none", "balanced")), "none")
     epochs: int = setting(Integer(0), 0)

@@ -209,7 +209,10 @@ SPACES = (
                 "training": {"row_budget": "end-task", "pooling": "mean"},
                 "heads": {"start": "probe", "finish": "probe"},
             },
-            "finetune": {"method": "finetune", "training": {"row_budget": "end-task"}},
+            "finetune": {
+                "method": "finetune",
+                "training": {"row_budget": "end-task", "pooling": "default"},
+            },
         },
     ),
     _union(

@@ -245,3 +245,29 @@ def test_a_run_predicts_from_its_files_what_it_answered_itself(tmp_path):
     answers = json.loads(aang("predict", out, texts, "--json"))
     for answer, ours in zip(answers, map(json.loads, own), strict=True):
         assert answer["probabilities"] == pytest.approx(ours["probabilities"], abs=1e-4)
+
+
+SENTENCES = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "settings", "expected"),
+    [
+        ("bert", "class", SENTENCES, True),
+        ("bert", "class", {**SENTENCES, "pooling_mode_mean_tokens": False}, False),
+        ("bert", "class", None, False),
+        ("bert", "class", "no table", False),
+        ("bert", "token", SENTENCES, False),
+        ("albert", "class", SENTENCES, False),
+    ],
+)
+def test_by_default_a_sentence_encoder_is_read_as_it_was_trained(
+    family, kind, settings, expected, tmp_path
+):
+    folder = save_family(tmp_path / "base", family)
+    if settings is not None:
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(settings), "utf-8")
+    backbone = load(str(folder), BackboneSettings(device="cpu"))
+    head = backbone.end_task_head(task_of(kind))
+    assert (head.reading is not None) is expected

@@ -46,6 +46,8 @@ class Checkpoint:
     :param name: as the user gave it.
     :param path: what `from_pretrained` takes, or None for random weights.
     :param known_as: the base model that a model card names.
+    :param reads_mean: whether its folder says that it was trained to be read as the mean of its positions, as sentence
+        encoders do (``1_Pooling/config.json`` of sentence-transformers).
     """
 
     name: str
@@ -55,6 +57,7 @@ class Checkpoint:
     known_as: str
     dtype: torch.dtype = torch.float32
     seed: int = 0
+    reads_mean: bool = False
 
     def build(self, auto: Any, **changes: Any) -> tuple[Any, frozenset[str]]:
         """The model of an auto class on the CPU, and the names of parameters that the checkpoint lacks.
@@ -124,7 +127,32 @@ def open_checkpoint(model: str, dtype: str, seed: int) -> Checkpoint:
         known_as=known_as,
         dtype=kind,
         seed=seed,
+        reads_mean=_reads_mean(path),
     )
+
+
+def _reads_mean(path: str) -> bool:
+    """Whether a checkpoint's folder, or its repository on the hub, holds the settings of mean pooling."""
+    from transformers.utils.hub import cached_file
+
+    name = "1_Pooling/config.json"
+    if Path(path).is_dir():
+        found: str | None = str(Path(path) / name)
+    else:
+        found = cached_file(
+            path,
+            name,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    if found is None or not Path(found).is_file():
+        return False
+    try:
+        settings = json.loads(Path(found).read_text("utf-8"))
+    except (ValueError, RecursionError):
+        return False  # the settings of another library, which the encoder does without
+    return isinstance(settings, dict) and settings.get("pooling_mode_mean_tokens") is True
 
 
 def _located(model: str) -> tuple[str, str]:

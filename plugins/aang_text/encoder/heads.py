@@ -98,10 +98,18 @@ class ClassifierHead(nn.Module):
 def make_head(checkpoint: Checkpoint, task: Task, pooling: str = "default") -> ClassifierHead:
     """The head of the checkpoint's family for a task, on the CPU, in its initial state.
 
-    :param pooling: ``default``: what the family's head reads; ``mean``: the mean of the row's positions.
+    :param pooling: ``default``: what the family's head reads; ``mean``: the mean of the row's positions; ``auto``: the
+        mean where the checkpoint was trained to be read so, and where it can be exported, else as ``default``.
     :raises ModelError: where the family has no such head, or one that cannot run without its encoder, or cannot read
         the mean.
     """
+    if pooling == "auto":
+        if task.kind == "token" or not checkpoint.reads_mean:
+            return make_head(checkpoint, task, "default")
+        try:
+            return make_head(checkpoint, task, "mean")
+        except ModelError:  # a family that cannot be exported so, which the user did not ask for
+            return make_head(checkpoint, task, "default")
     if pooling == "mean" and task.kind == "token":
         raise ModelError(
             f"training.pooling = 'mean' is for one answer a text; the task {task.name!r} asks for one a word: leave it "
