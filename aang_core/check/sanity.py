@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from aang_core.batch.packing import BoundObjective, Piece, prepare
-from aang_core.batch.protocols import BoundOutput, no_op
+from aang_core.batch.protocols import BoundOutput, asks_teacher, no_op
 from aang_core.batch.rows import Packed, Targets
 from aang_core.batch.stream import RowRule
 from aang_core.config.settings import RunConfig
@@ -63,7 +63,9 @@ def findings(
     if not len(piece.targets):
         return (SanityWarning("no-target", f"{count} rows gave no target"), *_isolated(piece))
     found = [*_visible(objective.output, piece)]
-    if objective.output.pointwise:  # the others are answered by the rows beside them
+    output = objective.output
+    # Pairs and groups are answered by the rows beside them, and a teacher fills in its targets only in the step.
+    if output.pointwise and not asks_teacher(output):
         found += _constant(piece.targets)
     return (*found, *_isolated(piece))
 

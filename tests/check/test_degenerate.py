@@ -84,6 +84,14 @@ def test_span_borders_see_an_unmasked_span_through_either_side(bind):
     assert kinds(bind("task/span-mask/bidirectional/span-boundary")) == []
 
 
+def test_targets_that_the_teacher_fills_in_are_no_constant(bind):
+    """They are uniform until they are taught; the same targets without a teacher are pointless."""
+    objective = bind("task/mask/bidirectional/agree")
+    assert kinds(objective) == []
+    objective.output.asks_teacher = False
+    assert kinds(objective) == ["constant-target"]
+
+
 def test_a_question_with_one_answer_is_constant(bind):
     (finding,) = findings(bind("task/no-op/bidirectional/real-synthetic"))
     assert finding.kind == "constant-target"
