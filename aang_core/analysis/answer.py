@@ -2,7 +2,8 @@
 
 Chance enters a difference twice: through the seeds, and through the examples that test happens to hold. An interval
 over several seeds adds both variances (Student's t with the degrees of freedom of Welch and Satterthwaite). For one
-seed it is a bootstrap over test rows, paired, because both models answer the same rows.
+seed it is a bootstrap over test rows, paired, because both models answer the same rows. The difference that a study
+could have seen comes from the same variance and degrees of freedom.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aang_core.analysis.compare import compare_runs
-from aang_core.analysis.statistics import macro_f1_standard_error
+from aang_core.analysis.statistics import detectable_at, joined_chance, macro_f1_standard_error
 from aang_core.config.settings import WITHOUT_OBJECTIVES
 from aang_core.data.metrics import confusion_of, score
 from aang_core.rundir.finished import FinishedRun
@@ -117,8 +118,9 @@ def helped(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
     """Whether a run is better than its baseline, plain fine-tuning on the same seeds.
 
     :return: ``verdict`` (``helped``, ``hurt`` or ``unclear``), ``metric``, ``split``, ``delta`` (run − baseline, mean
-        over ``seeds``), ``interval`` (95 %; None where it cannot be known), ``detectable``: the true difference that
-        the study would have seen in four of five cases (None likewise), ``p_value`` (paired t-test over seeds, or for
+        over ``seeds``), ``interval`` (95 %; None where it cannot be known), ``detectable``: the true difference whose
+        interval would have left out zero in four of five cases, by the interval's own variance and degrees of freedom
+        (`statistics.detectable_at`; None likewise), ``p_value`` (paired t-test over seeds, or for
         one seed of classes McNemar's exact test over test rows), both ``scores``, ``said`` and ``next``, what to do.
     :raises RunError: where the two cannot be compared (`compare.compare_runs`).
     """
@@ -129,8 +131,8 @@ def helped(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
 def gain(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
     """What `helped` says, and what the page shows beside it.
 
-    :return: with ``deltas``, the differences of the seeds, and ``metrics``: ``delta``, ``interval``, ``p_value`` and
-        ``deltas`` of every metric, the one that comes first before the others.
+    :return: with ``deltas``, the differences of the seeds, and ``metrics``: ``delta``, ``interval``, ``detectable``,
+        ``p_value`` and ``deltas`` of every metric, the one that comes first before the others.
     :raises RunError: as `helped`.
     """
     compared = compare_runs([baseline, run])
@@ -143,14 +145,12 @@ def gain(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
     verdict, interval = "unclear", own["interval"]
     if interval is not None and (interval[0] > 0 or interval[1] < 0):
         verdict = "helped" if interval[0] > 0 else "hurt"
-    could = second["detectable"] or {}
     found = {
         "verdict": verdict,
         "metric": compared.metric,
         "split": compared.split,
         "seeds": len(own["deltas"]),
         **own,
-        "detectable": could.get("both") or could.get("seeds") or could.get("texts"),
         "scores": {run.name: second["mean"], baseline.name: first["mean"]},
         "metrics": metrics,
     }
@@ -162,7 +162,7 @@ def gain(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
 def _difference(
     baseline: FinishedRun, run: FinishedRun, split: str, metric: str, p_value: float | None
 ) -> dict[str, Any]:
-    """``delta``, ``interval``, ``p_value`` and ``deltas`` by seed under one metric.
+    """``delta``, ``interval``, ``detectable``, ``p_value`` and ``deltas`` by seed under one metric.
 
     :param p_value: of the paired t-test over seeds.
     """
@@ -171,8 +171,14 @@ def _difference(
     rows = _row_differences(baseline, run, metric) if split == "test" else None
     if len(deltas) == 1 and rows is not None:
         p_value = _mcnemar(_classes(baseline, run.seeds[0]), _classes(run, run.seeds[0]))
-    interval = _interval(deltas, rows, drawn_anew=bool(run.config.split_anew))
-    return {"delta": _mean(deltas), "interval": interval, "p_value": p_value, "deltas": deltas}
+    chance = _chance(deltas, rows, drawn_anew=bool(run.config.split_anew))
+    return {
+        "delta": _mean(deltas),
+        "interval": None if chance is None else _interval(deltas, rows, *chance),
+        "detectable": None if chance is None else detectable_at(*chance),
+        "p_value": p_value,
+        "deltas": deltas,
+    }
 
 
 def _row_differences(
@@ -214,28 +220,42 @@ def _resampled(
     return scores
 
 
-def _interval(
+def _chance(
     deltas: Sequence[float], rows: NDArray[np.float64] | None, drawn_anew: bool
-) -> list[float] | None:
-    """95 % interval of the mean difference over seeds and test rows.
+) -> tuple[float, float] | None:
+    """The standard error of the mean difference over seeds and test rows, and its degrees of freedom.
+
+    None where it cannot be known: equal answers or equal seeds would claim that nothing is uncertain.
 
     :param rows: as `_row_differences` gives them.
     :param drawn_anew: whether each seed has test rows of its own; the variation over seeds then holds theirs.
     """
-    from scipy.stats import t
-
-    tail = (1 - _LEVEL) / 2
     if len(deltas) == 1:
         if rows is None or np.ptp(rows[0]) == 0:
-            return None  # equal answers would claim that nothing is uncertain
-        low, high = np.quantile(rows[0], [tail, 1 - tail])
-        return [float(low), float(high)]
+            return None
+        return float(rows[0].std(ddof=1)), math.inf
     seeds = float(np.var(deltas, ddof=1)) / len(deltas)
     texts = 0.0 if rows is None or drawn_anew else float(rows.mean(0).var(ddof=1))
     if seeds + texts <= 0:
-        return None  # seeds that agree to the last digit would claim to be certain
-    freedom = (seeds + texts) ** 2 / (seeds**2 / (len(deltas) - 1) + texts**2 / (DRAWS - 1))
-    half = float(t.ppf(1 - tail, freedom)) * math.sqrt(seeds + texts)
+        return None
+    variance, freedom = joined_chance((seeds, len(deltas) - 1), (texts, DRAWS - 1))
+    return math.sqrt(variance), freedom
+
+
+def _interval(
+    deltas: Sequence[float], rows: NDArray[np.float64] | None, error: float, freedom: float
+) -> list[float]:
+    """95 % interval of the mean difference; of one seed the quantiles over its resampled test rows.
+
+    :param error, freedom: as `_chance` gives them.
+    """
+    from scipy.stats import t
+
+    tail = (1 - _LEVEL) / 2
+    if len(deltas) == 1 and rows is not None:
+        low, high = np.quantile(rows[0], [tail, 1 - tail])
+        return [float(low), float(high)]
+    half = float(t.ppf(1 - tail, freedom)) * error
     mean = _mean(deltas)
     return [mean - half, mean + half]
 

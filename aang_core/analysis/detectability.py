@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aang_core.analysis.examples import Example, Row, examples_of
-from aang_core.analysis.statistics import macro_f1_standard_error, smallest_detectable_difference
+from aang_core.analysis.statistics import (
+    detectable_at,
+    joined_chance,
+    macro_f1_standard_error,
+    smallest_detectable_difference,
+)
 from aang_core.data.metrics import confusion_of
 from aang_core.errors import RunError
 from aang_core.rundir.finished import FinishedRun
-
-_BOTH_QUANTILES = 1.959964 + 0.841621  # of the normal: 5 % two-sided, and power 80 %
 
 
 def detectable(
@@ -29,20 +32,28 @@ def detectable(
     :param std: of the paired differences over seeds.
     :return: ``seeds``: by chance over seeds alone; ``texts``: by chance over test examples alone (accuracy: paired,
         from the predictions of both; macro-F1: the delta method, unpaired, so too large rather than too small);
-        ``both``: the root of the sum of their squares, which with ``split_anew`` counts part of the examples' chance
-        twice: too large as well. None where it cannot be known: fewer than two seeds, other metrics, dev, or
-        differences that do not vary at all, which would claim that nothing is too small to be seen.
+        ``both``: by the sum of the two variances, with the degrees of freedom of Welch and Satterthwaite
+        (`statistics.joined_chance`), so that two seeds that hardly differ do not make it as large as ``seeds``; with
+        ``split_anew`` it counts part of the examples' chance twice: too large as well. None where it cannot be known:
+        fewer than two seeds, other metrics, dev, or differences that do not vary at all, which would claim that
+        nothing is too small to be seen.
     """
-    seeds = None
-    if len(run.seeds) > 1 and std > 1e-12:
-        seeds = smallest_detectable_difference(std, len(run.seeds))
-    texts = _over_texts(baseline, run, metric) if split == "test" else None
-    both = None if seeds is None or texts is None else math.hypot(seeds, texts)
+    count, seeds, both = len(run.seeds), None, None
+    if count > 1 and std > 1e-12:
+        seeds = smallest_detectable_difference(std, count)
+    error = _error_over_texts(baseline, run, metric) if split == "test" else None
+    if seeds is not None and error is not None:
+        variance, freedom = joined_chance((std**2 / count, count - 1), (error**2, math.inf))
+        both = detectable_at(math.sqrt(variance), freedom)
+    texts = None if error is None else detectable_at(error, math.inf)
     return {"seeds": seeds, "texts": texts, "both": both}
 
 
-def _over_texts(baseline: FinishedRun, run: FinishedRun, metric: str) -> float | None:
-    """:raises RunError: where the runs judge different examples in the same seed."""
+def _error_over_texts(baseline: FinishedRun, run: FinishedRun, metric: str) -> float | None:
+    """The standard error of the gain by chance over the test examples.
+
+    :raises RunError: where the runs judge different examples in the same seed.
+    """
     first, second = _predictions(baseline), _predictions(run)
     if not first or not second or metric not in ("accuracy", "f1"):
         return None
@@ -54,13 +65,13 @@ def _over_texts(baseline: FinishedRun, run: FinishedRun, metric: str) -> float |
                 f"{baseline.path} and {run.path} judge different test examples in the same seed ({cause}), so their "
                 "accuracies cannot be compared; expected runs on the same data"
             ) from cause
-        return _BOTH_QUANTILES * error if 0 < error < math.inf else None
+        return error if 0 < error < math.inf else None
     # Where all seeds judge the same examples, the error over seeds is their mean, and no smaller.
     errors = [
         float(np.mean([macro_f1_standard_error(_confusion(rows).tolist()) for rows in seeds]))
         for seeds in (first, second)
     ]
-    return _BOTH_QUANTILES * math.hypot(*errors)
+    return math.hypot(*errors)
 
 
 def _error_of_gain(first: Sequence[Sequence[Row]], second: Sequence[Sequence[Row]]) -> float:

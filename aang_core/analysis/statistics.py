@@ -98,16 +98,38 @@ def _quadrature() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.polynomial.legendre.leggauss(1000)
 
 
+def joined_chance(*parts: tuple[float, float]) -> tuple[float, float]:
+    """(variance, degrees of freedom) of a mean that several independent sources of chance move.
+
+    The variances add up. The degrees of freedom are those of Welch and Satterthwaite, ``V² / Σ v_i² / ν_i``: few where
+    the part with few outweighs the others, many where it is small beside them.
+
+    :param parts: (v_i, ν_i) of each source; ν_i is infinite where the variance is known.
+    """
+    variance = sum(part for part, _ in parts)
+    spread = sum(part**2 / freedom for part, freedom in parts)
+    return variance, variance**2 / spread if spread > 0 else math.inf
+
+
 def power(effect: float, std: float, seeds: int, alpha: float = 0.05) -> float:
     """The chance that a two-sided paired t-test over `seeds` seeds finds a true mean difference `effect`.
 
     :param std: standard deviation of the paired differences, in the unit of `effect`.
     """
+    return power_at(abs(effect) / std * math.sqrt(seeds), seeds - 1, alpha)
+
+
+def power_at(shift: float, freedom: float, alpha: float = 0.05) -> float:
+    """The chance that a two-sided t-test with `freedom` degrees of freedom finds a true difference.
+
+    :param shift: the difference in standard errors. :param freedom: any positive number; infinite for the normal.
+    """
     from scipy.stats import chi2, norm, t
 
-    freedom = seeds - 1
+    if math.isinf(freedom):
+        critical = float(norm.ppf(1.0 - alpha / 2.0))
+        return float(norm.cdf(shift - critical) + norm.cdf(-shift - critical))
     critical = float(t.ppf(1.0 - alpha / 2.0, freedom))
-    shift = abs(effect) / std * math.sqrt(seeds)
     # Given the ratio s of sample to true deviation the statistic is normal around shift / s, so average over the
     # quantiles of s, by Gauss-Legendre. (scipy's noncentral t gives NaN for some shifts and many seeds.)
     nodes, parts = _quadrature()
@@ -125,20 +147,30 @@ def smallest_detectable_difference(
 
     :raises RunError: for fewer than two seeds, which no test can compare, or a negative `std`.
     """
-    from scipy.optimize import brentq
-
     if seeds < 2 or std < 0:
         raise RunError(
             "a detectable difference needs at least two seeds and a standard deviation >= 0; "
             f"found {seeds} and {std}"
         )
-    # In units of std, so that the search has one scale. Two seeds need the widest bracket: t has one degree of
-    # freedom, and its critical value at alpha = 5 % is 12.7.
+    return detectable_at(std / math.sqrt(seeds), seeds - 1, alpha, wanted)
+
+
+def detectable_at(error: float, freedom: float, alpha: float = 0.05, wanted: float = 0.8) -> float:
+    """The true difference that a t-test finds with power `wanted`, by the standard error and degrees of freedom.
+
+    It exceeds half the width of the interval that the two make, ``t(1 − alpha/2, freedom) · error``, which a difference
+    of this size would leave half the time only.
+    """
+    from scipy.optimize import brentq
+
+    # In units of the error, so that the search has one scale. One degree of freedom needs the widest bracket: its
+    # critical value at alpha = 5 % is 12.7.
     upper = 1.0
-    while power(upper, 1.0, seeds, alpha) < wanted:
+    while power_at(upper, freedom, alpha) < wanted:
         upper *= 2.0
-    effect = brentq(lambda e: power(e, 1.0, seeds, alpha) - wanted, 0.0, upper, xtol=1e-12)
-    return std * float(effect)
+    return error * float(
+        brentq(lambda e: power_at(e, freedom, alpha) - wanted, 0.0, upper, xtol=1e-12)
+    )
 
 
 def macro_f1_standard_error(confusion: Sequence[Sequence[int]]) -> float:

@@ -74,6 +74,19 @@ def test_a_difference_within_chance_says_what_could_have_been_seen(tmp_path):
     assert "more labels" in found["next"]
 
 
+@pytest.mark.parametrize(
+    ("plain", "ours"),
+    [({0: 20, 1: 21}, {0: 22, 1: 26}), ({0: 20, 1: 20}, {0: 18, 1: 30}), ({0: 20}, {0: 23})],
+)
+def test_what_could_have_been_seen_fits_the_interval_beside_it(plain, ours, tmp_path):
+    """80 % power at the degrees of freedom of the interval: more than its half width, by the quantiles alone."""
+    found = judged(tmp_path, plain, ours)
+    low, high = found["interval"]
+    ratio = found["detectable"] / ((high - low) / 2)
+    # (1.96 + 0.84) / 1.96 = 1.43 of the normal, 1.29 with one degree of freedom; a bootstrap is a little off
+    assert 1.25 < ratio < 1.5
+
+
 def test_one_seed_is_judged_by_its_test_rows(tmp_path):
     found = judged(tmp_path, {0: 20}, {0: 32})
     assert found["verdict"] == "helped"

@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from aang_core.analysis.statistics import (
     bootstrap_interval,
+    detectable_at,
+    joined_chance,
     macro_f1_standard_error,
     paired_t_test,
     power,
@@ -79,6 +82,32 @@ def test_power_agrees_with_simulation():
     t = delta.mean(1) / (delta.std(1, ddof=1) / math.sqrt(5))
     assert power(1.5, 1.0, 5) == pytest.approx(np.mean(np.abs(t) > 2.776445), abs=0.025)
     assert power(0.0, 1.0, 5) == pytest.approx(0.05, abs=1e-6)
+
+
+@pytest.mark.parametrize("freedom", [1, 1.7, 6.3, 50, math.inf])
+def test_a_detectable_difference_at_any_degrees_of_freedom_agrees_with_simulation(freedom):
+    generator, draws = np.random.default_rng(5), 40_000
+    found = detectable_at(2.0, freedom) / 2.0
+    ratio = 1.0 if math.isinf(freedom) else np.sqrt(generator.chisquare(freedom, draws) / freedom)
+    t = (generator.normal(size=draws) + found) / ratio
+    assert np.mean(np.abs(t) > student.ppf(0.975, freedom)) == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize(("seeds", "texts"), [(0.05, 1.0), (1.0, 1.0), (20.0, 1.0)])
+def test_two_sources_of_chance_give_about_the_power_asked_for(seeds, texts):
+    """Of three seeds: the interval of Welch and Satterthwaite leaves out zero as often as it should."""
+    generator, draws = np.random.default_rng(6), 40_000
+    variance, freedom = joined_chance((seeds, 2), (texts, math.inf))
+    assert freedom == pytest.approx((seeds + texts) ** 2 / (seeds**2 / 2))
+    mean = generator.normal(detectable_at(math.sqrt(variance), freedom), math.sqrt(variance), draws)
+    seen = seeds * generator.chisquare(2, draws) / 2
+    own = (seen + texts) ** 2 / (seen**2 / 2)
+    half = student.ppf(0.975, own) * np.sqrt(seen + texts)
+    assert np.mean(np.abs(mean) > half) == pytest.approx(0.8, abs=0.035)
+
+
+def test_sources_whose_variance_is_known_leave_the_normal():
+    assert joined_chance((1.0, math.inf), (2.0, math.inf)) == (3.0, math.inf)
 
 
 @pytest.mark.parametrize(("std", "seeds"), [(1.0, 1), (-1.0, 3)])
