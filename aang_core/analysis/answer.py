@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aang_core.analysis.compare import compare_runs
+from aang_core.analysis.levels import said as levels_said
 from aang_core.analysis.statistics import detectable_at, joined_chance, macro_f1_standard_error
 from aang_core.config.settings import WITHOUT_OBJECTIVES
 from aang_core.data.metrics import confusion_of, score
@@ -56,6 +57,8 @@ def score_of(run: FinishedRun) -> dict[str, Any]:
     if metric != (own := run.report["metric"]):
         mean = _mean(list(run.scores(split, own).values()))
         said += f"; {own} {mean:.4f} (classes are unbalanced: macro-F1 comes first)"
+    if by_level := levels_said(answers):
+        said += f"; {by_level}"
     return {**found, "said": said}
 
 
