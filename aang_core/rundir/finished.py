@@ -27,6 +27,9 @@ from aang_core.rundir.report import (
 AGAINST = "against.json"
 """In a run's directory: the baseline that was trained beside it, and what the two say of each other."""
 
+CONTROL = "control.json"
+"""In a run's directory: the same of its permutation control."""
+
 
 @attrs.frozen(eq=False, kw_only=True)
 class FinishedRun:
@@ -126,18 +129,37 @@ def read_against(directory: Path) -> dict[str, Any]:
 
     :raises RunError: where it is damaged.
     """
-    path = directory / AGAINST
+    return _read_beside(directory / AGAINST, "baseline")
+
+
+def read_control(directory: Path) -> dict[str, Any]:
+    """``control.json`` of a run whose control is finished: ``directory``, the name of the control's, ``control``, its
+    kind, how the run compares with it (`answer.helped`), and ``agreement``, how far the seeds of either agree on the
+    weights (`compare.agreements`). Empty where there is no such file.
+
+    :raises RunError: where it is damaged.
+    """
+    return _read_beside(directory / CONTROL, "control", "said", "agreement")
+
+
+def _read_beside(path: Path, *names: str) -> dict[str, Any]:
+    """What a run knows of one trained beside it: ``directory``, a bare name, and further texts of these names.
+
+    :raises RunError: where something is missing or of another kind.
+    """
     if not path.is_file():
         return {}
     try:
         found = json_of(path.read_text(encoding="utf-8"))
-        name, baseline = found["directory"], found["baseline"]
-        whole = isinstance(name, str) and isinstance(baseline, str) and Path(name).name == name
+        place = found["directory"]
+        whole = all(isinstance(found[name], str) for name in ("directory", *names))
+        whole = whole and Path(place).name == place
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:
         raise RunError(
-            f"{path} is damaged: expected an object with `directory`, a name, and `baseline`"
+            f"{path} is damaged: expected an object with `directory`, a name, and "
+            f"{', '.join(f'`{name}`' for name in names)}"
         )
     return dict(found)
 

@@ -25,7 +25,7 @@ from aang_core.registry.registry import Registry, registry_named
 from aang_core.registry.spaces import suggestions
 from aang_core.rundir.directory import run_directory, seed_directory, unused_directory
 from aang_core.rundir.failures import explained
-from aang_core.rundir.finished import AGAINST, read_against, read_runs
+from aang_core.rundir.finished import AGAINST, CONTROL, read_against, read_runs
 from aang_core.rundir.recipe import check_recipe
 from aang_core.rundir.report import RunReport, SeedReport, write_json
 from aang_core.study.pool import StudyCallback
@@ -76,7 +76,8 @@ def run(
         ``auto``, the default of ``aang run``: where at most `guard.FEW` labelled rows train. Empty or ``none``: no
         baseline. With `resume` what is finished is kept, and ``auto`` means what the run was begun with.
     :param control: ``shuffled``: also train the permutation control (`rules.Shuffled`) on the same seeds, into
-        ``OUT-shuffled``; what the two say of each other is `RunReport.control`. Otherwise as `against`.
+        ``OUT-shuffled``; what the two say of each other is `RunReport.control`, and lies in ``OUT/control.json``.
+        Otherwise as `against`.
     :raises AangError: for everything that the user can mend, before anything is written where that is possible.
     """
     if config is None and resume and out and not settings:
@@ -251,7 +252,11 @@ def _run_controlled(
     run(shuffled, out=place, resume=goes_on, **alone)
     ours, theirs = read_runs([directory, place])
     found = helped(theirs, ours)
-    said = [found["said"], *filter(None, [agreements([ours, theirs])])]
+    agreement = agreements([ours, theirs])
+    known = {"directory": place.name, "control": control, **found, "agreement": agreement}
+    write_json(directory / CONTROL, known)
+    write_run_page(directory)
+    said = [found["said"], *filter(None, [agreement])]
     found = {**found, "said": "; ".join(said), "directory": str(place)}
     return attrs.evolve(report, control=found)
 

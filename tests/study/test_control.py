@@ -3,17 +3,19 @@
 import itertools
 import json
 
+import attrs
 import pytest
 from _tasks import flags, settings, write_task
 from aang_cli.main import main
 from click.testing import CliRunner
 
 import aang_core as aang
+from aang_core.analysis.answer import helped
 from aang_core.analysis.compare import compare_runs
-from aang_core.analysis.page.page import build_story, page
+from aang_core.analysis.page.page import build_story, page, told
 from aang_core.analysis.page.story import read_story
-from aang_core.errors import ConfigError
-from aang_core.rundir.finished import read_runs
+from aang_core.errors import ConfigError, RunError
+from aang_core.rundir.finished import read_control, read_runs
 from aang_core.rundir.report import weights_agreement
 
 
@@ -90,9 +92,27 @@ def test_comparisons_and_the_page_put_the_two_agreements_beside_each_other(made)
     html, _ = page(build_story(run, [control]), [read_story(control)])
     said = "Learned weights agree between seeds with a mean rank correlation of"
     assert f"{said} {run.agreement:+.2f} in run, {control.agreement:+.2f} in run-shuffled" in html
-    alone, _ = page(build_story(run))
+    alone, _ = page(attrs.evolve(build_story(run), control={}))
     assert said in alone
     assert "(shuffled)" not in alone
+
+
+def test_the_run_records_its_control_and_its_page_shows_it(made, tmp_path):
+    out, _ = made
+    run, control = read_runs([out, out.with_name("run-shuffled")])
+    known = read_control(out)
+    assert (known["directory"], known["control"]) == ("run-shuffled", "shuffled")
+    assert known["delta"] == pytest.approx(helped(control, run)["delta"])
+    agreed = f"{run.agreement:+.2f} in run, {control.agreement:+.2f} in run-shuffled (shuffled)"
+    html, _ = page(*told(run))
+    assert f"Control with shuffled weights: {known['said']}" in html
+    assert html.count(agreed) == 1
+    compared, _ = page(build_story(run, [control]), [read_story(control)])
+    assert "Control with shuffled weights" not in compared
+    assert compared.count(agreed) == 1
+    (tmp_path / "control.json").write_text('{"directory": "../x", "control": "shuffled"}', "utf-8")
+    with pytest.raises(RunError, match=r"control\.json is damaged"):
+        read_control(tmp_path)
 
 
 def test_a_finished_run_is_kept_and_the_control_added(task, tmp_path):

@@ -150,7 +150,11 @@ def _notes(story: Story, others: Sequence[Story] = ()) -> list[tuple[str, str]]:
         if name != story.hardest[0]  # which the page begins with
     ]
     controls = [other.run for other in others if other.run.is_control]
-    if agreed := agreements([story.run, *controls]):
+    agreed = agreements([story.run, *controls])
+    if story.control and not controls:
+        agreed = story.control["agreement"]
+        notes.append(("", f"Control with shuffled weights: {story.control['said']}"))
+    if agreed:
         notes.append(("", f"L{agreed[1:]}"))
     audit = report.get("audit")
     if found := findings(audit) if audit else []:

@@ -24,7 +24,7 @@ from aang_core.analysis.history import (
     smoothed,
     widened,
 )
-from aang_core.rundir.finished import FinishedRun
+from aang_core.rundir.finished import FinishedRun, read_control
 
 NAMED = 5
 """Objectives that a chart of many lines names; the others are grey."""
@@ -37,6 +37,7 @@ class Story:
     :param histories: one a seed. :param predictions: one list a seed (empty lists without a test split).
     :param gains: (name of the other run, what this one gains over it as `answer.gain` says).
     :param kept: the answer that ``against.json`` holds, where the baseline's directory is gone; else empty.
+    :param control: what ``control.json`` holds of the control trained beside the run (`read_control`); else empty.
     """
 
     run: FinishedRun
@@ -44,6 +45,7 @@ class Story:
     predictions: tuple[list[dict[str, Any]], ...]
     gains: tuple[tuple[str, dict[str, Any]], ...] = ()
     kept: Mapping[str, Any] = attrs.field(factory=dict)
+    control: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def hardest(self) -> tuple[str, dict[str, Any]]:
@@ -97,6 +99,7 @@ def read_story(
         predictions=tuple(run.predictions(seed) for seed in run.seeds),
         gains=tuple(gains),
         kept=kept or {},
+        control=read_control(run.path),
     )
 
 
