@@ -22,7 +22,7 @@ ITERATIONS = 20
 
 
 def rows(arguments: argparse.Namespace) -> None:
-    """Write a seed's rows as JSON."""
+    """Write a seed's rows as JSON, and with ``--model`` where its encoder lies and how its rows are read."""
     import aang_core as aang
     from aang_core.train.resolve import resolve, seed_task
 
@@ -35,12 +35,39 @@ def rows(arguments: argparse.Namespace) -> None:
         }
     )
     task = seed_task(resolve(config, aang.load_registry()), arguments.seed)
+    if task.kind != "class":
+        raise SystemExit(
+            f"task {task.name!r} is of kind {task.kind!r}; peers need one class for each row"
+        )
+    names = ("text", "text_pair", "label")
     found = {
-        split: [{"text": row["text"], "label": row["label"]} for row in examples]
+        split: [{n: row[n] for n in names if row.get(n) is not None} for row in examples]
         for split, examples in task.splits.items()
     }
-    text = json.dumps({"task": task.name, "seed": arguments.seed, "splits": found})
-    Path(arguments.out).write_text(text, encoding="utf-8")
+    said = {"task": task.name, "seed": arguments.seed, "metric": task.metric}
+    said |= {"label_names": list(task.label_names), "splits": found}
+    if arguments.model:
+        said["encoder"] = encoder(arguments)
+    Path(arguments.out).write_text(json.dumps(said), encoding="utf-8")
+
+
+def encoder(arguments: argparse.Namespace) -> dict[str, str]:
+    """A folder or hub id that transformers can load, and the pooling that aang would choose for it.
+
+    An encoder without files (``scratch:tiny``) is saved beside the rows.
+    """
+    from aang_text.encoder.checkpoint import open_checkpoint
+    from transformers import AutoModel
+
+    checkpoint = open_checkpoint(arguments.model, "float32", 0)
+    folder = checkpoint.path
+    if folder is None:
+        folder = str(Path(arguments.out).with_suffix("")) + "-encoder"
+        checkpoint.build(AutoModel)[0].save_pretrained(folder)
+        checkpoint.tokenizer.save_pretrained(folder)
+    auto = "mean" if checkpoint.reads_mean else "default"
+    pooling = auto if arguments.pooling == "auto" else arguments.pooling
+    return {"folder": folder, "pooling": pooling}
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -50,6 +77,8 @@ def train(arguments: argparse.Namespace) -> None:
     from sklearn.metrics import accuracy_score, f1_score
 
     given = json.loads(Path(arguments.rows).read_text(encoding="utf-8"))
+    if any("text_pair" in row for row in given["splits"]["train"]):
+        raise SystemExit(f"{arguments.rows} holds pairs of texts; SetFit reads single ones")
     model = SetFitModel.from_pretrained(arguments.model)
     settings = TrainingArguments(
         output_dir=arguments.scratch,
@@ -67,10 +96,14 @@ def train(arguments: argparse.Namespace) -> None:
     spent = time.process_time() - started
     scores = {}
     for split in ("dev", "test"):
-        examples = given["splits"][split]
+        examples = [row for row in given["splits"].get(split, ()) if "label" in row]
+        if not examples:
+            scores[split] = None
+            continue
         answers = model.predict([row["text"] for row in examples], batch_size=64)
         found, right = [int(a) for a in answers], [row["label"] for row in examples]
-        f1 = f1_score(right, found, average="macro")
+        classes = range(len(given["label_names"]))
+        f1 = f1_score(right, found, labels=classes, average="macro", zero_division=0)
         scores[split] = {"accuracy": accuracy_score(right, found), "f1": f1}
     texts = [row["text"] for row in given["splits"]["train"]]
     tokens = (
@@ -90,6 +123,8 @@ def main() -> None:
     first.add_argument("--train-rows", type=int, default=100)
     first.add_argument("--seed", type=int, default=0)
     first.add_argument("--out", required=True)
+    first.add_argument("--model", default="", help="also say where this encoder lies")
+    first.add_argument("--pooling", default="auto", choices=("auto", "default", "mean"))
     first.set_defaults(run=rows)
     second = commands.add_parser("train")
     second.add_argument("rows")
