@@ -249,6 +249,13 @@ def test_settings_that_are_none_are_named():
         tiny(settings={"training": {"max_stepps": 3}}).fit(TEXTS, ANIMALS)
 
 
+def test_the_address_of_before_names_the_estimator_too():
+    from aang_core.study import estimator
+
+    assert estimator.TextClassifier is TextClassifier
+    assert estimator.SAVED == "estimator.json"
+
+
 def test_a_bar_is_drawn_where_somebody_sees_it(capsys, monkeypatch):
     import sys
 

@@ -7,11 +7,10 @@ predicts with the exported ``model/``, which needs only transformers.
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,33 +19,37 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from aang_core.batch.protocols import BackboneSettings
 from aang_core.config.file import from_keywords
 from aang_core.config.settings import RunConfig
 from aang_core.data.duplicates import repeats_together
 from aang_core.data.labels import label_key
-from aang_core.data.readers import Faults, Table
-from aang_core.data.spec import LABEL
 from aang_core.data.splits import SHARE, labels_together, split_rows
-from aang_core.data.task import Task, inputs_of
+from aang_core.data.task import Task
 from aang_core.errors import RunError
 from aang_core.files import json_of
 from aang_core.registry.records import BackboneKind, load_factory
 from aang_core.registry.registry import registry_named
 from aang_core.registry.spaces import suggestions
 from aang_core.rundir.report import read_report, write_json
+from aang_core.study.estimator.rows import (
+    Columns,
+    columns_of,
+    dataset_of,
+    kind_of,
+    labelled_rows,
+    selected,
+    unlike,
+    validation_rows,
+)
 from aang_core.study.run import run
 from aang_core.train.callbacks import Callback
 from aang_core.train.finish.export import Predictor
-from aang_core.train.resolve import usual_model
 from aang_core.train.trainer import phases
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from aang_core.train.callbacks import Progress
     from aang_core.train.session import Session
     from aang_core.train.step import StepRecord
@@ -127,25 +130,25 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         :raises AangError: as `run`, and for a row that is empty or no text.
         """
         config = self._config()
-        kind = _kind(config.plugins, config.model)
-        rows, labels = _labelled(X, y, "X", kind)
+        kind = kind_of(config.plugins, config.model)
+        rows, labels = labelled_rows(X, y, "X", kind)
         classes, codes = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y holds one class, {classes[0]!r}; expected at least two classes")
         if validation is None:
             rows, codes, held = self._without_dev(rows, codes, config.seeds[0])
         else:
-            held = _validation(validation, classes, kind, tuple(rows))
-        more = None if unlabelled is None else _columns(unlabelled, "unlabelled", kind)
+            held = validation_rows(validation, classes, kind, tuple(rows))
+        more = None if unlabelled is None else columns_of(unlabelled, "unlabelled", kind)
         if more is not None and tuple(more) != tuple(rows):
-            raise ValueError(_unlike("unlabelled", more, rows))
+            raise ValueError(unlike("unlabelled", more, rows))
         task = Task(
             name=_NAME,
             kind="class",
             metric=self.metric,
-            splits={"train": _dataset(rows, codes), "dev": _dataset(*held)},
+            splits={"train": dataset_of(rows, codes), "dev": dataset_of(*held)},
             label_names=tuple(label_key(each) for each in classes.tolist()),
-            unlabelled=None if more is None else _dataset(more),
+            unlabelled=None if more is None else dataset_of(more),
         )
         self._train(config, task)
         self.classes_ = classes
@@ -168,10 +171,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         :raises NotFittedError: before `fit`.
         """
         check_is_fitted(self, "classes_")
-        kind = _kind(self._asked["plugins"], self._asked["model"])
-        rows = _columns(X, "X", kind)
+        kind = kind_of(self._asked["plugins"], self._asked["model"])
+        rows = columns_of(X, "X", kind)
         if list(rows) != self._asked["reads"]:
-            raise ValueError(_unlike("X", rows, self._asked["reads"]))
+            raise ValueError(unlike("X", rows, self._asked["reads"]))
         examples = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
         logits = torch.stack(self._predictor(kind).logits(examples))
         return np.asarray(torch.softmax(logits.double(), -1).numpy())
@@ -245,8 +248,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return RunConfig.from_mapping(from_keywords(keys), suggest=suggestions(registry))
 
     def _without_dev(
-        self, rows: _Columns, codes: NDArray[np.intp], seed: int
-    ) -> tuple[_Columns, NDArray[np.intp], tuple[_Columns, NDArray[np.intp]]]:
+        self, rows: Columns, codes: NDArray[np.intp], seed: int
+    ) -> tuple[Columns, NDArray[np.intp], tuple[Columns, NDArray[np.intp]]]:
         """Train's rows and codes, and dev's."""
         if not 0 < self.dev_size < 1:
             raise ValueError(f"dev_size must be between 0 and 1 (got {self.dev_size!r})")
@@ -259,7 +262,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"dev cannot be cut from {len(codes)} rows with one text a class; give more rows, or "
                 "validation=(X, y)"
             )
-        return _selected(rows, train), codes[train], (_selected(rows, dev), codes[dev])
+        return selected(rows, train), codes[train], (selected(rows, dev), codes[dev])
 
     def _train(self, config: RunConfig, task: Task) -> None:
         if self.out is not None:
@@ -317,98 +320,6 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _more_tags(self) -> dict[str, Any]:
         """The same for scikit-learn before 1.6."""
         return {"X_types": ["string"]}
-
-
-_Columns = Mapping[str, list[Any]]
-"""Values by the name that the encoder has for the column."""
-
-
-def _kind(plugins: Sequence[str], model: str) -> BackboneKind:
-    registry = registry_named(plugins)
-    return registry.backbone_for(model or usual_model("", registry))
-
-
-def _columns(given: Any, what: str, kind: BackboneKind) -> _Columns:
-    """Rows of any of the forms that `TextClassifier` takes, as columns, checked.
-
-    :raises ValueError: for no rows, or another number of columns than the encoder reads.
-    :raises TaskError: names the rows that are empty or no texts.
-    """
-    if isinstance(given, (str, bytes)):
-        raise ValueError(f"{what} is one text; expected a list of texts, one a row")
-    if hasattr(given, "iloc") and hasattr(given, "columns"):  # a DataFrame
-        parts = [given.iloc[:, i].tolist() for i in range(given.shape[1])]
-    else:
-        values = given.tolist() if hasattr(given, "tolist") else list(given)
-        several = bool(values) and all(isinstance(value, (list, tuple)) for value in values)
-        parts = [list(part) for part in zip(*values, strict=True)] if several else [values]
-    reads = [name for name in kind.reads if name not in kind.training_only]
-    if not 1 <= len(parts) <= len(reads) or not parts[0]:
-        raise ValueError(
-            f"{what}: expected at least one row of 1 to {len(reads)} columns ({', '.join(reads)}), found "
-            f"{len(parts[0]) if parts else 0} rows of {len(parts)}"
-        )
-    columns = {
-        name: [None if _missing(value) else value for value in part]
-        for name, part in zip(reads, parts, strict=False)
-    }
-    table = Table(where=what, columns=columns, numbers=range(1, 1 + len(parts[0])), by_line=False)
-    faults = Faults()
-    checked = inputs_of(table, {name: name for name in columns}, "class", None, faults)
-    faults.hints = dict.fromkeys(["leave out rows that lack a text, of X and of y alike"])
-    faults.raise_any(what)
-    return checked
-
-
-def _missing(value: Any) -> bool:
-    """Whether a cell is one of the ways in which pandas and NumPy say that there is no value."""
-    nothing = value is None or (isinstance(value, float) and math.isnan(value))
-    return nothing or type(value).__name__ in ("NAType", "NaTType")
-
-
-def _labelled(X: Any, y: Any, what: str, kind: BackboneKind) -> tuple[_Columns, NDArray[Any]]:
-    """Rows and their labels [R]."""
-    if y is None:
-        raise ValueError("TextClassifier requires y to be passed, but the target y is None")
-    labels = column_or_1d(y, warn=True)
-    if labels.dtype == object and (lacking := [n for n, v in enumerate(labels) if _missing(v)]):
-        raise ValueError(
-            f"y has no class in {len(lacking)} rows, the first is row {lacking[0] + 1}; leave these rows out, "
-            "or give their texts as unlabelled="
-        )
-    check_classification_targets(labels)
-    rows = _columns(X, what, kind)
-    count = len(next(iter(rows.values())))
-    if count != len(labels):
-        raise ValueError(f"{what} has {count} rows, and its y {len(labels)} labels")
-    return rows, labels
-
-
-def _validation(
-    given: tuple[Any, Any], classes: NDArray[Any], kind: BackboneKind, reads: Sequence[str]
-) -> tuple[_Columns, NDArray[np.intp]]:
-    rows, labels = _labelled(*given, "validation", kind)
-    strange = sorted(set(labels.tolist()) - set(classes.tolist()), key=str)
-    if strange:
-        raise ValueError(f"validation has the class {strange[0]!r}, which does not occur in y")
-    if tuple(rows) != tuple(reads):
-        raise ValueError(_unlike("validation", rows, reads))
-    return rows, np.searchsorted(classes, labels)
-
-
-def _unlike(what: str, found: _Columns, expected: Sequence[str] | _Columns) -> str:
-    return f"{what} has the columns {', '.join(found)}; expected {', '.join(expected)} as in fit"
-
-
-def _selected(rows: _Columns, chosen: Sequence[int]) -> _Columns:
-    return {name: [values[row] for row in chosen] for name, values in rows.items()}
-
-
-def _dataset(rows: _Columns, codes: NDArray[np.intp] | None = None) -> Dataset:
-    from datasets import Dataset
-
-    labels = {} if codes is None else {LABEL: codes.tolist()}
-    return Dataset.from_dict({**rows, **labels})
 
 
 class _Bar(Callback):
