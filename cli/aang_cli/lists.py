@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 )
 @options.with_
 @options.reading
+@options.teacher_model
 @click.option(
     "--illegal", is_flag=True, help="List the illegal combinations instead, with the reasons."
 )
@@ -50,6 +51,7 @@ def objectives(
     task: str,
     model: str,
     with_: tuple[str, ...],
+    teacher_model: str | None,
     illegal: bool,
     as_json: bool,
     plugins: tuple[str, ...],
@@ -64,21 +66,24 @@ def objectives(
     Example:
       aang list-objectives --space td --with span-mask
       aang list-objectives --space td+ed --illegal --json
+      aang list-objectives --space distil --task my_task/ --teacher-model runs/large
     """
     from aang_core.registry.legality import Illegal, Legal, legal_objectives, objective_rows
     from aang_core.registry.spaces import resolve_space
 
     flags = options.given_flags(options.READING, given)
-    if flags and not task:
-        named = " and ".join(flag for _, flag in flags.values())
-        raise click.UsageError(f"{named} needs --task: it says how a task is read")
+    if not task and (flags or teacher_model):
+        named = " and ".join(flag for _, flag in flags.values()) or "--teacher-model"
+        says = "it says how a task is read" if flags else "its classes are those of a task"
+        raise click.UsageError(f"{named} needs --task: {says}")
     reading = {key: value for key, (value, _) in flags.items()}
     registry = options.registry_of(plugins)
     resolved = resolve_space(space, registry, with_)
-    verdicts = _judged(resolved, registry, task, model, reading)
+    verdicts = _judged(resolved, registry, task, model, reading, teacher_model or "")
     warnings: dict[str, list[str]] = {}
     if task:
-        warnings, unfit = _tried(resolved, registry, task, model, reading)
+        run = {"task": task, "model": model, "teacher_model": teacher_model or "", **reading}
+        warnings, unfit = _tried(resolved, registry, run)
         judged = [(v.objective, unfit.get(v.objective.id), v) for v in verdicts]
         verdicts = [Illegal(objective, why) if why else v for objective, why, v in judged]
     if not illegal:
@@ -100,8 +105,9 @@ def _judged(
     task: str,
     model: str,
     reading: Mapping[str, Any],
+    teacher_model: str,
 ) -> Sequence[Verdict]:
-    """The verdicts; with a task, after its data has said what it provides."""
+    """The verdicts; with a task, after its data has said what it provides. What asks for a teacher is open without."""
     from aang_core.registry.legality import enumerate_objectives, sources_of
 
     kind = registry.backbone_for(model) if model or task else None
@@ -110,6 +116,7 @@ def _judged(
         return enumerate_objectives(space, registry, backbone_capabilities=abilities)
     from aang_core.batch.binding import bind_sources
     from aang_core.batch.protocols import Binding
+    from aang_core.config.settings import RunConfig
     from aang_core.data.task import load_task, registered_tasks
     from aang_core.registry.options import check_corpora
 
@@ -130,26 +137,25 @@ def _judged(
         unavailable=missing,
         backbone_capabilities=abilities,
         task_capabilities=loaded.capabilities,
+        run_capabilities=RunConfig(teacher_model=teacher_model).capabilities or None,
     )
 
 
 def _tried(
-    space: Space,
-    registry: Registry,
-    task: str,
-    model: str,
-    reading: Mapping[str, Any],
+    space: Space, registry: Registry, settings: Mapping[str, Any]
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
     """By objective id, what is wrong with it on real rows of the task, and why it cannot do with the task at all.
 
     Both are empty, with a remark, where that stays unknown: a listing is still of use where the encoder is missing.
+
+    :param settings: of the run, by key.
     """
     from aang_cli.progress import ProgressBar
     from aang_core.check.sanity import warnings_of
     from aang_core.config.settings import RunConfig
     from aang_core.errors import AangError
 
-    config = RunConfig.from_mapping({"task": task, "model": model, **reading})
+    config = RunConfig.from_mapping(settings)
     warnings: dict[str, list[str]] = {}
     unfit: list[Illegal] = []
     try:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 
 import pytest
+from _tasks import TOPICS, write_task
+from _teachers import save_classifier
 from aang_cli.main import COMMANDS, main
 from click.testing import CliRunner
 
@@ -129,6 +131,22 @@ def test_a_task_settles_what_its_data_provides(tmp_path):
     assert len(_rows("list-objectives", "--space", "td+ed", *task, *external)) == 40
 
 
+def test_a_teacher_settles_the_objectives_that_learn_from_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = write_task(tmp_path / "boxes")
+    task = ("--space", "distil", "--task", str(folder), "--model", "scratch:tiny")
+    alone = _aang("list-objectives", *task, "--json")
+    assert all("run:teacher-model" in row["needs"] for row in json.loads(alone.stdout))
+    assert "not known" in alone.stderr
+    assert "give --teacher-model" in alone.stderr
+    teacher = save_classifier(tmp_path / "teacher", sorted(TOPICS))
+    taught = _aang("list-objectives", *task, "--teacher-model", str(teacher), "--json")
+    rows = json.loads(taught.stdout)
+    assert [row["output"] for row in rows] == ["distil", "distil"]
+    assert not any("run:teacher-model" in row["needs"] for row in rows)
+    assert "not known" not in taught.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -137,6 +155,7 @@ def test_a_task_settles_what_its_data_provides(tmp_path):
         (("list-objectives", "--task", "no-such-task"), 1, "no-such-task"),
         (("list-objectives", "--plugins", "txt"), 1, "not installed; did you mean 'text'?"),
         (("list-objectives", "--external", "a=b"), 2, "--external needs --task"),
+        (("list-objectives", "--teacher-model", "a"), 2, "--teacher-model needs --task"),
         (("list-objectives", "--task", "t", "--external", "a"), 2, "expected NAME=FILE"),
         (("list-objectives", "--bogus"), 2, "No such option"),
         (("list-primitives", "--stage", "loss"), 2, "Invalid value"),
