@@ -251,6 +251,8 @@ def _as_run(config: SelectionConfig) -> RunConfig:
             "seeds": [config.seed],
             "train_rows": config.train_rows,
             "drop_empty": config.drop_empty,
+            "columns": config.columns,
+            "unlabelled": config.unlabelled,
             "device": config.device,
             "training": {"max_length": config.max_length, "precision": config.precision},
         }

@@ -11,6 +11,7 @@ import attrs
 from aang_core.config.fields import RecordOf, setting
 from aang_core.config.file import read_config
 from aang_core.config.schema import Anything, Choice, Flag, Integer, ListOf, TableOf, Text, checked
+from aang_core.config.settings import UNLABELLED
 from aang_core.errors import ConfigError, one_message
 from aang_core.registry.options import option_faults, settings_of
 from aang_core.registry.records import MATCHED, RANDOM, Selector
@@ -36,6 +37,9 @@ class SelectionConfig:
         half. The same rows for every selector, so that all of them choose among the same ones.
     :param exclude_leaks: leave out pool rows that share a text with the target's dev or test, instead of refusing.
     :param drop_empty: leave out rows of the target and of the pools with an empty text or label, instead of refusing.
+    :param columns: the target's columns by the role they play (``text``, ``text_pair``, ``label``), where their names
+        are others; pools name theirs in their ``task.toml``.
+    :param unlabelled: which training rows of the target have no label: ``none``, or those whose label is ``empty``.
     :param top: how many of the best the summary counts; 0 for 1,000, or all where there are fewer.
     :param max_length: longest row, in positions; longer ones are cut.
     :param shard_rows: rows that are scored together, in length order; a broken run loses no more than these.
@@ -56,6 +60,8 @@ class SelectionConfig:
     examples_per_task: int = setting(Integer(0), 500)
     exclude_leaks: bool = setting(Flag(), False)
     drop_empty: bool = setting(Flag(), False)
+    columns: Mapping[str, str] = setting(TableOf(Text()), {})
+    unlabelled: str = setting(Choice(UNLABELLED), "none")
     top: int = setting(Integer(0), 0)
     max_length: int = setting(Integer(4), 128)
     batch_tokens: int = setting(Integer(1), 4096)

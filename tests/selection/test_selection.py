@@ -213,3 +213,24 @@ def test_text_files_stay_on_disk(root):
         {"text": "A plain line with the number 2 and nothing else."},
         {"text": "A plain line with the number 29 and nothing else."},
     ]
+
+
+def test_a_target_in_one_messy_file_is_read_as_a_run_reads_it(root, tmp_path):
+    """Columns of other names, and rows without a label: the target's alone, as on ``aang run``."""
+    head = "message,queue\n"
+    rows = [f"Where is parcel number {i}?,{'ab'[i % 2] if i < 40 else ''}" for i in range(60)]
+    target = tmp_path / "support.csv"
+    target.write_text(head + "\n".join(rows) + "\n", "utf-8")
+    words = ["select", "--target", target, "--from", root / "near", "--selector", "random"]
+    words += ["--model", "scratch:tiny", "--out", tmp_path / "chosen", "--set", "picture_rows=0"]
+    named = ["--column", "text=message", "--column", "label=queue"]
+    refused = CliRunner().invoke(main, [*map(str, words), *named])
+    assert refused.exit_code == 1
+    assert "--unlabelled empty" in refused.stderr
+    done = CliRunner().invoke(main, [*map(str, words), *named, "--unlabelled", "empty"])
+    assert done.exit_code == 0, done.output
+    again = CliRunner().invoke(main, ["select", "--resume", "--out", str(tmp_path / "chosen")])
+    assert again.exit_code == 0, again.output
+    kept = (tmp_path / "chosen" / "selection.toml").read_text("utf-8")
+    assert 'unlabelled = "empty"' in kept
+    assert 'text = "message"' in kept
