@@ -162,6 +162,30 @@ class Registry:
         causes = "".join(f"\n  note: {failure}" for failure in self.failed)
         raise ConfigError(f"the model {model!r} {problem}{causes}")
 
+    def usual_model(self, task: str = "") -> str:
+        """The encoder that a registered task suits, or the default of the kind that takes any name.
+
+        :raises ConfigError: where no plugin brings a default.
+        """
+        if task in self.tasks and self.tasks[task].record.model:
+            return self.tasks[task].record.model
+        kinds = [entry.record for entry in self.backbones.values() if entry.record.default_model]
+        if not kinds:
+            raise ConfigError("no plugin brings a default encoder; name one with --model")
+        return kinds[0].default_model
+
+    def objective_named(self, text: str) -> str:
+        """The id for a name from the literature; an id stays as it is.
+
+        :raises ConfigError: where several objectives have the name.
+        """
+        ids = [each for each, names in self.named.items() if text in names]
+        if len(ids) > 1:
+            raise ConfigError(
+                f"{text!r} is the name of several objectives: {', '.join(ids)}; give one id"
+            )
+        return ids[0] if ids else text
+
     def unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
         """The message about a name that nothing has, with the plugins that might have brought it."""
         see = f" (see `aang list-{kind}s`)" if kind in ("primitive", "space", "selector") else ""

@@ -81,7 +81,7 @@ def resolve(config: RunConfig, registry: Registry, given: Task | None = None) ->
     :param given: the task itself, where `config` names one in memory (`spec.MEMORY`).
     :raises AangError: for unknown names, a malformed task or bad options.
     """
-    model = config.model or usual_model(config.task, registry)
+    model = config.model or registry.usual_model(config.task)
     kind = registry.backbone_for(model)
     check_selection(config)
     if config.selection:
@@ -232,16 +232,6 @@ def _check_fork(config: RunConfig) -> None:
         )
 
 
-def usual_model(task: str, registry: Registry) -> str:
-    """The encoder that a registered task suits, or the default of the kind that takes any name."""
-    if task in registry.tasks and registry.tasks[task].record.model:
-        return registry.tasks[task].record.model
-    kinds = [entry.record for entry in registry.backbones.values() if entry.record.default_model]
-    if not kinds:
-        raise ConfigError("no plugin brings a default encoder; name one with --model")
-    return kinds[0].default_model
-
-
 def seed_task(resolved: ResolvedRun, seed: int) -> Task:
     """The task with this seed's splits and labelled training rows."""
     task, config = resolved.task, resolved.config
@@ -353,7 +343,7 @@ def bind_one(
     :raises AangError: where its task, data or encoder cannot be had.
     """
     resolved = resolve(attrs.evolve(config, method="finetune"), registry)
-    chosen = Objective.parse(_id_of(objective, resolved.registry), resolved.registry)
+    chosen = Objective.parse(resolved.registry.objective_named(objective), resolved.registry)
     verdict = judge(
         chosen,
         resolved.registry,
@@ -371,19 +361,6 @@ def bind_one(
     task = seed_task(resolved, seed)
     (bound,) = bind_objectives(resolved, task, backbone, seed, progress=progress)
     return bound, backbone
-
-
-def _id_of(text: str, registry: Registry) -> str:
-    """The id for a name from the literature; an id stays as it is.
-
-    :raises ConfigError: where several objectives have the name.
-    """
-    ids = [each for each, names in registry.named.items() if text in names]
-    if len(ids) > 1:
-        raise ConfigError(
-            f"{text!r} is the name of several objectives: {', '.join(ids)}; give one id"
-        )
-    return ids[0] if ids else text
 
 
 class _Primitives:
@@ -456,9 +433,7 @@ def _once(remark: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def _options(resolved: ResolvedRun) -> dict[str, dict[str, Any]]:
-    """The run's options of primitives. ``heads.decoder``, ``training.class_weights`` and ``teacher_model`` reach all
-    that have an option of that name.
-    """
+    """Of primitives; ``decoder``, ``class_weights`` and ``teacher_model`` reach all that have such an option."""
     config = resolved.config
     options = {name: dict(given) for name, given in config.primitives.items()}
     shared = {

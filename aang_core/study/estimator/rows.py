@@ -16,7 +16,6 @@ from aang_core.data.spec import LABEL
 from aang_core.data.task import inputs_of
 from aang_core.registry.records import BackboneKind
 from aang_core.registry.registry import registry_named
-from aang_core.train.resolve import usual_model
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,7 +27,7 @@ Columns = Mapping[str, list[Any]]
 def kind_of(plugins: Sequence[str], model: str) -> BackboneKind:
     """The kind of encoder that `model` is; of the usual one where it is empty."""
     registry = registry_named(plugins)
-    return registry.backbone_for(model or usual_model("", registry))
+    return registry.backbone_for(model or registry.usual_model())
 
 
 def columns_of(given: Any, what: str, kind: BackboneKind) -> Columns:

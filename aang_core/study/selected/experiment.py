@@ -43,7 +43,6 @@ from aang_core.study.selected.selections import Arm, arm_settings, made_selectio
 from aang_core.study.trial import Trial
 from aang_core.train.callbacks import Callback
 from aang_core.train.finish.export import gold
-from aang_core.train.resolve import usual_model
 
 _SPEC = "experiment.toml"
 _POOL_DEV = 20  # a further task's own dev is never read, but a folder without one would be split
@@ -156,7 +155,7 @@ def _resolved(spec: ExperimentSpec, out: Path, registry: Registry) -> Study:
     ]
     if faults:
         raise ConfigError(one_message(faults, "selectors"))
-    model = str(spec.run.get("model", "")) or usual_model("", registry)
+    model = str(spec.run.get("model", "")) or registry.usual_model()
     reads = registry.backbone_for(model).reads
     targets: dict[str, tuple[Task, dict[str, Task]]] = {}
     for given in spec.targets:
