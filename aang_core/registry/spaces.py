@@ -136,7 +136,9 @@ def read_space(path: Path) -> Space:
     raw, origins = read_config(path, "the space file")
     faults = faults_of(_FORM, raw, origins)
     if not faults and not {"block", "candidates"} & raw.keys():
-        faults.append("expected [[block]] tables or [candidates.NAME] tables, found neither")
+        faults.append(
+            f"{path}: expected at least one [[block]] table or [candidates.NAME] table, found neither"
+        )
     if not faults:
         listed = {name for block in raw.get("block", ()) for name in block["data"]}
         faults += [

@@ -12,7 +12,14 @@ from aang_core.study.sweeps.sweep_file import load_experiment
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "experiments"
 PAPER = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "table7": 27}
-OURS = {"digits": 4, "few-labels": 6, "few-labels-screening": 5, "one-change": 8}
+OURS = {
+    "digits": 4,
+    "few-labels": 6,
+    "few-labels-screening": 5,
+    "few-labels-spaces": 10,
+    "one-change": 8,
+    "weighting-rules": 13,
+}
 RUNS = {**PAPER, **OURS}
 """Runs of each file: methods, times the sizes of the grid (2·2·2·2, 3·3, 3 methods · 3·3)."""
 
