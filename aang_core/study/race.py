@@ -17,10 +17,9 @@ import attrs
 from aang_core.batch.packing import BoundObjective
 from aang_core.errors import RunError
 from aang_core.files import json_of
-from aang_core.processes import Processes
 from aang_core.rundir.report import write_json
-from aang_core.study.training import Trainings, clear, trained
-from aang_core.train.callbacks import Callbacks, Spent
+from aang_core.study.training import SeedJob, Trainings, clear, trained
+from aang_core.train.callbacks import Spent
 from aang_core.train.finish.race import (
     Tried,
     best_of,
@@ -31,27 +30,16 @@ from aang_core.train.finish.race import (
     steps_of,
     verdict,
 )
-from aang_core.train.loggers import Logged
 from aang_core.train.resolve import ResolvedRun
 from aang_core.train.trainer import Trainer
 
 FOLDER, TRIED = "race", "tried.json"
 
 
-def raced(
-    resolved: ResolvedRun,
-    seed: int,
-    directory: Path,
-    resume: bool,
-    callbacks: Callbacks,
-    processes: Processes,
-) -> Trainings:
-    """Carry out the race of a seed; arguments as in `seed.run_seed`.
-
-    Loggers hear nothing of it: the curves of several trainings would run into each other.
-    """
-    lane = _Lane(seed, directory / FOLDER, resume, callbacks.without(Logged), processes)
-    known = entrants(resolved, callbacks.on_remark)
+def raced(resolved: ResolvedRun, job: SeedJob) -> Trainings:
+    """Carry out the race of a seed."""
+    lane = _Lane(job.beside(FOLDER))
+    known = entrants(resolved, job.callbacks.on_remark)
     names, steps = list(known), resolved.config.training.max_steps
     plan = rounds(len(names), steps)
     for number, (count, short) in enumerate(plan, 1):
@@ -59,9 +47,8 @@ def raced(
             names = qualified(lane.round, count)
         lane.round = []
         for name in names:
-            callbacks.on_remark(
-                f"seed {seed}: race, round {number} of {len(plan)}: {name}, at most {short} steps"
-            )
+            said = f"race, round {number} of {len(plan)}: {name}, at most {short} steps"
+            job.callbacks.on_remark(f"seed {job.seed}: {said}")
             lane.run(name, in_short(known[name], short))
     return lane.finish(known, resolved.task.metric)
 
@@ -71,11 +58,8 @@ class _Lane:
     :ivar leader: the best training with its objectives, where it ran in this process.
     """
 
-    def __init__(
-        self, seed: int, folder: Path, resume: bool, callbacks: Callbacks, processes: Processes
-    ) -> None:
-        self.seed, self.folder, self.resume = seed, folder, resume
-        self.callbacks, self.processes = callbacks, processes
+    def __init__(self, job: SeedJob) -> None:
+        self.job = job
         self.tried: list[Tried] = []
         self.round: list[Tried] = []
         self.leader: tuple[Trainer, list[BoundObjective]] | None = None
@@ -87,34 +71,33 @@ class _Lane:
         if known:  # a probe takes no steps, so that there is nothing to train in full
             self.round += known
             return
-        place = self.folder / f"{name}-{steps}"
-        found = _tried(place) if self.resume else None
-        fresh = None
+        own, fresh = self.job.beside(f"{name}-{steps}"), None
+        found = _tried(own.directory) if own.resume else None
         if found is None:
-            fresh = self._trained(resolved, place)
+            fresh = trained(resolved, own, disk=not self.tried)
             found = _outcome(name, steps, fresh[0])
         self.tried.append(found)
         self.round.append(found)
         if best_of(self.tried) is found:
-            self._clear_all_but(place)
+            self._clear_all_but(own.directory)
             self.leader = fresh
-        elif self.processes.is_main:
-            clear(place)
-        if fresh is not None and self.processes.is_main:
-            write_json(place / TRIED, attrs.asdict(found))
-        self.processes.barrier()  # until what is finished can be read
+        elif own.processes.is_main:
+            clear(own.directory)
+        if fresh is not None and own.processes.is_main:
+            write_json(own.directory / TRIED, attrs.asdict(found))
+        own.processes.barrier()  # until what is finished can be read
 
     def finish(self, known: Mapping[str, ResolvedRun], metric: str) -> Trainings:
         """The best training, its parameters loaded, and what the race has cost."""
         best = best_of(self.tried)
         if not math.isfinite(best.score):
             raise RunError(
-                f"seed {self.seed}: dev {metric} was not finite in any training of the race; expected a finite score "
-                "in at least one. Lower training.lr, and begin again with another --out"
+                f"seed {self.job.seed}: dev {metric} was not finite in any training of the race; expected a finite "
+                "score in at least one. Lower training.lr, and begin again with another --out"
             )
-        place = self.folder / f"{best.name}-{best.steps}"
-        trainer, objectives = self.leader or self._trained(
-            in_short(known[best.name], best.steps), place
+        own = self.job.beside(f"{best.name}-{best.steps}")
+        trainer, objectives = self.leader or trained(
+            in_short(known[best.name], best.steps), own, disk=False
         )
         found = verdict(self.tried, metric)
         trainer.remark(found["said"])
@@ -134,15 +117,9 @@ class _Lane:
             race=found,
         )
 
-    def _trained(self, resolved: ResolvedRun, place: Path) -> tuple[Trainer, list[BoundObjective]]:
-        first = not self.tried
-        return trained(
-            resolved, self.seed, place, self.resume, self.callbacks, self.processes, disk=first
-        )
-
     def _clear_all_but(self, place: Path) -> None:
-        if self.processes.is_main:
-            for other in self.folder.iterdir():
+        if self.job.processes.is_main:
+            for other in self.job.directory.iterdir():
                 if other != place:
                     clear(other)
 

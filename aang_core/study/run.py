@@ -31,6 +31,7 @@ from aang_core.rundir.report import RunReport, SeedReport, write_json
 from aang_core.study.pool import StudyCallback
 from aang_core.study.seed import run_seed
 from aang_core.study.seeds import check_jobs, run_seeds
+from aang_core.study.training import SeedJob
 from aang_core.study.trial import Outcome, Trial
 from aang_core.train.callbacks import Callback, Callbacks
 from aang_core.train.finish.guard import AUTO_BASELINE, FEW, PLAIN, baseline_of, plain_run
@@ -132,16 +133,11 @@ def _carried_out(
         if jobs > 1 and len(chosen.seeds) > 1:  # where each process logs its own seed
             seeds = run_seeds(chosen, directory, resume, heard, jobs)
         else:
+            how: dict[str, Any] = {"resume": resume, "callbacks": everyone, "processes": processes}
+            places = {n: seed_directory(directory, chosen.seeds, n) for n in chosen.seeds}
             seeds = [
-                run_seed(
-                    resolved,
-                    n,
-                    seed_directory(directory, chosen.seeds, n),
-                    resume,
-                    everyone,
-                    processes,
-                )
-                for n in chosen.seeds
+                run_seed(resolved, SeedJob(seed=n, directory=place, **how))
+                for n, place in places.items()
             ]
         report = _report(resolved, seeds, directory, audit, registry)
         if processes.is_main:

@@ -25,13 +25,13 @@ from aang_core.rundir.card import add_results
 from aang_core.rundir.report import SeedReport, seed_report, write_json
 from aang_core.study.race import FOLDER, raced
 from aang_core.study.training import (
+    SeedJob,
     Trainings,
     clear,
     guarded_training,
     refitted,
     weights_of,
 )
-from aang_core.train.callbacks import Callbacks
 from aang_core.train.checkpoint import discard
 from aang_core.train.evaluation import scores
 from aang_core.train.finish.export import export_model, write_predictions
@@ -50,25 +50,16 @@ FINISHED = "seed.json"
 """A seed's report, the last file that it writes."""
 
 
-def run_seed(
-    resolved: ResolvedRun,
-    seed: int,
-    directory: Path,
-    resume: bool,
-    callbacks: Callbacks,
-    processes: Processes,
-) -> SeedReport:
-    """Train one seed; write its model, predictions and ``seed.json`` into `directory`.
-
-    :param resume: keep the seed if it is finished, else continue it.
-    """
-    if resume and (directory / FINISHED).exists():
+def run_seed(resolved: ResolvedRun, job: SeedJob) -> SeedReport:
+    """Train one seed; write its model, predictions and ``seed.json`` into its directory."""
+    directory, processes = job.directory, job.processes
+    if job.resume and (directory / FINISHED).exists():
         return taken_seed(directory, processes)
     forget_peak()
     train = raced if races(resolved) else guarded_training
-    done = train(resolved, seed, directory, resume, callbacks, processes)
+    done = train(resolved, job)
     if refits(resolved.config):
-        done = refitted(done, directory, resume, callbacks, processes)
+        done = refitted(done, job)
     session = done.last.session  # of the checkpoint that dev chose, or of the refitted model
     answers = session.predict(session.test)
     report = _seed_report(done, _test_scores(session, answers))

@@ -19,6 +19,7 @@ from aang_core.rundir.failures import explained
 from aang_core.rundir.report import SeedReport
 from aang_core.study.pool import StudyCallback, in_processes
 from aang_core.study.seed import run_seed, taken_seed
+from aang_core.study.training import SeedJob
 from aang_core.study.trial import Trial
 from aang_core.train.callbacks import Callback, Callbacks, Progress, Stopped
 from aang_core.train.loggers import Logged, chosen_loggers
@@ -118,8 +119,14 @@ def run_part(trial: Trial, callback: Callback) -> None:
     logged.on_begin(trial.directory)
     with explained(config, trial.directory), closing(logged):
         resolved = resolve(config, registry)
-        seed = int(trial.seed or 0)
-        run_seed(resolved, seed, trial.place, True, Callbacks([logged, callback]), Processes())
+        job = SeedJob(
+            seed=int(trial.seed or 0),
+            directory=trial.place,
+            resume=True,
+            callbacks=Callbacks([logged, callback]),
+            processes=Processes(),
+        )
+        run_seed(resolved, job)
 
 
 class _Course(StudyCallback):

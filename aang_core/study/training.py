@@ -31,6 +31,29 @@ from aang_core.train.trainer import Trainer, phases
 
 
 @attrs.frozen(eq=False, kw_only=True)
+class SeedJob:
+    """A seed to be trained.
+
+    :param directory: of the training. :param resume: whether what lies there is kept, or continued.
+    :param callbacks: hear of it. :param processes: share every step.
+    """
+
+    seed: int
+    directory: Path
+    resume: bool
+    callbacks: Callbacks
+    processes: Processes
+
+    def beside(self, name: str) -> SeedJob:
+        """A further training of the seed, in a folder of its own.
+
+        Loggers hear nothing of it: the curves of several trainings would run into each other.
+        """
+        unlogged = self.callbacks.without(Logged)
+        return attrs.evolve(self, directory=self.directory / name, callbacks=unlogged)
+
+
+@attrs.frozen(eq=False, kw_only=True)
 class Trainings:
     """All that a seed has trained.
 
@@ -54,24 +77,15 @@ class Trainings:
     race: Mapping[str, Any] | None = None
 
 
-def guarded_training(
-    resolved: ResolvedRun,
-    seed: int,
-    directory: Path,
-    resume: bool,
-    callbacks: Callbacks,
-    processes: Processes,
-) -> Trainings:
-    """One training, and where the run is guarded the plain one beside it; arguments as in `seed.run_seed`."""
-    search, objectives = trained(resolved, seed, directory, resume, callbacks, processes)
+def guarded_training(resolved: ResolvedRun, job: SeedJob) -> Trainings:
+    """One training, and where the run is guarded the plain one beside it."""
+    search, objectives = trained(resolved, job)
     cost: Counter[str] = Counter(search.progress.cost)
     kept, judged = search, None
     if guarded(resolved.config):
-        callbacks.on_remark(f"seed {seed}: plain fine-tuning at equal tokens, to compare on dev")
-        unlogged, beside = callbacks.without(Logged), directory / PLAIN
-        plain, _ = trained(
-            plain_run(resolved), seed, beside, resume, unlogged, processes, disk=False
-        )
+        said = f"seed {job.seed}: plain fine-tuning at equal tokens, to compare on dev"
+        job.callbacks.on_remark(said)
+        plain, _ = trained(plain_run(resolved), job.beside(PLAIN), disk=False)
         judged = verdict(search, plain)
         search.remark(judged["said"])
         kept = plain if judged["kept"] == PLAIN else search
@@ -87,18 +101,14 @@ def guarded_training(
     )
 
 
-def refitted(
-    done: Trainings, directory: Path, resume: bool, callbacks: Callbacks, processes: Processes
-) -> Trainings:
+def refitted(done: Trainings, job: SeedJob) -> Trainings:
     """All that a seed has trained, and one training more: on train and dev, by what the kept one has found."""
-    seed, place = done.kept.session.seed, directory / REFIT
-    callbacks.on_remark(
-        f"seed {seed}: once more on train and dev, with the length and weights found"
-    )
-    again = refit_run(done.resolved, done.kept, weights_of(done.kept.session), place)
-    processes.barrier()  # for the one that writes the weights
-    unlogged = callbacks.without(Logged)
-    last, objectives = trained(again, seed, place, resume, unlogged, processes, disk=False)
+    said = f"seed {job.seed}: once more on train and dev, with the length and weights found"
+    job.callbacks.on_remark(said)
+    again = job.beside(REFIT)
+    resolved = refit_run(done.resolved, done.kept, weights_of(done.kept.session), again.directory)
+    job.processes.barrier()  # for the one that writes the weights
+    last, objectives = trained(resolved, again, disk=False)
     done.search.remark(account_of(last)["said"])
     return attrs.evolve(
         done,
@@ -127,29 +137,23 @@ def clear(directory: Path) -> None:
 
 
 def trained(
-    resolved: ResolvedRun,
-    seed: int,
-    directory: Path,
-    resume: bool,
-    callbacks: Callbacks,
-    processes: Processes,
-    *,
-    disk: bool = True,
+    resolved: ResolvedRun, job: SeedJob, *, disk: bool = True
 ) -> tuple[Trainer, list[BoundObjective]]:
     """Train to the end. Returns the training, its best parameters loaded, and its objectives.
 
     :param disk: whether the user hears what it needs of the disk.
     """
     started = Spent.now()
-    everyone = Callbacks([*callbacks.members, *made_callbacks(resolved.config, resolved.registry)])
-    session, objectives, said = _ready(resolved, seed, everyone, processes)
-    if disk and processes.is_main and seed == resolved.config.seeds[0]:
-        everyone.on_remark(disk_remark(session, directory))
+    made = made_callbacks(resolved.config, resolved.registry)
+    everyone = Callbacks([*job.callbacks.members, *made])
+    session, objectives, said = _ready(resolved, job.seed, everyone, job.processes)
+    if disk and job.processes.is_main and job.seed == resolved.config.seeds[0]:
+        everyone.on_remark(disk_remark(session, job.directory))
     everyone.on_train_begin(session)
-    trainer = Trainer(session, directory, everyone, started)
+    trainer = Trainer(session, job.directory, everyone, started)
     for remark in said:
         trainer.remark(remark)
-    trainer.run(resume)
+    trainer.run(job.resume)
     return trainer, objectives
 
 

@@ -22,7 +22,6 @@ from aang_core.train.callbacks import Callback, Callbacks, Progress, Spent, Stop
 from aang_core.train.checkpoint import (
     BEST,
     callback_states,
-    discard,
     newest,
     remove,
     restore,
@@ -98,10 +97,6 @@ class Trainer:
             finish_with_probe(self)
         self.callback.on_train_end(self.session, self.progress)
         return self.progress
-
-    def discard(self) -> None:
-        """Remove what only an unfinished run needs."""
-        discard(self.directory)
 
     def remark(self, text: str) -> None:
         """Tell the user, and keep it for the report."""

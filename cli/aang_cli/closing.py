@@ -61,6 +61,8 @@ def show(report: RunReport) -> None:
 
 def _race(seed: int, race: Mapping[str, Any]) -> None:
     """What a seed's race tried, a line a training, and what it kept."""
+    from aang_core.train.finish.race import is_kept
+
     metric = race["metric"]
     rows = [
         {
@@ -69,7 +71,7 @@ def _race(seed: int, race: Mapping[str, Any]) -> None:
             "best": each["best_step"],
             f"dev {metric}": _number(each["dev"].get(metric)),
             "tokens": f"{each['cost']['tokens']:,}",
-            "kept": "yes" if (each["name"], each["steps"]) == (race["kept"], race["steps"]) else "",
+            "kept": "yes" if is_kept(each, race) else "",
         }
         for each in race["tried"]
     ]

@@ -24,6 +24,7 @@ from aang_core.errors import RunError
 from aang_core.markdown import interval_of, mean_and_std, p_value_of
 from aang_core.rundir.finished import FinishedRun, read_against, read_run, read_runs
 from aang_core.rundir.report import engine_said, seed_report
+from aang_core.train.finish.race import is_kept
 
 PAGE = "report.html"
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -212,7 +213,7 @@ def _races(report: Mapping[str, Any]) -> Table:
     rows = [
         [
             str(seed["seed"]),
-            each["name"] + (" (kept)" if _is_kept(each, race) else ""),
+            each["name"] + (" (kept)" if is_kept(each, race) else ""),
             str(each["steps"]),
             str(each["best_step"]),
             f"{each['dev'].get(race['metric'], float('nan')):.4f}",
@@ -224,10 +225,6 @@ def _races(report: Mapping[str, Any]) -> Table:
         for each in race["tried"]
     ]
     return ["seed", "candidate", "most steps", "best step", "dev", "tokens", "CPU s"], rows
-
-
-def _is_kept(tried: Mapping[str, Any], race: Mapping[str, Any]) -> bool:
-    return bool((tried["name"], tried["steps"]) == (race["kept"], race["steps"]))
 
 
 def _gains(story: Story) -> Table:

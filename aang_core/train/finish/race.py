@@ -77,10 +77,13 @@ def entrants(
         if given
     ]
     faults += check_candidates(space, resolved.registry)
+    usual = RunConfig.from_mapping({"space": config.space}, suggest=suggestions(resolved.registry))
+    given = toml_of(dump_config(config))
+    changed = _changed(given, toml_of(dump_config(usual)))
     found: dict[str, ResolvedRun] = {}
     for name, settings in {} if faults else space.candidates.items():
         try:
-            found[name] = _entrant(resolved, settings)
+            found[name] = _entrant(resolved, settings, given, changed)
         except ConfigError as error:
             faults += [f"candidate {name}: {fault}" for fault in faults_in(str(error))]
     if faults:
@@ -113,15 +116,16 @@ def _unfit(resolved: ResolvedRun) -> str:
     return reasons[0] if len(reasons) == len(verdicts) else ""
 
 
-def _entrant(resolved: ResolvedRun, settings: Mapping[str, Any]) -> ResolvedRun:
+def _entrant(
+    resolved: ResolvedRun,
+    settings: Mapping[str, Any],
+    given: Mapping[str, Any],
+    changed: Mapping[str, Any],
+) -> ResolvedRun:
+    """A candidate. :param given: the run's configuration. :param changed: what of it is not by default."""
     own = {"space": resolved.config.space, **settings}
     entry = resolved.registry.spaces.get(str(own["space"]))
     suggested = entry.record.settings if entry is not None and "space" in settings else {}
-    given = toml_of(dump_config(resolved.config))
-    usual = RunConfig.from_mapping(
-        {"space": resolved.config.space}, suggest=suggestions(resolved.registry)
-    )
-    changed = _changed(given, toml_of(dump_config(usual)))
     raw = laid_over(given, laid_over(suggested, laid_over(changed, own)))
     return resolved_as(resolved, RunConfig.from_mapping(raw))
 
@@ -196,3 +200,8 @@ def verdict(tried: Sequence[Tried], metric: str) -> dict[str, Any]:
         "tried": [attrs.asdict(each) for each in tried],
         "said": said,
     }
+
+
+def is_kept(tried: Mapping[str, Any], race: Mapping[str, Any]) -> bool:
+    """Whether an entry of ``tried`` is the training that the race of a report kept."""
+    return bool((tried["name"], tried["steps"]) == (race["kept"], race["steps"]))
