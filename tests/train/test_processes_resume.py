@@ -13,6 +13,7 @@ from aang_core.train.callbacks import Stopped
 
 STEPS = 6
 SCRIPT = """
+import os
 import sys
 import aang_core as aang
 from aang_core.processes import leave_processes
@@ -33,8 +34,9 @@ try:
     aang.run(out=out, resume=True, callbacks=Until())
 except Stopped:
     pass
-finally:
-    leave_processes()
+leave_processes()
+sys.stdout.flush()
+os._exit(0)  # at a usual end threads of torch now and then abort
 """
 
 
