@@ -342,23 +342,22 @@ def bind_one(
     :raises ConfigError: where it is unknown or illegal.
     :raises AangError: where its task, data or encoder cannot be had.
     """
-    resolved = resolve(attrs.evolve(config, method="finetune"), registry)
+    resolved, seed = resolve(attrs.evolve(config, method="finetune"), registry), config.seeds[0]
+    task = seed_task(resolved, seed)
     chosen = Objective.parse(resolved.registry.objective_named(objective), resolved.registry)
     verdict = judge(
         chosen,
         resolved.registry,
         backbone_capabilities=resolved.kind.capabilities,
-        task_capabilities=resolved.task.capabilities,
+        task_capabilities=task.capabilities,
         run_capabilities=config.capabilities,
     )
     if isinstance(verdict, Illegal):
         raise ConfigError(f"{chosen.id} is not legal: {verdict.reason}")
     block = Block(**{stage: (name,) for stage, name in attrs.asdict(chosen).items()})
     space = Space(name="one-objective", summary=chosen.id, blocks=(block,))
-    seed = config.seeds[0]
     resolved = attrs.evolve(resolved, space=space)
     backbone = backbone or load_backbone(resolved, seed)
-    task = seed_task(resolved, seed)
     (bound,) = bind_objectives(resolved, task, backbone, seed, progress=progress)
     return bound, backbone
 

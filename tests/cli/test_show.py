@@ -37,6 +37,17 @@ def test_an_example_walks_through_the_four_stages():
     assert not any(line.endswith(" ") for line in text.splitlines())
 
 
+@pytest.mark.parametrize("data", ["unlabelled", "pseudo-labelled"])
+def test_rows_whose_labels_are_set_aside_can_be_shown(data):
+    output = "agree" if data == "unlabelled" else "end-task"
+    objective = f"{data}/no-op/bidirectional/{output}"
+    refused = aang("show", objective, *TINY)
+    assert "needs task:unlabelled" in refused.output
+    done = aang("show", objective, *TINY, "--set", "train_rows=6")
+    assert done.exit_code == 0, done.output
+    assert f"1 data {data}" in done.stdout
+
+
 def test_a_long_row_is_cropped_with_a_note(tmp_path):
     rows = [{"text": f"{'long ' * 40}{i}", "label": str(i % 2)} for i in range(8)]
     for split in ("train", "dev", "test"):
