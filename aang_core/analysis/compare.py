@@ -67,6 +67,7 @@ def _differences(baseline: FinishedRun, run: FinishedRun) -> list[str]:
             baseline.config.train_rows,
             run.config.train_rows,
         ),
+        "labelled dev rows (dev_rows)": (baseline.config.dev_rows, run.config.dev_rows),
         "shares of splits drawn anew (split_anew)": (
             baseline.config.split_anew,
             run.config.split_anew,

@@ -1,8 +1,8 @@
 """Splitting of step 2. In: rows and their labels. Out: the row numbers of each part, or the missing splits.
 
 Everything is deterministic: the generator is an argument, and drawn rows keep their order. The rows of a seed
-(`draw_train_rows`, `split_anew`) depend only on the task, the settings and the seed, so every method gets the same
-rows.
+(`draw_train_rows`, `draw_dev_rows`, `split_anew`) depend only on the task, the settings and the seed, so every method
+gets the same rows.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ SHARE = 0.15
 UNSURE = 0.025
 """From this standard error on, the rows of a split that was made are said to be few: 2.5 points, or 400 rows."""
 
+_CALLED = {"train": "training", "dev": "dev"}
 _MADE = "train was split"
 
 Rows = dict[str, dict[str, list[Any]]]
@@ -251,16 +252,9 @@ def draw_train_rows(task: Task, rows: int, seed: int) -> Task:
     train = task.splits["train"]
     if rows == 0:
         return task
-    labels = train[LABEL][:]
-    classes = len(set(labels)) if task.kind == "class" else 1
-    if not classes <= rows <= len(labels):
-        raise TaskError(
-            f"cannot draw {rows} training rows from task {task.name!r}; expected from {classes} "
-            f"(one of each class) to {len(labels)} (the whole training split)"
-        )
-    chosen = draw_labels(task.kind, labels, rows, np.random.default_rng(seed))
+    chosen = _drawn(task, "train", rows, np.random.default_rng(seed))
     kept = set(chosen)
-    others = [row for row in range(len(labels)) if row not in kept]
+    others = [row for row in range(len(train)) if row not in kept]
     unlabelled = task.unlabelled
     if others:
         hidden = train.select(others).remove_columns(LABEL)
@@ -268,6 +262,33 @@ def draw_train_rows(task: Task, rows: int, seed: int) -> Task:
         unlabelled = concatenate_datasets(parts)
     splits = {**task.splits, "train": train.select(chosen)}
     return attrs.evolve(task, splits=splits, unlabelled=unlabelled)
+
+
+def draw_dev_rows(task: Task, rows: int, seed: int) -> Task:
+    """Keep `rows` labelled dev rows, as ``--dev-rows`` asks; the others are not used at all.
+
+    People with few labels have few for dev, too: a study that chooses by hundreds of them shows what nobody would get.
+
+    :param rows: how many; 0 keeps all.
+    :raises TaskError: where there are fewer rows, or more classes than `rows`.
+    """
+    if rows == 0:
+        return task
+    generator = np.random.default_rng([seed, 1])  # another draw than that of the training rows
+    chosen = _drawn(task, "dev", rows, generator)
+    return attrs.evolve(task, splits={**task.splits, "dev": task.splits["dev"].select(chosen)})
+
+
+def _drawn(task: Task, split: str, rows: int, generator: np.random.Generator) -> list[int]:
+    """Which rows of a split are kept, one of each class at least."""
+    labels = task.splits[split][LABEL][:]
+    classes = len(set(labels)) if task.kind == "class" else 1
+    if not classes <= rows <= len(labels):
+        raise TaskError(
+            f"cannot draw {rows} {_CALLED[split]} rows from task {task.name!r}; expected from {classes} "
+            f"(one of each class) to {len(labels)} (the whole {_CALLED[split]} split)"
+        )
+    return draw_labels(task.kind, labels, rows, generator)
 
 
 def split_anew(task: Task, dev: float, test: float, seed: int) -> Task:

@@ -109,7 +109,7 @@ def _check(config: RunConfig, folds: int, jobs: int) -> None:
         raise ConfigError(f"folds must be at least 2 (got {folds})")
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1 (got {jobs})")
-    fixed = {"train_rows": config.train_rows, "split_anew": config.split_anew}
+    fixed = {name: getattr(config, name) for name in ("train_rows", "dev_rows", "split_anew")}
     if named := [name for name, value in fixed.items() if value]:
         raise ConfigError(f"folds make the splits themselves; leave out {' and '.join(named)}")
 

@@ -370,7 +370,9 @@ def _audited(resolved: ResolvedRun, callback: Callback) -> dict[str, Any]:
     """What the audit finds in the splits that the seeds train on, after telling the user of it and of the remarks."""
     if resolved.config.split_anew:
         # rows that --train-rows leaves out stay: their texts are trained on, without their labels
-        whole = attrs.evolve(resolved, config=attrs.evolve(resolved.config, train_rows=0))
+        whole = attrs.evolve(
+            resolved, config=attrs.evolve(resolved.config, train_rows=0, dev_rows=0)
+        )
         audit = audit_draws([seed_task(whole, seed) for seed in sorted(resolved.config.seeds)])
     else:
         audit = audit_task(resolved.task, thorough=False)

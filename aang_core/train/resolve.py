@@ -22,7 +22,7 @@ from aang_core.data.auxiliary import (
     load_selected,
     with_sources,
 )
-from aang_core.data.splits import draw_train_rows, split_anew, without_split_remark
+from aang_core.data.splits import draw_dev_rows, draw_train_rows, split_anew, without_split_remark
 from aang_core.data.task import Task, check_given, load_task, registered_tasks
 from aang_core.errors import ConfigError, RunError, TaskError
 from aang_core.method.weights.proportions import proportioned
@@ -233,12 +233,12 @@ def _check_fork(config: RunConfig) -> None:
 
 
 def seed_task(resolved: ResolvedRun, seed: int) -> Task:
-    """The task with this seed's splits and labelled training rows."""
+    """The task with this seed's splits and labelled rows."""
     task, config = resolved.task, resolved.config
     if config.split_anew:
         dev, test = config.split_anew
         task = split_anew(task, dev, test, seed)
-    return draw_train_rows(task, config.train_rows, seed)
+    return draw_dev_rows(draw_train_rows(task, config.train_rows, seed), config.dev_rows, seed)
 
 
 def load_backbone(resolved: ResolvedRun, seed: int) -> Backbone:

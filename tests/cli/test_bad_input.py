@@ -60,6 +60,7 @@ UNKNOWN = {
     "rows below 0": (["--train-rows", "-1"], 1, "--train-rows"),
     "more rows than there are": (["--train-rows", "25"], 1, "24"),
     "fewer rows than classes": (["--train-rows", "1"], 1, "2"),
+    "more dev rows than there are": (["--dev-rows", "999"], 1, "the whole dev split"),
     "corpus": (["--external", "in-domain=nowhere.txt"], 1, "nowhere.txt"),
     "corpus form": (["--external", "nowhere.txt"], 2, "expected NAME=FILE"),
     "learning rate": (["--set", "training.lr=nan"], 1, "training.lr"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from _tasks import write_split
 
-from aang_core.data.splits import draw_train_rows, split_anew
+from aang_core.data.splits import draw_dev_rows, draw_train_rows, split_anew
 from aang_core.data.task import Task, load_task
 from aang_core.errors import TaskError
 
@@ -85,6 +85,21 @@ def test_training_rows_are_drawn_anew_for_each_seed_and_the_others_stay_as_texts
     assert draw_train_rows(task, 8, seed=2).splits["train"]["text"][:] != kept
     assert len(draw_train_rows(drawn, 4, seed=1).unlabelled) == 36
     assert draw_train_rows(task, 0, seed=1) is task
+
+
+def test_dev_rows_are_drawn_for_each_seed_and_the_others_are_not_used():
+    task = make_task([0, 1] * 10)
+    whole = task.splits["dev"]["text"][:]
+    drawn = draw_dev_rows(task, 4, seed=1)
+    kept = drawn.splits["dev"]["text"][:]
+    assert (len(kept), set(kept) < set(whole)) == (4, True)
+    assert draw_dev_rows(task, 4, seed=1).splits["dev"]["text"][:] == kept
+    assert any(draw_dev_rows(task, 4, seed=s).splits["dev"]["text"][:] != kept for s in (2, 3, 4))
+    assert drawn.splits["train"] is task.splits["train"]
+    assert drawn.unlabelled is task.unlabelled
+    assert draw_dev_rows(task, 0, seed=1) is task
+    with pytest.raises(TaskError, match=r"cannot draw 99 dev rows .*the whole dev split"):
+        draw_dev_rows(task, 99, seed=0)
 
 
 @pytest.mark.parametrize("rows", [-1, 2, 41])

@@ -72,7 +72,9 @@ def refit_run(
     from datasets import concatenate_datasets
 
     seed, best = found.session.seed, found.progress.best_step
-    config = attrs.evolve(found.session.config, seeds=(seed,), train_rows=0, split_anew=())
+    config = attrs.evolve(
+        found.session.config, seeds=(seed,), train_rows=0, dev_rows=0, split_anew=()
+    )
     config = settled(config, length_of(config, [best]), weights, directory)
     if config.training.mean_evaluation != "off":  # as dev has chosen
         mean = "only" if found.progress.best_is_mean else "off"
