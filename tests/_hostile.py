@@ -50,11 +50,7 @@ CONFIGS: dict[str, Row] = {
     "ten thousand unknown keys": config(
         "\n".join(f"k{i} = {i}" for i in range(10_000)), "10000 faults"
     ),
-    "a negative seed by --set": (
-        lambda _: None,
-        ["run", "--set", f"seeds=[{DIGITS}]"],
-        "seeds",
-    ),
+    "a negative seed by --set": (lambda _: None, ["run", "--set", f"seeds=[{DIGITS}]"], "seeds"),
     "a nested --set": (lambda _: None, ["run", "--set", f"seeds={DEEP}"], "seeds"),
     "half a character": (lambda _: None, ["run", "--task", "a\udcffb"], "all of it UTF-8"),
 }

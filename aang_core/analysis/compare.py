@@ -63,10 +63,7 @@ def _differences(baseline: FinishedRun, run: FinishedRun) -> list[str]:
         "the task": (first["task"], second["task"]),
         "the metric": (first["metric"], second["metric"]),
         "the seeds": (sorted(baseline.seeds), sorted(run.seeds)),
-        "labelled training rows (train_rows)": (
-            baseline.config.train_rows,
-            run.config.train_rows,
-        ),
+        "labelled training rows (train_rows)": (baseline.config.train_rows, run.config.train_rows),
         "labelled dev rows (dev_rows)": (baseline.config.dev_rows, run.config.dev_rows),
         "shares of splits drawn anew (split_anew)": (
             baseline.config.split_anew,

@@ -113,12 +113,7 @@ def _sheet(run: FinishedRun, seed: int) -> Sheet:
             raise RunError(f"{path}:{number} holds no prediction of one label: {cause}") from cause
     task = run.report["task"]
     return Sheet(
-        name=file_name(task),
-        task=task,
-        run=run.path,
-        seed=seed,
-        rows=len(rows),
-        lines=tuple(lines),
+        name=file_name(task), task=task, run=run.path, seed=seed, rows=len(rows), lines=tuple(lines)
     )
 
 

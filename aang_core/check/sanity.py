@@ -232,9 +232,7 @@ def _numbers_of(answers: Tensor, values: Tensor) -> Tensor:
 
 def _renamed(packed: Packed, name: str, codes: Tensor) -> Packed:
     return attrs.evolve(
-        packed,
-        inputs={**packed.inputs, name: codes},
-        original={**packed.original, name: codes},
+        packed, inputs={**packed.inputs, name: codes}, original={**packed.original, name: codes}
     )
 
 

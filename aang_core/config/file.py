@@ -118,9 +118,7 @@ def _split(key: str) -> tuple[str, ...]:
 
 
 def overlaid(
-    raw: Mapping[str, Any],
-    origins: Mapping[str, str],
-    flags: Mapping[str, tuple[Any, str]],
+    raw: Mapping[str, Any], origins: Mapping[str, str], flags: Mapping[str, tuple[Any, str]]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Settings with flags over them.
 

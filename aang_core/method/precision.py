@@ -30,10 +30,7 @@ def _cpu_flags() -> set[str]:
     try:
         lines = _CPU_FACTS.read_text(encoding="utf-8").splitlines()
     except OSError:  # no Linux: torch knows of some
-        tests = {
-            "avx512_bf16": "_is_avx512_bf16_supported",
-            "amx_bf16": "_is_amx_tile_supported",
-        }
+        tests = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_bf16": "_is_amx_tile_supported"}
         return {flag for flag, test in tests.items() if getattr(torch.cpu, test, bool)()}
     named = (line.partition(":") for line in lines)
     return next(

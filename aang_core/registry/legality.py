@@ -234,10 +234,7 @@ def _lacking(primitive: Primitive, capability: str, objective: Objective) -> str
 
 
 def _conflict(
-    primitive: Primitive,
-    capability: str,
-    owned: Mapping[str, Capabilities],
-    objective: Objective,
+    primitive: Primitive, capability: str, owned: Mapping[str, Capabilities], objective: Objective
 ) -> str:
     stages: Sequence[str] = [
         stage for stage, capabilities in owned.items() if capability in capabilities

@@ -30,7 +30,7 @@ _FORM = Table(
             Table(dict.fromkeys(STAGES, _NAMES), required=STAGES), 1, "[[block]] table", False
         ),
         "candidates": TableOf(TableOf(Anything()), 1, "candidate"),
-    },
+    }
 )
 
 

@@ -268,11 +268,7 @@ _SCORES = TableOf(_SCORE)
 _MEAN = {"mean": _SCORE, "std": _SCORE}
 _SPREAD = _form({**_MEAN, "metrics": TableOf(_form(_MEAN))})
 _WEIGHTS = _form(
-    {
-        "objectives": TableOf(_NUMBER),
-        "stages": TableOf(TableOf(_NUMBER)),
-        "end_task": _NUMBER,
-    }
+    {"objectives": TableOf(_NUMBER), "stages": TableOf(TableOf(_NUMBER)), "end_task": _NUMBER}
 )
 _SEED = _form(
     {

@@ -26,13 +26,7 @@ from aang_core.registry.records import Selector, load_factory
 from aang_core.registry.registry import Registered, Registry, load_registry
 from aang_core.rundir.directory import unused_directory
 from aang_core.rundir.report import versions, write_json
-from aang_core.selection.directory import (
-    WORK,
-    Clock,
-    begun_with,
-    check_data,
-    selection_directory,
-)
+from aang_core.selection.directory import WORK, Clock, begun_with, check_data, selection_directory
 from aang_core.selection.picture import write_picture
 from aang_core.selection.pools import Checked, checked, load_pools, scan
 from aang_core.selection.protocols import BoundSelector, SelectionContext

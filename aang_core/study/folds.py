@@ -194,11 +194,7 @@ def _final(
         f"final: {len(rows)} rows, {steps} steps, the median of the folds'; its dev rows are some of those that it "
         "trains on, so its dev score and the audit's count of leaks say nothing"
     )
-    return Trial(
-        configuration=_FINAL,
-        config=attrs.evolve(final, **own),
-        directory=out / _FINAL,
-    )
+    return Trial(configuration=_FINAL, config=attrs.evolve(final, **own), directory=out / _FINAL)
 
 
 def _winner(runs: Sequence[FinishedRun]) -> str:

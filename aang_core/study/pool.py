@@ -151,10 +151,7 @@ def in_processes(
 
 
 def _await(
-    futures: Sequence[Future[Outcome | None]],
-    callback: StudyCallback,
-    halting: bool,
-    ended: Ended,
+    futures: Sequence[Future[Outcome | None]], callback: StudyCallback, halting: bool, ended: Ended
 ) -> None:
     """Report outcomes until every trial has ended.
 

@@ -38,9 +38,7 @@ from aang_core.train.finish.export import export_model, write_predictions
 from aang_core.train.finish.guard import PLAIN
 from aang_core.train.finish.race import races
 from aang_core.train.finish.refit import REFIT, account_of, refits
-from aang_core.train.resolve import (
-    ResolvedRun,
-)
+from aang_core.train.resolve import ResolvedRun
 from aang_core.train.session import Session, forget_peak
 from aang_core.train.trainer import Trainer
 

@@ -23,9 +23,7 @@ from aang_core.study.training import SeedJob
 from aang_core.study.trial import Trial
 from aang_core.train.callbacks import Callback, Callbacks, Progress, Stopped
 from aang_core.train.loggers import Logged, chosen_loggers
-from aang_core.train.resolve import (
-    resolve,
-)
+from aang_core.train.resolve import resolve
 from aang_core.train.step import StepRecord
 
 _NEEDING = (

@@ -20,12 +20,7 @@ from aang_core.train.callbacks import Callbacks, Spent, made_callbacks
 from aang_core.train.finish.guard import PLAIN, guarded, plain_run, verdict
 from aang_core.train.finish.refit import REFIT, account_of, refit_run
 from aang_core.train.loggers import Logged
-from aang_core.train.resolve import (
-    ResolvedRun,
-    bind_objectives,
-    load_backbone,
-    seed_task,
-)
+from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, seed_task
 from aang_core.train.session import Session, build_session
 from aang_core.train.trainer import Trainer, phases
 

@@ -201,10 +201,7 @@ def task_rows(backbone: Backbone, task: Task, split: str) -> list[Row]:
 
 
 def laid_rows(
-    backbone: Backbone,
-    kind: str,
-    examples: Sequence[Mapping[str, Any]],
-    origins: Sequence[Origin],
+    backbone: Backbone, kind: str, examples: Sequence[Mapping[str, Any]], origins: Sequence[Origin]
 ) -> list[Row]:
     """Examples of a task of this kind as the encoder reads them, as `task_rows` of a split."""
     rows = backbone.rows(examples, origins)

@@ -19,14 +19,7 @@ from aang_core.method.slow_copy import SlowCopy
 from aang_core.rundir.report import strict_line
 from aang_core.train import checkpoint
 from aang_core.train.callbacks import Callback, Callbacks, Progress, Spent, Stopped
-from aang_core.train.checkpoint import (
-    BEST,
-    callback_states,
-    newest,
-    remove,
-    restore,
-    snapshot,
-)
+from aang_core.train.checkpoint import BEST, callback_states, newest, remove, restore, snapshot
 from aang_core.train.evaluation import DevJudge
 from aang_core.train.finish.final import fine_tune_at_last, finish_with_probe
 from aang_core.train.head_fitting import begins_with_probe, fit_heads, fit_probe
@@ -54,11 +47,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        session: Session,
-        directory: Path,
-        callback: Callback,
-        started: Spent | None = None,
+        self, session: Session, directory: Path, callback: Callback, started: Spent | None = None
     ) -> None:
         self.session, self.directory, self.callback = session, directory, Callbacks([callback])
         self.ended = -1

@@ -27,16 +27,10 @@ if TYPE_CHECKING:
     help="A space's name or TOML file.",
 )
 @click.option(
-    "--task",
-    metavar="TASK",
-    default="",
-    help="Resolve what depends on the data of this task.",
+    "--task", metavar="TASK", default="", help="Resolve what depends on the data of this task."
 )
 @click.option(
-    "--model",
-    metavar="MODEL",
-    default="",
-    help="Resolve what depends on the kind of encoder.",
+    "--model", metavar="MODEL", default="", help="Resolve what depends on the kind of encoder."
 )
 @options.with_
 @options.reading
@@ -122,10 +116,7 @@ def _judged(
 
     check_corpora(reading.get("external", {}), registry)
     loaded = load_task(
-        task,
-        reads=kind.reads,
-        registered=registered_tasks(registry),
-        **{"external": {}, **reading},
+        task, reads=kind.reads, registered=registered_tasks(registry), **{"external": {}, **reading}
     )
     bound, missing = bind_sources(
         sources_of(space), registry, Binding(task=loaded, backbone=None, options={}), {}
@@ -178,11 +169,7 @@ def _remark(shown: int, total: int, illegal: bool) -> str:
 
 
 @click.command("list-primitives")
-@click.option(
-    "--stage",
-    type=click.Choice(STAGES),
-    help="Only this stage.  [default: all]",
-)
+@click.option("--stage", type=click.Choice(STAGES), help="Only this stage.  [default: all]")
 @options.as_json
 @options.plugins
 def primitives(stage: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:

@@ -135,9 +135,7 @@ def _check_together(
 
 
 def _configured(
-    config: Path | None,
-    flags: Mapping[str, tuple[Any, str]],
-    assignments: Iterable[str] = (),
+    config: Path | None, flags: Mapping[str, tuple[Any, str]], assignments: Iterable[str] = ()
 ) -> RunConfig:
     """The configuration of a file and flags, over what the space itself suggests."""
     from aang_core.config.file import build_config

@@ -22,16 +22,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "registry.hookspecs",
         "registry.records",
     ),
-    "Data": (
-        "batch.protocols",
-        "batch.rows",
-        "batch.stream",
-        "data.task",
-    ),
-    "The search": (
-        "method.gradient.metagrad",
-        "method.weights.weighting",
-    ),
+    "Data": ("batch.protocols", "batch.rows", "batch.stream", "data.task"),
+    "The search": ("method.gradient.metagrad", "method.weights.weighting"),
 }
 """Heading → the modules whose public names stand under it."""
 

@@ -236,11 +236,7 @@ def test_the_error_over_texts_counts_each_text_once_however_many_seeds_judge_it(
     random = np.random.default_rng(0)
     texts = [
         [(f"text {t}", random.random() < 0.3, random.random() < 0.5) for t in own]
-        for own in (
-            range(60),
-            range(30, 90),
-            range(60, 120),
-        )
+        for own in (range(60), range(30, 90), range(60, 120))
     ]
 
     def rows(which):

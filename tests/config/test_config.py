@@ -221,10 +221,7 @@ def test_flags_go_before_the_file_and_are_named_in_faults():
 def test_a_file_then_flags_then_settings(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text("[training]\nmax_steps = 1\neval_every = 1\npatience = 1\n", "utf-8")
-    flags = {
-        "training.max_steps": (2, "--max-steps"),
-        "training.eval_every": (2, "--eval-every"),
-    }
+    flags = {"training.max_steps": (2, "--max-steps"), "training.eval_every": (2, "--eval-every")}
     config = build_config(path, flags, ["training.max_steps=3"])
     assert config == RunConfig(training=Training(max_steps=3, eval_every=2, patience=1))
     with pytest.raises(ConfigError) as error:

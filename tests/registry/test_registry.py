@@ -68,10 +68,7 @@ def test_a_clash_across_stages_names_both_distributions(tmp_path, monkeypatch):
         ("return None", "returned None; expected an iterable of records"),
         ("return 3", "failed: TypeError"),
         ("raise ValueError('broken')", "failed: ValueError: broken"),
-        (
-            "return [Transform(name='Bad Name', summary='', factory='m:f')]",
-            "names are kebab-case",
-        ),
+        ("return [Transform(name='Bad Name', summary='', factory='m:f')]", "names are kebab-case"),
         ("return [Transform(name='a', summary='', factory='m:f', needs=())]", "'needs'"),
         ("return [Transform(name='a', summary='', factory='m:f', requires='x')]", "list of names"),
         ("return [Output(name='a', summary='', factory='m:f')]", "of the class Transform"),

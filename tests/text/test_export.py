@@ -195,10 +195,7 @@ def test_a_run_leaves_a_card_with_its_scores(tmp_path):
     from huggingface_hub import ModelCard
 
     report = aang_core.run(
-        task=write_task(tmp_path / "boxes"),
-        out=tmp_path / "run",
-        method="finetune",
-        **settings(),
+        task=write_task(tmp_path / "boxes"), out=tmp_path / "run", method="finetune", **settings()
     )
     text = (tmp_path / "run" / "model" / "README.md").read_text("utf-8")
     found = ModelCard(text, ignore_metadata_errors=False).data.eval_results

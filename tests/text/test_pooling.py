@@ -147,10 +147,7 @@ def test_a_pooler_begins_as_the_identity_where_the_head_is_new(tmp_path):
 
 def test_adapters_and_frozen_layers_go_with_it(tmp_path):
     base = str(save_family(tmp_path / "base", "bert"))
-    for name, settings in (
-        ("adapters", {"lora_rank": 2}),
-        ("frozen", {"frozen_layers": 2}),
-    ):
+    for name, settings in (("adapters", {"lora_rank": 2}), ("frozen", {"frozen_layers": 2})):
         backbone = load(base, BackboneSettings(device="cpu", pooling="mean", **settings))
         assert_exact(backbone, tmp_path / name)
 

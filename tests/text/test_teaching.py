@@ -73,10 +73,7 @@ def test_gates_written_out(gate):
     assert output.asks_labelled is (gate == "relative")
     new, _ = output.taught(targets, teaching(answers, 1.0, output.memory(), labelled=labelled))
     sure = answers.softmax(-1).amax(-1).tolist()
-    bound = {
-        "fixed": 0.6,
-        "relative": 0.6 * float(labelled.softmax(-1).amax(-1).mean()),
-    }
+    bound = {"fixed": 0.6, "relative": 0.6 * float(labelled.softmax(-1).amax(-1).mean())}
     mean = sum(sure) / 8
     variance = sum((s - mean) ** 2 for s in sure) / 8
     for weight, confidence in zip(new.weight.tolist(), sure, strict=True):

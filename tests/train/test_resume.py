@@ -183,7 +183,7 @@ def test_buffers_are_kept_with_parameters():
     module.norm(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))
     found = named_buffers(module, torch.nn.Linear(2, 2))
     assert sorted(found) == [
-        *("body.norm.num_batches_tracked", "body.norm.running_mean", "body.norm.running_var"),
+        *("body.norm.num_batches_tracked", "body.norm.running_mean", "body.norm.running_var")
     ]
     assert found["body.norm.running_mean"] is module.norm.running_mean
 

@@ -28,10 +28,7 @@ class Killer(aang.Callback):
 def chosen(rule, control="none", **changed):
     """Six steps with three evaluations, and options with which every rule moves in them."""
     training = {"max_steps": 6, "final_epochs": 0}
-    options = {
-        "confident": {"start": 0.0, "looks": 2, "errors": 0.1},
-        "hindsight": {"steps": 2},
-    }
+    options = {"confident": {"start": 0.0, "looks": 2, "errors": 0.1}, "hindsight": {"steps": 2}}
     meta = {
         "rule": rule,
         "control": control,

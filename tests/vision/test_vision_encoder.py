@@ -23,9 +23,7 @@ def test_rows_do_not_see_each_other_and_short_rows_change_nothing():
     encoder, task = backbone(), small_task()
     rows = rows_of(encoder, task)[:3]
     cut = attrs.evolve(
-        rows[1],
-        inputs={"patches": rows[1].inputs["patches"][:5]},
-        special=rows[1].special[:5],
+        rows[1], inputs={"patches": rows[1].inputs["patches"][:5]}, special=rows[1].special[:5]
     )
     alone = [encoder.encode(plain_batch([row])).states for row in (rows[0], cut, rows[2])]
     together = encoder.encode(plain_batch([rows[0], cut, rows[2]])).states

@@ -54,7 +54,5 @@ def sized_state(objectives: Sequence[BoundObjective], rows: int, factors: Factor
     logits = sizes.log()
     shares = torch.stack([torch.tensor(float(rows), dtype=torch.float64), sizes.sum()])
     return attrs.evolve(
-        WeightState.initial(factors),
-        objectives=logits - logits.mean(),
-        end_task=shares.log(),
+        WeightState.initial(factors), objectives=logits - logits.mean(), end_task=shares.log()
     )
