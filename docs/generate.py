@@ -220,7 +220,7 @@ def _shown(registry: Registry) -> Iterator[str]:
     yield "| `►` | the loss reads the state of this position |"
     yield "| `visible` | a state that predicts this target can see it |"
     yield ""
-    yield "What the loss reads is no description: it is where the gradient of the loss is not zero. Which position a"
+    yield "What the loss reads is measured: the positions where its gradient is not zero. Which position a"
     yield "target copies, and whether it is in sight, is found by changing the tokens."
     for title, objective in SHOWN:
         yield ""

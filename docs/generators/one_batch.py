@@ -151,7 +151,7 @@ def _alignment(session: Session, plan: StepPlan, alignment: Alignment) -> Iterat
         8,
         "The meta-gradient",
         "method/gradient/metagrad.py",
-        "`Alignment`: how each objective's gradient lies to the dev gradient, from the same backward pass that leaves "
+        "`Alignment`: how well each objective's gradient agrees with the dev gradient, from the same backward pass that leaves "
         "the summed gradient for the optimiser.",
     )
     closing = f"the length of the dev gradient is {float(alignment.dev_norm):.3f}"
@@ -171,7 +171,7 @@ def _weights(session: Session, weights: Tensor, share: float) -> Iterator[str]:
         *(f"{ids[k]:{COLUMN}}{float(weights[k]):.4f}" for k in (*order[:3], *order[-2:])),
         f"λ = {share:.4f}",
     )
-    yield "The optimiser takes its step, and the next batch, which was made meanwhile, comes. The loop is"
+    yield "The optimiser takes its step. The next batch was prepared meanwhile. The loop is"
     yield "`aang_core/train/step.py`; what was recorded goes to `aang_core/rundir/report.py`."
 
 

@@ -38,7 +38,7 @@ TOLERANCE = 1e-4
 
 
 class Engine:
-    """Fills ``.grad`` and says how each objective's gradient lies to the dev gradient.
+    """Fills ``.grad`` and says how well each objective's gradient agrees with the dev gradient.
 
     :param kind: ``fused`` or ``looped``; `check` may change it to ``looped``.
     :param budget: most positions in one forward pass, 0 for no bound.
