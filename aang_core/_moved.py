@@ -166,7 +166,7 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing but to give the module, executed at its own place, back what says so."""
+        """Give the module back the spec of its own place: it has been executed there."""
         old = module.__spec__
         if old is not None and old.name in self._own:
             module.__spec__ = self._own[old.name]

@@ -20,7 +20,7 @@ are to ``trainer``, from runs of the same turn and seed. The peers:
     peer/bin/pip install torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 scikit-learn==1.9.1
     python -m venv setfit && setfit/bin/pip install torch==2.13.0 setfit==1.2.0 transformers==5.24.0
 
-A line a run goes to ``OUT/runs.jsonl``. The same command goes on where it was interrupted, and with more ``--repeats``,
+Each run adds a line to ``OUT/runs.jsonl``. The same command continues after an interruption. With more ``--repeats``,
 seeds or peers it runs what is missing; with other settings it refuses.
 """
 

@@ -1,4 +1,4 @@
-"""Write the generated documents: a reference page a stage, ``aang show``'s examples, and the way of one batch.
+"""Write the generated documents: a reference page for each stage, examples of ``aang show``, and one batch followed.
 
     python docs/generate.py            # writes docs/reference/*.md, docs/show.md and docs/one-batch.md
     python docs/generate.py --check    # says which of them are out of date, and exits with 1

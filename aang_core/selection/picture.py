@@ -1,6 +1,6 @@
 """The picture of a selection: pooled vectors of some rows of each task, in two dimensions by t-SNE, coloured by task.
 
-t-SNE: van der Maaten and Hinton, Visualizing Data using t-SNE, JMLR 2008; FastMTL (EMNLP 2021) shows its tasks so.
+t-SNE: van der Maaten and Hinton, Visualizing Data using t-SNE, JMLR 2008. FastMTL (EMNLP 2021) shows its tasks so.
 """
 
 from __future__ import annotations

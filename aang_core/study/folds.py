@@ -8,7 +8,7 @@
     OUT/weights.json              the objectives' weights, averaged over the folds
 
 A fold's test part is one K-th of the rows, by class; its dev is cut from the rest. Equal texts stay together. Test rows
-are read once, each by the one model that has not seen them, so the pooled score is one of all labelled rows. The final
+are read once, each by the one model that has not seen them, so the pooled score covers all labelled rows. The final
 model has no test score of its own, because it has seen every row. It trains for as many steps as the folds chose
 (the median of their best steps, the higher of two), with the weights that they learned, and chooses nothing by itself.
 """

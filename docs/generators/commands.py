@@ -1,4 +1,4 @@
-"""The reference page of the commands, out of click's own records."""
+"""The reference page of the commands, from click's own records."""
 
 from __future__ import annotations
 

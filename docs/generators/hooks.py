@@ -1,4 +1,4 @@
-"""The reference page of the hooks, out of the hook specifications and the records that they return."""
+"""The reference page of the hooks, from the hook specifications and the records that they return."""
 
 from __future__ import annotations
 

@@ -151,8 +151,8 @@ def _alignment(session: Session, plan: StepPlan, alignment: Alignment) -> Iterat
         8,
         "The meta-gradient",
         "method/gradient/metagrad.py",
-        "`Alignment`: how well each objective's gradient agrees with the dev gradient, from the same backward pass that "
-        "leaves the summed gradient for the optimiser.",
+        "`Alignment`: how well each objective's gradient agrees with the dev gradient, from the same backward pass "
+        "that leaves the summed gradient for the optimiser.",
     )
     closing = f"the length of the dev gradient is {float(alignment.dev_norm):.3f}"
     yield from _table("cosine", session, plan, alignment.cosines(), closing)

@@ -1,4 +1,4 @@
-"""The reference page of the settings, out of the records that check them."""
+"""The reference page of the settings, from the records that check them."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ The ideal credit of objective k is ``Σ_t ⟨−g_k(t), θ_{t+H} − θ_t⟩``, 
 needs every g_k until H steps later: H · K copies of the encoder. With one backward pass only the stretch that has
 just ended can be used, and there we differ: `PastMove` makes a direction of the *past* H steps, and the gradients of
 the *next* H steps are aligned with it. So an objective has credit where it still pulls the way that has just lowered
-the dev loss (or against the way that has just raised it), one stretch late. An objective with much weight has shaped
-that way itself, so the rule favours what already weighs much.
+the dev loss (or against the way that has just raised it), one stretch late. An objective with a large weight
+has shaped that direction itself, so the rule favours large weights.
 """
 
 from __future__ import annotations

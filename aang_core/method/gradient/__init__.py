@@ -1,1 +1,1 @@
-"""Step 8: the dev gradient, and how each objective's gradient lies to it. `engine` chooses among the ways."""
+"""Step 8: the dev gradient, and how well each objective's gradient agrees with it. `engine` chooses among the ways."""

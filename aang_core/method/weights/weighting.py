@@ -1,4 +1,4 @@
-"""Step 9 of 9. In: Alignment. Out: the next WeightState. Here is what weighting rules (`rules`) share.
+"""Step 9 of 9. In: Alignment. Out: the next WeightState. The functions that the rules (`rules`) share.
 
 ``w_k ∝ exp(W_all[k] + W_D[d] + W_T[t] + W_R[r] + W_O[o])`` over the objectives of a step, and
 ``(λ_e, 1 − λ_e) = softmax(end-task, auxiliary)`` (paper, Algorithm 1). Pure functions over a frozen state, in

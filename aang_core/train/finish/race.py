@@ -1,4 +1,4 @@
-"""A race of settings: candidates train in short, the best of them in full, and dev chooses the model that is kept.
+"""A race of settings: all candidates train briefly, the best in full, and dev chooses the model that is kept.
 
 No recipe for few labels wins on every task, so a space may hold candidates in place of objectives (`Space.candidates`):
 other spaces, methods and settings. A qualifying round is successive halving with few arms (Jamieson and Talwalkar,

@@ -1,4 +1,4 @@
-"""The callback itself. Every training of a run has its own, in whichever process it goes on."""
+"""The callback itself. Every training of a run has one of its own, in the process that trains."""
 
 import torch
 
