@@ -243,6 +243,23 @@ class ProgressBar(PreparationBar):
             raise KeyboardInterrupt
 
 
+class ExperimentBar(ProgressBar, StudyCallback):
+    """The bars of the run under way, under one for the whole experiment."""
+
+    def on_plan(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
+        self._numbers = {trial.directory: number for number, trial in enumerate(trials)}
+        total, done = len(trials), len(finished)
+        self._bars.add_task("", total=total, completed=done, name="runs", state="")
+
+    def on_start(self, trial: Trial, attempt: int) -> None:  # noqa: ARG002
+        for task in self._bars.task_ids[1:]:  # those of the run before
+            self._bars.remove_task(task)
+        number = self._numbers[trial.directory]
+        self._bars.update(self._bars.task_ids[0], completed=number, state=trial.name)
+        if not self._live:
+            self.on_remark(f"run {number + 1}/{len(self._numbers)}: {trial.name}")
+
+
 def bar_for(jobs: int, config: RunConfig, interruption: Interruption) -> PreparationBar:
     """The bar of a run, or of runs, of one configuration."""
     beside = jobs > 1 and len(config.seeds) > 1

@@ -87,9 +87,32 @@ def _study(
         )
     if out is None:
         raise click.UsageError("--experiment needs --out, the directory of its runs and results")
-    from aang_cli.experiment import carry_out
+    from aang_cli.progress import ExperimentBar, Interruption
+    from aang_core.study.selected.experiment import run_experiment
 
-    carry_out(spec, out, resume, as_json, options.registry_of(given["plugins"]))
+    again = shlex.join(["aang", "select", "--experiment", str(spec), "--out", str(out), "--resume"])
+    goodbye = f"interrupted; go on with\n  {again}"
+    registry = options.registry_of(given["plugins"])
+    interruption = Interruption()
+    bar = ExperimentBar(interruption)
+    with interruption.ending(lambda _: goodbye), bar:
+        results = run_experiment(spec, out, registry, resume, bar)
+    if as_json:
+        render.document(results)
+    else:
+        _print_study(results)
+        render.remark(f"everything is in {out / 'results.md'} and results.json")
+
+
+def _print_study(results: Mapping[str, Any]) -> None:
+    from aang_core.study.results import arm_cells
+
+    for name in results["targets"]:
+        rows = [row for row in results["rows"] if row["target"] == name]
+        cells = [arm_cells(row) for row in rows]
+        render.table(cells, columns=list(cells[0]), title=f"{name}, {rows[0]['metric']}")
+    for remark in results["remarks"]:
+        render.remark(f"note: {remark}")
 
 
 def _flags(given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from aang_cli import health
+from aang_cli import doctor
 from aang_cli.main import main
 from click.testing import CliRunner
 from packaging.requirements import Requirement
@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_a_run_directory(tmp_path):
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(health, "LEAST_SPACE", 2**80)
+    monkeypatch.setattr(doctor, "LEAST_SPACE", 2**80)
     rows, _ = findings("--out", str(tmp_path))
     assert rows["runs"]["state"] == "mend"
     assert "free at least" in rows["runs"]["do"]
@@ -83,14 +83,14 @@ def test_a_full_disk(tmp_path, monkeypatch):
     ],
 )
 def test_versions_against_what_is_supported(requirement, extra, state, do):
-    found = health._dependency(Requirement(requirement), extra)
+    found = doctor._dependency(Requirement(requirement), extra)
     assert (found.state, found.do) == (state, do)
 
 
 def test_the_extra_of_a_requirement():
-    assert health._extra_of(Requirement('ray[tune]>=2; extra == "sweep"')) == "sweep"
-    assert health._extra_of(Requirement('x; python_version > "3" and extra == "plots"')) == "plots"
-    assert health._extra_of(Requirement("attrs>=24.1")) == ""
+    assert doctor._extra_of(Requirement('ray[tune]>=2; extra == "sweep"')) == "sweep"
+    assert doctor._extra_of(Requirement('x; python_version > "3" and extra == "plots"')) == "plots"
+    assert doctor._extra_of(Requirement("attrs>=24.1")) == ""
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_the_extra_of_a_requirement():
     [(False, "13.0", "ok"), (True, None, "note"), (True, "13.0", "mend")],
 )
 def test_a_gpu_that_torch_cannot_use(tmp_path, monkeypatch, driver, built, state):
-    monkeypatch.setattr(health, "_DRIVER", tmp_path if driver else tmp_path / "none")
-    found = health._without_cuda(built)
+    monkeypatch.setattr(doctor, "_DRIVER", tmp_path if driver else tmp_path / "none")
+    found = doctor._without_cuda(built)
     assert found.state == state
     assert bool(found.do) is (state != "ok")
 
@@ -137,7 +137,7 @@ def test_the_bundled_encoder_with_a_changed_byte(tmp_path, monkeypatch):
 
     monkeypatch.setitem(checkpoint.BUNDLED, "bundled:damaged", ("damaged_encoder", "0" * 64, "x"))
     monkeypatch.setitem(checkpoint.BUNDLED, "bundled:absent", ("absent_encoder", "0" * 64, "x"))
-    found = {finding.check: finding for finding in health._backbones()}
+    found = {finding.check: finding for finding in doctor._backbones()}
     assert found["bundled:damaged"].state == "mend"
     assert "sha256" in found["bundled:damaged"].found
     assert found["bundled:absent"].state == "note"

@@ -9,7 +9,7 @@ import tomllib
 import pytest
 from _tasks import flags, write_task
 from aang_cli.main import main
-from aang_cli.scaffold import FILES, KINDS, LONGEST_NAME, Scaffold
+from aang_cli.plugins import FILES, KINDS, LONGEST_NAME, Scaffold
 from click.testing import CliRunner
 
 NAMES = {

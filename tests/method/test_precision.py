@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from aang_cli import health
+from aang_cli import doctor
 
 from aang_core.config.settings import RunConfig
 from aang_core.method import precision
@@ -49,11 +49,11 @@ def test_elsewhere_torch_is_asked(monkeypatch, tmp_path):
 
 def test_the_doctor_says_it(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for flags, state in (("avx512_bf16", health.OK), ("avx2", health.NOTE)):
+    for flags, state in (("avx512_bf16", doctor.OK), ("avx2", doctor.NOTE)):
         cpuinfo(monkeypatch, tmp_path, f"flags : {flags}\n")
-        found = {each.check: each for each in health.findings(tmp_path)}["bf16"]
+        found = {each.check: each for each in doctor.findings(tmp_path)}["bf16"]
         assert found.state == state
-        assert bool(found.do) is (state == health.NOTE)
+        assert bool(found.do) is (state == doctor.NOTE)
 
 
 def test_a_run_in_bf16_without_units_says_so(monkeypatch, tmp_path):
