@@ -1,9 +1,8 @@
 """The two questions after a run: how good is the model, and did the objectives help? In: finished runs.
 
 Chance enters a difference twice: through the seeds, and through the examples that test happens to hold. An interval
-over several seeds adds both variances (Student's t with the degrees of freedom of Welch and Satterthwaite). For one
-seed it is a bootstrap over test rows, paired, because both models answer the same rows. The difference that a study
-could have seen comes from the same variance and degrees of freedom.
+over several seeds counts both (`statistics.Chance`), that of one seed the examples alone, paired, because both models
+answer the same ones. The difference that a study could have seen comes from the same variances.
 """
 
 from __future__ import annotations
@@ -13,22 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aang_core.analysis.compare import compare_runs
+from aang_core.analysis.detectability import POINTS
 from aang_core.analysis.levels import said as levels_said
-from aang_core.analysis.statistics import detectable_at, joined_chance, macro_f1_standard_error
+from aang_core.analysis.statistics import macro_f1_standard_error
 from aang_core.config.settings import WITHOUT_OBJECTIVES
 from aang_core.data.metrics import confusion_of, score
 from aang_core.rundir.finished import FinishedRun
 from aang_core.rundir.report import spread
-
-DRAWS = 2000
-"""Resamples of the test rows."""
-
-_LEVEL = 0.95
-POINTS = ("accuracy", "f1")
-"""Metrics whose differences people name in points, hundredths of the whole."""
 
 
 def score_of(run: FinishedRun) -> dict[str, Any]:
@@ -122,9 +114,9 @@ def helped(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
 
     :return: ``verdict`` (``helped``, ``hurt`` or ``unclear``), ``metric``, ``split``, ``delta`` (run − baseline, mean
         over ``seeds``), ``interval`` (95 %; None where it cannot be known), ``detectable``: the true difference whose
-        interval would have left out zero in four of five cases, by the interval's own variance and degrees of freedom
-        (`statistics.detectable_at`; None likewise), ``p_value`` (paired t-test over seeds, or for
-        one seed of classes McNemar's exact test over test rows), both ``scores``, ``said`` and ``next``, what to do.
+        interval would have left out zero in four of five cases (`statistics.Chance`; None likewise),
+        ``p_value`` (paired t-test over seeds, or for one seed of classes McNemar's exact test over test rows), both
+        ``scores``, ``said`` and ``next``, what to do.
     :raises RunError: where the two cannot be compared (`compare.compare_runs`).
     """
     found = gain(baseline, run)
@@ -141,7 +133,7 @@ def gain(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
     compared = compare_runs([baseline, run])
     first, second = compared.rows
     metrics = {
-        name: _difference(baseline, run, compared.split, name, figures["p_value"])
+        name: _difference(baseline, run, compared.split, first["metrics"][name], figures)
         for name, figures in second["metrics"].items()
     }
     own = metrics[compared.metric]
@@ -163,104 +155,28 @@ def gain(baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
 
 
 def _difference(
-    baseline: FinishedRun, run: FinishedRun, split: str, metric: str, p_value: float | None
+    baseline: FinishedRun,
+    run: FinishedRun,
+    split: str,
+    first: Mapping[str, Any],
+    own: Mapping[str, Any],
 ) -> dict[str, Any]:
     """``delta``, ``interval``, ``detectable``, ``p_value`` and ``deltas`` by seed under one metric.
 
-    :param p_value: of the paired t-test over seeds.
+    :param first, own: what `compare_runs` says of either under this metric.
     """
-    theirs, ours = (each.scores(split, metric) for each in (baseline, run))
-    deltas = [ours[seed] - theirs[seed] for seed in sorted(ours)]
-    rows = _row_differences(baseline, run, metric) if split == "test" else None
-    if len(deltas) == 1 and rows is not None:
+    deltas = [own["values"][seed] - first["values"][seed] for seed in own["values"]]
+    p_value, could = own["p_value"], own["detectable"]
+    if len(deltas) == 1 and split == "test" and own["interval"]:
         p_value = _mcnemar(_classes(baseline, run.seeds[0]), _classes(run, run.seeds[0]))
-    chance = _chance(deltas, rows, drawn_anew=bool(run.config.split_anew))
+    known = (could[name] for name in ("both", "seeds", "texts"))
     return {
-        "delta": _mean(deltas),
-        "interval": None if chance is None else _interval(deltas, rows, *chance),
-        "detectable": None if chance is None else detectable_at(*chance),
+        "delta": own["delta"],
+        "interval": own["interval"],
+        "detectable": next((value for value in known if value is not None), None),
         "p_value": p_value,
         "deltas": deltas,
     }
-
-
-def _row_differences(
-    baseline: FinishedRun, run: FinishedRun, metric: str
-) -> NDArray[np.float64] | None:
-    """[S, DRAWS] differences of the score, each draw on other test rows, the same for both models and all seeds."""
-    if metric not in POINTS:
-        return None
-    generator = np.random.default_rng(0)
-    found, picks = [], None
-    for seed in run.seeds:
-        pair = _classes(baseline, seed), _classes(run, seed)
-        if not pair[0] or len(pair[0]) != len(pair[1]):
-            return None
-        size = len(pair[0])
-        if picks is None or picks.shape[1] != size:
-            picks = generator.integers(0, size, size=(DRAWS, size))
-        names = _names(*pair)
-        scores = [_resampled(rows, names, picks, metric) for rows in pair]
-        found.append(scores[1] - scores[0])
-    return np.stack(found)
-
-
-def _resampled(
-    rows: Sequence[tuple[str, str]], names: Sequence[str], picks: NDArray[np.int64], metric: str
-) -> NDArray[np.float64]:
-    """[DRAWS] scores on the rows that each draw has picked."""
-    if metric == "accuracy":
-        right = np.asarray([gold == label for gold, label in rows], dtype=np.float64)
-        return np.asarray(right[picks].mean(1))
-    classes = len(names)
-    place = {name: number for number, name in enumerate(names)}
-    cells = np.asarray([place[gold] * classes + place[label] for gold, label in rows])
-    scores = np.empty(len(picks))
-    for draw, picked in enumerate(picks):
-        counts = np.bincount(cells[picked], minlength=classes**2).reshape(classes, classes)
-        total = counts.sum(0) + counts.sum(1)
-        scores[draw] = np.mean(2 * np.diag(counts) / np.maximum(total, 1))
-    return scores
-
-
-def _chance(
-    deltas: Sequence[float], rows: NDArray[np.float64] | None, drawn_anew: bool
-) -> tuple[float, float] | None:
-    """The standard error of the mean difference over seeds and test rows, and its degrees of freedom.
-
-    None where it cannot be known: equal answers or equal seeds would claim that nothing is uncertain.
-
-    :param rows: as `_row_differences` gives them.
-    :param drawn_anew: whether each seed has test rows of its own; the variation over seeds then holds theirs.
-    """
-    if len(deltas) == 1:
-        if rows is None or np.ptp(rows[0]) == 0:
-            return None
-        return float(rows[0].std(ddof=1)), math.inf
-    seeds = float(np.var(deltas, ddof=1)) / len(deltas)
-    texts = 0.0 if rows is None or drawn_anew else float(rows.mean(0).var(ddof=1))
-    if seeds + texts <= 0:
-        return None
-    variance, freedom = joined_chance((seeds, len(deltas) - 1), (texts, DRAWS - 1))
-    return math.sqrt(variance), freedom
-
-
-def _interval(
-    deltas: Sequence[float], rows: NDArray[np.float64] | None, error: float, freedom: float
-) -> list[float]:
-    """95 % interval of the mean difference; of one seed the quantiles over its resampled test rows.
-
-    :param error, freedom: as `_chance` gives them.
-    """
-    from scipy.stats import t
-
-    tail = (1 - _LEVEL) / 2
-    if len(deltas) == 1 and rows is not None:
-        low, high = np.quantile(rows[0], [tail, 1 - tail])
-        return [float(low), float(high)]
-    half = float(t.ppf(1 - tail, freedom)) * error
-    mean = _mean(deltas)
-    return [mean - half, mean + half]
 
 
 def _mcnemar(first: Sequence[tuple[str, str]], second: Sequence[tuple[str, str]]) -> float | None:

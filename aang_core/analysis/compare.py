@@ -10,8 +10,8 @@ from typing import Any
 
 import attrs
 
-from aang_core.analysis.detectability import detectable
-from aang_core.analysis.statistics import paired_t_test, shown_interval
+from aang_core.analysis.detectability import chance_of, detectable
+from aang_core.analysis.statistics import paired_t_test
 from aang_core.errors import RunError, one_message
 from aang_core.rundir.finished import FinishedRun
 from aang_core.rundir.report import spread
@@ -37,9 +37,9 @@ def compare_runs(runs: Sequence[FinishedRun]) -> Comparison:
     """Put runs side by side.
 
     :return: a row a run: ``run``, ``method``, ``space``, ``model``, ``split``, the fields of `_statistics` for the
-        metric that comes first (`FinishedRun.headline`), ``tokens`` and ``seconds`` (means a seed), ``metrics`` with
-        the same fields for every metric, and ``deduplicated`` with them for the test rows that do not stand in train,
-        or None where all are unseen.
+        metric that comes first (`FinishedRun.headline`), ``tokens``, ``cpu_seconds`` and ``seconds`` (means a seed),
+        ``metrics`` with the same fields for every metric, and ``deduplicated`` with them for the test rows that do
+        not stand in train, or None where all are unseen.
     :raises RunError: where runs are of different tasks, data, metrics, seeds or training subsets: all that differs.
     """
     if len(runs) < 2:
@@ -99,6 +99,7 @@ def _row(run: FinishedRun, baseline: FinishedRun, split: str) -> dict[str, Any]:
         **metrics[metric],
         "weights_agreement": run.agreement,
         "tokens": run.cost("tokens"),
+        "cpu_seconds": run.cost("cpu_seconds"),
         "seconds": run.cost("seconds"),
         "metrics": metrics,
         "deduplicated": unseen,
@@ -106,9 +107,9 @@ def _row(run: FinishedRun, baseline: FinishedRun, split: str) -> dict[str, Any]:
 
 
 def _statistics(run: FinishedRun, baseline: FinishedRun, split: str, metric: str) -> dict[str, Any]:
-    """``mean``, sample ``std`` and ``values`` by seed; against the baseline ``delta``, paired ``p_value``, bootstrap
-    ``interval`` (95 %), and ``detectable`` (`detectability.detectable`). Without two seeds those of them that need two
-    are None; so are the baseline's own.
+    """``mean``, sample ``std`` and ``values`` by seed; against the baseline ``delta``, paired ``p_value``, ``interval``
+    (95 %, over seeds and test examples, `detectability.chance_of`), and ``detectable`` (`detectability.detectable`).
+    Those that need two seeds are None for one; so are the baseline's own.
     """
     values = run.scores(split, metric)
     seeds = sorted(values)
@@ -126,11 +127,13 @@ def _statistics(run: FinishedRun, baseline: FinishedRun, split: str, metric: str
     others = baseline.scores(split, metric)
     reference = [others[seed] for seed in seeds]
     test = paired_t_test(reference, scores)
+    deltas = [own - other for own, other in zip(scores, reference, strict=True)]
+    chance = chance_of(baseline, run, split, metric, deltas)
     return found | {
         "delta": test.mean,
         "p_value": test.p_value,
-        "interval": shown_interval(reference, scores),
-        "detectable": detectable(baseline, run, split, metric, test.std),
+        "interval": chance.interval(test.mean),
+        "detectable": detectable(chance),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics as stats
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +112,28 @@ class FinishedRun:
 
         :raises RunError: where a line is no JSON object.
         """
-        path = self.folder_of(seed) / "predictions.jsonl"
-        if not path.is_file():
-            return []
-        rows = json_lines(path)
-        for number, row in enumerate(rows, 1):
-            if not isinstance(row, dict):
-                found = str(row)[:40]
-                raise RunError(f"{path}:{number} is damaged: expected an object, found {found}")
-        return rows
+        return predictions_in(self.folder_of(seed) / "predictions.jsonl")
+
+    def only(self, seeds: Iterable[int]) -> FinishedRun:
+        """The same run as if it had these of its seeds alone."""
+        kept = set(seeds)
+        own = [seed for seed in self.report["seeds"] if seed["seed"] in kept]
+        return _with_seeds(self, own)
+
+
+def predictions_in(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``predictions.jsonl``; none where there is no such file.
+
+    :raises RunError: where a line is no JSON object.
+    """
+    if not path.is_file():
+        return []
+    rows = json_lines(path)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            found = str(row)[:40]
+            raise RunError(f"{path}:{number} is damaged: expected an object, found {found}")
+    return rows
 
 
 def read_against(directory: Path) -> dict[str, Any]:
@@ -177,13 +190,14 @@ def read_run(path: Path) -> FinishedRun:
     if not any((path / name).exists() for name in ("report.json", "config.toml")):
         parts = sorted(place.parent for place in path.glob(f"{seed_folder('*')}/config.toml"))
         if parts:
-            return _joined(path, [_read_one(part) for part in parts])
+            return joined(path, [_read_one(part) for part in parts])
     return _read_one(path)
 
 
-def _joined(path: Path, runs: Sequence[FinishedRun]) -> FinishedRun:
+def joined(path: Path, runs: Sequence[FinishedRun]) -> FinishedRun:
     """Runs of one configuration as one run with all their seeds.
 
+    :param path: the folder that they lie in, whose name the whole gets.
     :raises RunError: where their settings differ, or two have a seed in common.
     """
     first = runs[0]
@@ -198,21 +212,21 @@ def _joined(path: Path, runs: Sequence[FinishedRun]) -> FinishedRun:
     if twice := [str(seed) for seed, times in count.items() if times > 1]:
         raise RunError(f"{path} holds seed {', '.join(twice)} twice; take one of the runs away")
     seeds = sorted((s for run in runs for s in run.report["seeds"]), key=lambda s: s["seed"])
+    folders = {seed: folder for run in runs for seed, folder in run.folders.items()}
+    return _with_seeds(attrs.evolve(first, path=path, name=path.name, folders=folders), seeds)
+
+
+def _with_seeds(run: FinishedRun, seeds: Sequence[Mapping[str, Any]]) -> FinishedRun:
+    """:param seeds: what its report has of the seeds; `FinishedRun.folders` knows them."""
     reports = [seed_report(seed) for seed in seeds]
-    metric = first.report["metric"]
     report = {
-        **first.report,
-        "seeds": seeds,
-        "summary": summary_of(reports, metric),
+        **run.report,
+        "seeds": list(seeds),
+        "summary": summary_of(reports, run.report["metric"]),
         "weights": mean_weights(reports),
     }
-    return FinishedRun(
-        path=path,
-        name=path.name,
-        report=report,
-        config=attrs.evolve(first.config, seeds=tuple(s.seed for s in reports)),
-        folders={seed: folder for run in runs for seed, folder in run.folders.items()},
-    )
+    config = attrs.evolve(run.config, seeds=tuple(seed.seed for seed in reports))
+    return attrs.evolve(run, report=report, config=config)
 
 
 def _read_one(path: Path) -> FinishedRun:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from aang_core.analysis.page.plots import available, write_plots
-from aang_core.analysis.statistics import paired_t_test, shown_interval
+from aang_core.analysis.statistics import Chance, paired_t_test
 from aang_core.analysis.submission import sheets, write_submission
 from aang_core.errors import RunError
 from aang_core.files import write_text
@@ -321,7 +321,9 @@ def _difference(
         "seeds": seeds,
         "delta": test.mean,
         "p_value": test.p_value,
-        "interval": shown_interval(first, second),
+        "interval": Chance.of([b - a for a, b in zip(first, second, strict=True)]).interval(
+            test.mean
+        ),
     }
 
 

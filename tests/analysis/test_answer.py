@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from _runs import GOLD, answers, write_run
 from scipy.stats import binomtest
-from sklearn.metrics import f1_score
 
-from aang_core.analysis import answer
 from aang_core.analysis.answer import helped, score_of
 from aang_core.analysis.compare import compare_runs
 from aang_core.analysis.page import page
@@ -102,18 +100,6 @@ def test_one_seed_is_judged_by_its_test_rows(tmp_path):
 def test_equal_seeds_claim_no_certainty(tmp_path):
     found = judged(tmp_path, {0: 20, 1: 20}, {0: 20, 1: 20})
     assert (found["verdict"], found["interval"]) == ("unclear", None)
-
-
-def test_resampled_macro_f1_is_scikit_learns():
-    random = np.random.default_rng(0)
-    rows = [tuple(random.choice(["a", "b", "c"], 2)) for _ in range(30)]
-    picks = random.integers(0, 30, size=(5, 30))
-    found = answer._resampled(rows, ["a", "b", "c"], picks, "f1")
-    slow = [
-        f1_score(*zip(*(rows[i] for i in draw), strict=True), labels=["a", "b", "c"], average="macro", zero_division=0)
-        for draw in picks
-    ]  # fmt: skip
-    assert found == pytest.approx(slow, abs=1e-12)
 
 
 def test_macro_f1_comes_first_where_classes_are_unbalanced(tmp_path):

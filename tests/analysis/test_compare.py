@@ -11,16 +11,11 @@ from _runs import GOLD, answers, write_run
 from aang_cli.main import main
 from click.testing import CliRunner
 from scipy.stats import norm, ttest_rel
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import f1_score
 
 from aang_core.analysis.compare import compare_runs
-from aang_core.analysis.detectability import _error_of_gain
-from aang_core.analysis.statistics import (
-    detectable_at,
-    joined_chance,
-    macro_f1_standard_error,
-    smallest_detectable_difference,
-)
+from aang_core.analysis.detectability import answers_in, chance_of, error_of_gain
+from aang_core.analysis.statistics import Chance, smallest_detectable_difference
 from aang_core.errors import RunError
 from aang_core.rundir.finished import read_run, read_runs
 
@@ -47,7 +42,7 @@ def test_rows_are_the_contract_and_the_statistics_are_scipys(runs):
     assert second["delta"] == pytest.approx(statistics.fmean(b) - statistics.fmean(a))
     assert second["p_value"] == pytest.approx(ttest_rel(b, a).pvalue)
     low, high = second["interval"]
-    assert 3 / 40 <= low < second["delta"] < high <= 8 / 40
+    assert (low + high) / 2 == pytest.approx(second["delta"])
     assert (first["delta"], first["p_value"], first["interval"]) == (0.0, None, None)
     assert (second["method"], second["space"], second["tokens"]) == ("aang", "td", 30_000)
     assert set(second["metrics"]) == {"accuracy", "f1"}
@@ -62,22 +57,43 @@ def test_what_could_have_been_seen_counts_seeds_and_texts(runs):
         for name, table in (("plain", PLAIN), ("aang", BETTER))
     }
     gain = right["aang"] - right["plain"]
-    texts = float(norm.ppf([0.975, 0.8]).sum()) * gain.std(ddof=1) / math.sqrt(40)
-    deltas = [(BETTER[s] - PLAIN[s]) / 40 for s in PLAIN]
-    seeds = smallest_detectable_difference(statistics.stdev(deltas), 3)
-    found = row["detectable"]
-    assert found["texts"] == pytest.approx(texts, rel=1e-5)  # which leaves out the far tail
-    assert found["seeds"] == pytest.approx(seeds)
     error = gain.std(ddof=1) / math.sqrt(40)
-    variance, freedom = joined_chance((statistics.variance(deltas) / 3, 2), (error**2, math.inf))
-    assert found["both"] == pytest.approx(detectable_at(math.sqrt(variance), freedom))
-    assert max(texts, seeds) > found["both"] > texts
-    errors = [
-        np.mean([macro_f1_standard_error(confusion_matrix(GOLD, answers(n))) for n in t.values()])
-        for t in (PLAIN, BETTER)
-    ]
-    expected = float(norm.ppf([0.975, 0.8]).sum()) * math.hypot(*errors)
-    assert row["metrics"]["f1"]["detectable"]["texts"] == pytest.approx(expected, rel=1e-5)
+    deltas = [(BETTER[s] - PLAIN[s]) / 40 for s in PLAIN]
+    found = row["detectable"]
+    # by the quantiles, which leave out the far tail
+    assert found["texts"] == pytest.approx(norm.ppf([0.975, 0.8]).sum() * error, rel=1e-5)
+    assert found["seeds"] == pytest.approx(
+        smallest_detectable_difference(statistics.stdev(deltas), 3)
+    )
+    chance = Chance(seeds=statistics.variance(deltas) / 3, freedom=2, texts=error**2)
+    assert found["both"] == pytest.approx(chance.detectable())
+    assert found["both"] > max(found["texts"], found["seeds"])
+    assert row["interval"] == pytest.approx(chance.interval(row["delta"]))
+
+
+def test_a_gain_in_macro_f1_is_paired_over_texts(runs):
+    """Against resampled texts, scored by scikit-learn; both runs answer the same ones."""
+    plain, ours = read_runs(runs)
+    found = chance_of(plain, ours, "test", "f1", [0.0] * 3)
+    random, gold, gains = np.random.default_rng(2), np.asarray(GOLD), []
+    for _ in range(1000):
+        picks = random.integers(0, 40, 40)
+        scores = [
+            np.mean(
+                [
+                    f1_score(
+                        gold[picks],
+                        np.asarray(answers(n))[picks],
+                        average="macro",
+                        labels=[0, 1, 2],
+                    )
+                    for n in table.values()
+                ]
+            )
+            for table in (PLAIN, BETTER)
+        ]
+        gains.append(scores[1] - scores[0])
+    assert found.error == pytest.approx(np.std(gains), rel=0.08)
 
 
 def test_differences_that_do_not_vary_claim_no_certainty(tmp_path):
@@ -245,7 +261,8 @@ def test_the_error_over_texts_counts_each_text_once_however_many_seeds_judge_it(
             for own in texts
         ]
 
-    error = _error_of_gain(rows(1), rows(2))
+    first, second = ([answers_in(own) for own in rows(which)] for which in (1, 2))
+    error = error_of_gain(first, second, "accuracy")
     sums, counts = [0.0] * 120, [0] * 120
     for own in texts:
         for name, before, after in own:

@@ -9,7 +9,8 @@ from typing import Any
 
 import attrs
 
-from aang_core.analysis.answer import POINTS, amount, standard_error_of
+from aang_core.analysis.answer import amount, standard_error_of
+from aang_core.analysis.detectability import POINTS
 from aang_core.analysis.page.story import Story
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aang_core.analysis.answer import POINTS, amount
+from aang_core.analysis.answer import amount
+from aang_core.analysis.detectability import POINTS
 from aang_core.analysis.history import END_TASK, Estimate, alignment_bands, smoothed
 from aang_core.analysis.page.plots import (
     COLOURS,
