@@ -9,8 +9,9 @@ from typing import Any
 
 import attrs
 
+from aang_core.data.metrics import METRICS
 from aang_core.data.readers import DROP_HINT, UNLABELLED_HINT, Faults, Table
-from aang_core.data.spec import CORRELATIONS, TaskSpec
+from aang_core.data.spec import TaskSpec
 from aang_core.errors import TaskError, nearest
 from aang_core.files import json_of
 
@@ -110,7 +111,7 @@ def infer_kind(spec: TaskSpec, train: Sequence[Any]) -> tuple[str, tuple[str, ..
             'one: if they hold a label a word, say kind = "token" in task.toml'
         )
         return "multilabel", (remark,) if repeating else ()
-    if spec.metric in CORRELATIONS:
+    if spec.metric in METRICS["regression"]:
         return "regression", ()
     numbers = [_number(value) for value in train]
     if (

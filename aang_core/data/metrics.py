@@ -16,6 +16,14 @@ from numpy.typing import NDArray
 
 from aang_core.errors import TaskError
 
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "class": ("accuracy", "f1"),
+    "regression": ("pearson", "spearman"),
+    "multilabel": ("accuracy", "f1"),
+    "token": ("accuracy", "f1"),
+}
+"""By kind of task: the metrics by which dev can choose, the usual one first. `score` gives all of them."""
+
 IGNORED = -100
 """The label (or tag) of a position that counts nowhere: special ones, and word pieces after the first.
 

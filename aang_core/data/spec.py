@@ -6,6 +6,7 @@ In: a path. Out: a checked `TaskSpec`; then one `Table` for each split, from a f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,10 @@ from aang_core.config import schema
 from aang_core.config.file import read_config
 from aang_core.config.schema import Choice, Flag, ListOf, Rule, TableOf, Text, checked
 from aang_core.config.settings import UNLABELLED
+from aang_core.data.metrics import METRICS
 from aang_core.data.readers import SUFFIXES, Faults, Table, read_table, table_of
 from aang_core.errors import TaskError
 
-KINDS = ("class", "regression", "multilabel", "token")
-METRICS = ("accuracy", "f1", "pearson", "spearman")
-CORRELATIONS = ("pearson", "spearman")
 SPLITS = ("train", "dev", "test")
 LABEL = "label"
 HF = "hf:"
@@ -70,8 +69,8 @@ def _form(reads: Sequence[str]) -> Rule:
     return schema.Table(
         {
             "name": Text(),
-            "metric": Choice(METRICS),
-            "kind": Choice(KINDS),
+            "metric": Choice(tuple(dict.fromkeys(chain(*METRICS.values())))),
+            "kind": Choice(tuple(METRICS)),
             "data": Text(),
             "files": schema.Table(dict.fromkeys(SPLITS, text)),
             "columns": schema.Table(dict.fromkeys((*reads, LABEL), text)),

@@ -13,17 +13,9 @@ import attrs
 from aang_core.config.settings import UNLABELLED
 from aang_core.data.duplicates import rows_seen_in, texts_of
 from aang_core.data.labels import Labels, encode_labels, label_values, raw_labels
+from aang_core.data.metrics import METRICS
 from aang_core.data.readers import DROP_HINT, SHOWN_FAULTS, SUFFIXES, Faults, Table, file_and_column
-from aang_core.data.spec import (
-    CORRELATIONS,
-    HF,
-    LABEL,
-    MEMORY,
-    TaskSpec,
-    check_columns,
-    read_spec,
-    read_splits,
-)
+from aang_core.data.spec import HF, LABEL, MEMORY, TaskSpec, check_columns, read_spec, read_splits
 from aang_core.data.splits import Rows, with_missing_splits
 from aang_core.errors import TaskError, nearest
 from aang_core.registry.records import TaskKind, load_factory
@@ -40,8 +32,8 @@ FOUND_UNASKED = ("in-domain",)
 class Task:
     """An end-task.
 
-    :param kind: one of `spec.KINDS`.
-    :param metric: one of `spec.METRICS`, the one that dev chooses by; ``f1`` is macro-F1.
+    :param kind: a key of `metrics.METRICS`.
+    :param metric: one of its kind's in `metrics.METRICS`, the one that dev chooses by; ``f1`` is macro-F1.
     :param splits: ``train``, ``dev`` and, where there is one, ``test``; columns are the roles that the encoder
         reads (``text``, ``text_pair``, …) and ``label``: an int (index into `label_names`) for classes, a float for
         regression, C zeros and ones for multilabel, one int a word for token tasks (whose first input is a list of
@@ -404,9 +396,9 @@ def inputs_of(
 
 
 def _metric(spec: TaskSpec, kind: str) -> str:
-    metric = spec.metric or ("pearson" if kind == "regression" else "accuracy")
-    if (metric in CORRELATIONS) != (kind == "regression"):
-        fitting = CORRELATIONS if kind == "regression" else ("accuracy", "f1")
+    fitting = METRICS[kind]
+    metric = spec.metric or fitting[0]
+    if metric not in fitting:
         raise TaskError(
             f"{spec.path}: metric {metric!r} does not suit a task of kind {kind!r}; "
             f"expected one of: {', '.join(fitting)}"

@@ -14,7 +14,8 @@ from aang_cli import options, render
 if TYPE_CHECKING:
     from aang_core.study.sweeps.sweep_file import Experiment
 
-_COLUMNS = ("task", "configuration", "dev", "metric", "seeds", "chosen", "test", "seconds")
+_ELSEWHERE = {"tokens", "directory"}
+"""Columns of ``results.md`` that a terminal has no room for."""
 
 
 @click.command("sweep")
@@ -146,7 +147,8 @@ def _show(found: dict[str, Any], out: Path, as_json: bool) -> None:
     else:
         rows = [sweep_cells(row) for row in ranked(found)]
         one_task = len({row["task"] for row in rows}) == 1
-        columns = [name for name in _COLUMNS if name != "task" or not one_task]
+        left_out = _ELSEWHERE | ({"task"} if one_task else set())
+        columns = [name for name in rows[0] if name not in left_out]
         render.table(rows, columns=columns, title=found["title"])
         for task, name in found["chosen"].items():
             (row,) = [row for row in found["configurations"] if row["configuration"] == name]

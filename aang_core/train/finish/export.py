@@ -60,7 +60,7 @@ class Answered(Protocol):
 
     @property
     def kind(self) -> str:
-        """One of `spec.KINDS`."""
+        """A key of `metrics.METRICS`."""
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class Config:
     """``config.json``.
 
     :param outputs: C.
-    :param kind: of the task, as `task.KINDS` has them.
+    :param kind: of the task, a key of `metrics.METRICS`.
     """
 
     shape: Shape
