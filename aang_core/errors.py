@@ -94,9 +94,8 @@ def _inside(file: object, directory: Path | None) -> bool:
 
 def out_of_memory(cause: BaseException) -> bool:
     """Whether memory of the processor or of the device could not be had."""
-    kinds = {
-        kind.__name__ for kind in type(cause).__mro__
-    }  # by name, for this module loads no torch
+    # by name, for this module loads no torch
+    kinds = {kind.__name__ for kind in type(cause).__mro__}
     if kinds & {"MemoryError", "OutOfMemoryError"}:
         return True
     said = str(cause).lower()

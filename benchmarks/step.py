@@ -256,9 +256,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only groups whose title holds this")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # those that wait leave the cores to the one at work
+    # those that wait leave the cores to the one at work
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     parts = {
         "cases": cases(args.objectives, args.rows),

@@ -154,9 +154,8 @@ def load_hf(address: str) -> Any:
     name, _, config = address.removeprefix(HF).partition(":")
     if not name:
         raise TaskError(f"{address!r} names no data set; expected hf:NAME or hf:NAME:CONFIG")
-    if (
-        Path(address.removeprefix(HF)).expanduser().is_dir()
-    ):  # folders may have colons in their names
+    # folders may have colons in their names
+    if Path(address.removeprefix(HF)).expanduser().is_dir():
         name, config = address.removeprefix(HF), ""
     folder = Path(name).expanduser()
     try:

@@ -129,9 +129,8 @@ class LabelledRows:
             for row in rows:
                 by_class.setdefault(int(row.label), []).append(row)
             self.classes = [by_class[label] for label in sorted(by_class)]
-        self._orders: dict[
-            int, tuple[int, list[int]]
-        ] = {}  # of each class: its epoch, and the order in it
+        # of each class: its epoch, and the order in it
+        self._orders: dict[int, tuple[int, list[int]]] = {}
 
     def take(self, start: int, count: int) -> list[Row]:
         """Rows `start` to ``start + count`` of the endless sequence."""

@@ -91,10 +91,8 @@ def discover(
         origin = _provenance(point)
         try:
             module = point.load()
-        except (
-            Exception,
-            SystemExit,
-        ) as cause:  # whatever a stranger's module raises must not stop the others
+        # whatever a stranger's module raises must not stop the others
+        except (Exception, SystemExit) as cause:
             failed.append(FailedPlugin(provenance=origin, cause=f"{type(cause).__name__}: {cause}"))
             continue
         plugins.append(_registered(manager, module, origin))

@@ -198,9 +198,8 @@ class JobDirectory:
                     raise RunError(
                         f"another process is at work on {self.path}; wait for its end, or stop it first"
                     ) from cause
-            if not os.fstat(
-                file.fileno()
-            ).st_nlink:  # the job before freed it between opening and locking
+            # the job before may have freed it between opening and locking
+            if not os.fstat(file.fileno()).st_nlink:
                 raise RunError(f"{self.path} holds no {self.what} any more; begin it again")
             yield
 

@@ -156,9 +156,8 @@ def initial_state(recipe: Recipe, factors: Factors) -> WeightState:
         [one_hot(factors.members[stage], len(factors.names[stage])) for stage in STAGES], dim=1
     ).double()
     left = left - left.mean()
-    common = (
-        torch.linalg.pinv(members) @ left
-    )  # least squares; the shortest, so that no stage is preferred
+    # least squares; the shortest, so that no stage is preferred
+    common = torch.linalg.pinv(members) @ left
     sizes = [len(factors.names[stage]) for stage in STAGES]
     stages = dict(zip(STAGES, common.split(sizes), strict=True))
     shares = [recipe.end_task, 1.0 - recipe.end_task]

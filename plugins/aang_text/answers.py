@@ -36,10 +36,8 @@ from aang_text.encoder.tokens import Tokens
 _FORMAT = 1
 _KEPT = 256  # texts in one file of the cache: what an interruption loses at the most
 _BATCH = 64
-_UNTOLD = {
-    "_name_or_path",
-    "transformers_version",
-}  # of a configuration: it says nothing of answers
+_UNTOLD = {"_name_or_path", "transformers_version"}
+"""What a configuration holds that changes no answer."""
 
 
 @attrs.frozen(eq=False)

@@ -70,9 +70,8 @@ class Distil:
             binding.remark("distil: the teacher model has no states of positions: no relations")
             self.relations = 0.0
         self.pointwise = not self.relations
-        self.min_rows = (
-            3 if self.relations else 1
-        )  # of two rows the distance over its mean is always 1
+        # of two rows the distance over its mean is always 1
+        self.min_rows = 3 if self.relations else 1
 
     @property
     def names(self) -> tuple[str, ...]:
