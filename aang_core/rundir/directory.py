@@ -173,9 +173,11 @@ class JobDirectory:
                 left.unlink(missing_ok=True)
             flush(self.path)
         except OSError as cause:
-            raise RunError(
-                f"cannot write {mark}: {cause.strerror}; choose another --out"
-            ) from cause
+            raise self._unwritable(cause) from cause
+
+    def _unwritable(self, cause: OSError) -> RunError:
+        place = self.path / self.mark
+        return RunError(f"cannot write {place}: {cause.strerror}; choose another --out")
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -187,9 +189,7 @@ class JobDirectory:
         try:
             file = mark.open("r+b")  # NFS gives locks only to who may write
         except OSError as cause:
-            raise RunError(
-                f"cannot write {mark}: {cause.strerror}; choose another --out"
-            ) from cause
+            raise self._unwritable(cause) from cause
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

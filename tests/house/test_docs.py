@@ -204,3 +204,23 @@ def test_every_name_of_the_core_that_the_documents_use_is_public():
     }
     assert "run" in used
     assert not [name for name in sorted(used) if not hasattr(aang_core, name)]
+
+
+def test_every_file_and_name_in_the_map_exists():
+    text = FENCE.sub("", (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    found = [
+        path
+        for folder in ("aang_core", "plugins", "cli", "docs", "tests", "benchmarks")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in (".py", ".md", ".in")
+    ]
+    places = [f"/{path.relative_to(ROOT).as_posix()}" for path in found]
+    words = {word for path in found for word in re.findall(r"\w+", path.read_text("utf-8"))}
+    spans = set(re.findall(r"`([\w./-]+)`", text))
+    files = {span for span in spans if span.endswith(".py")}
+    folders = {span for span in spans if span.endswith("/")}
+    dotted = {span for span in spans - files if re.fullmatch(r"[A-Za-z]\w*\.[a-z_]+", span)}
+    assert len(files) > 60
+    assert not [span for span in files if not any(p.endswith(f"/{span}") for p in places)]
+    assert not [span for span in folders if not any(f"/{span}" in p for p in places)]
+    assert not [span for span in dotted if not set(span.split(".")) <= words]
