@@ -74,9 +74,9 @@ def faults_in(message: str) -> list[str]:
 
 
 def out_of_disk(cause: BaseException, directory: Path | None) -> tuple[str, str] | None:
-    """Why a file could not be written, and what to do; None where it is another matter.
+    """Why a file could not be written, and what to do; None for other faults.
 
-    A file that is out of reach is the run's matter only where it lies in its directory.
+    A file that cannot be reached counts only if it lies in the run's directory.
     """
     number = getattr(cause, "errno", None) or _native_number(cause) or 0
     file = getattr(cause, "filename", None)

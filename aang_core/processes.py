@@ -24,7 +24,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def shard(self, sizes: Sequence[int]) -> list[int]:

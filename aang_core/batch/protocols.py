@@ -21,7 +21,7 @@ from aang_core.data.task import Task
 
 
 def no_op(*_: object) -> None:
-    """For bindings that nobody listens to."""
+    """For bindings without a listener."""
 
 
 @attrs.frozen(eq=False, kw_only=True)

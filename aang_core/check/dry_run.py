@@ -112,7 +112,7 @@ def summarise(config: RunConfig, registry: Registry, against: str = NO_BASELINE)
     """Resolve, bind and time a configuration; updates no parameter and writes nothing.
 
     :param against: as for `run`: the minutes of that baseline are timed too.
-    :raises AangError: as `job.run` does before its first step.
+    :raises AangError: as `study.run.run` does before its first step.
     """
     resolved = resolve(config, registry)
     first = _race_summary(resolved) if races(resolved) else _summary(resolved)

@@ -217,31 +217,31 @@ class RunConfig:
     :param task: a folder, a ``task.toml``, a data file, ``hf:NAME`` or a registered name.
     :param model: a hub id or folder, ``bundled:minilm`` or ``scratch:tiny``; empty for the task's usual one.
     :param space: a registered name or a TOML file of blocks.
-    :param with_: primitives added to their stage in every block (``with`` in TOML, ``--with``).
+    :param with_: primitives added to their stage in every block (``with`` in TOML).
     :param method: ``aang``, ``tartan`` (no factors), ``static`` (equal weights), ``finetune``, ``pretrain-finetune``,
         or ``probe`` (a linear last layer on the encoder as it comes).
-    :param seeds: a whole run for each.
+    :param seeds: the whole run is done once with each.
     :param train_rows: labelled training rows that are kept, drawn anew for each seed; 0 for all.
     :param dev_rows: labelled dev rows that are kept, drawn anew for each seed; 0 for all. The others are not used.
     :param split_anew: pool the task's labelled rows without repeats and split them anew for each seed: the shares of
         dev and test; empty for the task's own splits.
     :param drop_empty: leave out rows with an empty text or label, and say how many, instead of refusing the task.
-    :param columns: the task's columns by the role they play (``text``, ``text_pair``, ``label``), where their names
-        are others.
-    :param unlabelled: which training rows have no label, so that their texts alone are data: ``none``, or those whose
-        label is ``empty``.
-    :param external: corpora by data source, over those of the task.
+    :param columns: for each role (``text``, ``text_pair``, ``label``) the task's column that plays it, if its name is
+        another one.
+    :param unlabelled: training rows with an empty label: faults (``none``), or texts without a label to train on
+        (``empty``).
+    :param external: corpora by data source, in place of the task's own.
     :param aux_tasks: further labelled tasks; each is the data source ``aux:NAME``.
-    :param selection: a directory that ``aang select`` has written; the tasks of its best examples are the further
-        tasks, each with these examples alone. The settings of the space that is for selections are then the default.
+    :param selection: a directory that ``aang select`` has written; its best examples are further tasks to train on.
+        The settings of the space that is for selections are then the default.
     :param top: N, how many examples of the selection; 0 where there is none.
     :param teacher_model: a fine-tuned classifier of the task's classes, for objectives that learn from one: a folder, a
         hub id, or a finished run, whose best seed on dev answers; empty for none.
     :param weights: a finished run, or a file of exported weights, to begin with: kept by ``static``, a warm start of
         the search for ``aang`` and ``tartan``; empty for equal weights.
-    :param guard: also fine-tune plainly at equal tokens, and keep that model where it is better on dev.
+    :param guard: also fine-tune plainly at equal tokens, and keep that model if it is better on dev.
     :param log: loggers that receive the history beside ``history.jsonl``, such as ``tensorboard``.
-    :param callbacks: plugins' callbacks, which hear every training and may end it; each process of a run loads them.
+    :param callbacks: plugins' callbacks, which follow every training and may end it; each process of a run loads them.
     :param plugins: allow-list; empty for all that are installed.
     :param device: ``cpu``, ``cuda`` or ``auto``.
     :param primitives: options of primitives by name.

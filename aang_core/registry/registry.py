@@ -205,7 +205,7 @@ def load_registry(only: frozenset[str] | None = None) -> Registry:
 
 
 def registry_named(plugins: Any) -> Registry:
-    """The registry that a configuration's own `plugins` ask for; what is no list of names is its checks' to refuse."""
+    """The registry for a configuration's `plugins`. Anything but a list of names is left to its checks."""
     named = isinstance(plugins, list | tuple) and all(isinstance(name, str) for name in plugins)
     return load_registry(frozenset(plugins) if named and plugins else None)
 

@@ -52,7 +52,7 @@ def unused_directory(parent: str, parts: Sequence[str]) -> Path:
 
 
 def begun(directory: Path) -> bool:
-    """Whether the job in a directory has come so far that there is something to go on with."""
+    """Whether the job in a directory has come far enough to be continued."""
     return any(True for name in _WORTH for _ in directory.rglob(name))
 
 

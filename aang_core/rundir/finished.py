@@ -269,7 +269,7 @@ def read_runs(paths: Sequence[Path]) -> list[FinishedRun]:
 def model_named(name: str) -> str:
     """A model by its name or folder, or the folder of the model that a finished run has left.
 
-    Of a run with several seeds it is the model of the seed that dev liked best.
+    Of a run with several seeds it is the model of the seed with the best score on dev.
 
     :returns: a hub id as it is; else an existing folder.
     :raises RunError: where a path leads nowhere, or to a folder that is neither a model nor a finished run.

@@ -226,7 +226,7 @@ def _spread(scores: Sequence[Mapping[str, float] | None], metric: str) -> dict[s
 
 
 def seed_report(raw: Mapping[str, Any]) -> SeedReport:
-    """The inverse of ``attrs.asdict``; an entry that this version does not know, such as a later one's, is let be."""
+    """The inverse of ``attrs.asdict``; entries that this version does not know, such as a later one's, are left out."""
     known = attrs.fields_dict(SeedReport)
     return SeedReport(**{name: value for name, value in raw.items() if name in known})
 

@@ -26,23 +26,24 @@ each task; every example there is.
 class SelectionConfig:
     """Everything that a selection depends on. Written whole to ``selection.toml``.
 
-    :param target: the task that examples are chosen for.
-    :param from_: where they are chosen from (``from`` in TOML, ``--from``): labelled tasks, of which only ``train`` is
-        read, and text files, of which each line is an example without a label.
+    :param target: the task for which examples are chosen.
+    :param from_: where they are chosen from (``from`` in TOML): labelled tasks, of which only ``train`` is read, and
+        text files, of which each line is an example without a label.
     :param selector: how they are chosen; see ``aang list-selectors``.
     :param model: the encoder; empty for the target's usual one.
-    :param seed: of every draw.
+    :param seed: the seed of every draw.
     :param train_rows: labelled training rows of the target, drawn as a run with this seed draws them; 0 for all.
     :param examples_per_task: rows of each task that a selector may train on, which are not scored; of a pool at most
         half. The same rows for every selector, so that all of them choose among the same ones.
     :param exclude_leaks: leave out pool rows that share a text with the target's dev or test, instead of refusing.
     :param drop_empty: leave out rows of the target and of the pools with an empty text or label, instead of refusing.
-    :param columns: the target's columns by the role they play (``text``, ``text_pair``, ``label``), where their names
-        are others; pools name theirs in their ``task.toml``.
-    :param unlabelled: which training rows of the target have no label: ``none``, or those whose label is ``empty``.
+    :param columns: for each role (``text``, ``text_pair``, ``label``) the target's column that plays it, if its name is
+        another one; pools name theirs in their ``task.toml``.
+    :param unlabelled: training rows of the target with an empty label: faults (``none``), or texts without a label
+        (``empty``).
     :param top: how many of the best the summary counts; 0 for 1,000, or all where there are fewer.
     :param max_length: longest row, in positions; longer ones are cut.
-    :param shard_rows: rows that are scored together, in length order; a broken run loses no more than these.
+    :param shard_rows: rows that are scored together, in length order; an interruption loses no more than these.
     :param batch_tokens: most positions in one forward pass.
     :param picture_rows: rows of each task in the picture of pooled vectors; 0 for none.
     :param precision: ``fp32`` or ``bf16``.

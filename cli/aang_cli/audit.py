@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("audit")
 @click.argument("task")
-@click.option("--strict", is_flag=True, help="Exit with 1 where something was found.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if something was found.")
 @click.option(
     "--model",
     metavar="MODEL",
@@ -42,7 +42,7 @@ def command(
 ) -> None:
     """Find leaks, repeats and contradictions in a task.
 
-    Counts labels and lengths, too. TASK is what `aang run --task` takes.
+    Also counts labels and lengths. TASK is what `aang run --task` takes.
 
     \b
     Example:

@@ -50,7 +50,7 @@ _SWITCHES = (
 def command(out: Path, as_json: bool) -> None:
     """Check this installation.
 
-    Exits with 1 where something has to be mended, and says how.
+    Exits with 1 if something has to be mended, and says how.
 
     \b
     Example:

@@ -18,7 +18,9 @@ from aang_cli import options, render
     name="out",
     required=True,
 )
-@options.number("--seed", "Whose model, in a run of several seeds.  [default: the first]")
+@options.number(
+    "--seed", "The seed whose model is used, in a run of several.  [default: the first]"
+)
 @options.plugins
 def command(run: Path, out: Path, seed: int | None, plugins: tuple[str, ...]) -> None:
     """Export the model of RUN to ONNX, and check it.

@@ -53,8 +53,8 @@ def objectives(
 ) -> None:
     """List the legal objectives of a space.
 
-    An objective is one choice each of data, transform, representation and output. With --task each is tried
-    on some rows of it, and warned of where it teaches nothing (its target is in sight, or always the same).
+    An objective is one choice each of data, transform, representation and output. With --task, each is tried on some
+    rows of the task, with a warning if it teaches nothing (its target is in sight, or always the same).
 
     \b
     Example:

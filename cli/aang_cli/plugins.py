@@ -96,7 +96,7 @@ KINDS: Mapping[str, Kind] = {
 def command(ctx: click.Context, as_json: bool, plugins: tuple[str, ...]) -> None:
     """List the installed plugins.
 
-    Those that fail to import are there, with the cause.
+    Those that fail to import are listed too, with the cause.
 
     \b
     Example:

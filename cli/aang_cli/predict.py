@@ -25,7 +25,9 @@ _BETWEEN = {".csv": ",", ".tsv": "\t"}
 @click.command("predict")
 @click.argument("run", type=options.PATH)
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@options.number("--seed", "Whose model, in a run of several seeds.  [default: the first]")
+@options.number(
+    "--seed", "The seed whose model is used, in a run of several.  [default: the first]"
+)
 @click.option(
     "--out",
     metavar="FILE",

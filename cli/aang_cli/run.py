@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--processes", "Share each step among this many processes of this machine.", 1, default=1
 )
 @options.number(
-    "--jobs", "Run this many seeds beside each other, each in a process of its own.", 1, default=1
+    "--jobs", "Run this many seeds at the same time, each in its own process.", 1, default=1
 )
 @click.option(
     "--against",
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     show_default=True,
     envvar="AANG_AGAINST",
     help="Also fine-tune plainly at equal tokens on the same seeds, into OUT-finetune, and say whether the objectives "
-    "helped. auto: where at most 500 labelled rows train (also AANG_AGAINST).",
+    "helped. auto: if at most 500 labelled rows train (also AANG_AGAINST).",
 )
-@click.option("--resume", is_flag=True, help="Go on with the interrupted run in --out.")
+@click.option("--resume", is_flag=True, help="Continue the interrupted run in --out.")
 @click.option("--dry-run", is_flag=True, help="Print the plan, and train nothing.")
 @options.loudness
 @options.as_json
@@ -62,7 +62,7 @@ def command(
 ) -> None:
     """Fine-tune an encoder together with auxiliary objectives.
 
-    Their weights are learned on the way: objectives gain whose gradients agree with the gradient on dev.
+    It learns their weights while it trains: an objective gains weight if its gradient agrees with the gradient on dev.
 
     \b
     Example:

@@ -23,16 +23,16 @@ SETTINGS = options.settings_of(SelectionConfig, without=("plugins",))
 
 @click.command("select")
 @options.of(SETTINGS)
-@options.number("--epochs", "Of a discriminator's training.  [default: 5]")
+@options.number("--epochs", "Epochs of a discriminator's training.  [default: 5]")
 @click.option("--like", metavar="DIR", help="The selection whose tasks random-matched takes.")
 @options.assignments("options.lr=5e-5")
 @options.path("--out", "DIR", "The selection's directory.  [default: a new one under selections/]")
 @options.path(
     "--experiment",
     "SPEC",
-    "Carry out the whole study in this TOML file, controls and training included.",
+    "Carry out the whole study that this TOML file describes, controls and training included.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the interrupted selection in --out.")
+@click.option("--resume", is_flag=True, help="Continue the interrupted selection in --out.")
 @options.loudness
 @options.as_json
 @options.plugins
@@ -44,7 +44,7 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Rank examples of other tasks by their worth for a target.
+    """Rank other tasks' examples by usefulness for a target.
 
     Lines of text files are ranked beside them. Writes selection.jsonl (every row with score and rank, the best
     first), summary.json and a picture.

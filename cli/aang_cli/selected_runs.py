@@ -25,7 +25,7 @@ def flags(command: Any) -> Any:
     """The options of a selection, for a command."""
     first = options.number(
         "--top",
-        "How many of the selection's examples; repeatable, for a run each below --out.",
+        "Train on so many of the selection's best; repeatable: a run for each, below --out.",
         1,
         name="tops",
         multiple=True,
@@ -35,7 +35,7 @@ def flags(command: Any) -> Any:
         "controls",
         type=click.Choice((*CONTROLS, SHUFFLED)),
         multiple=True,
-        help="Train this beside them, to compare; repeatable. shuffled goes with any run that learns weights: the same "
+        help="Also train this, to compare; repeatable. shuffled goes with any run that learns weights: the same "
         "run with its weights shuffled among the objectives, into OUT-shuffled.",
     )
     return first(second(command))

@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Show what an objective does to an example of a task.
 
-    Warns where it teaches nothing there. OBJECTIVE is data/transform/representation/output, or a name that the
+    Warns if it teaches nothing there. OBJECTIVE is data/transform/representation/output, or a name that the
     literature has for one.
 
     \b

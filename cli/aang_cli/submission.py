@@ -12,7 +12,7 @@ from aang_cli import options, render
 @click.command("submission")
 @click.argument("runs", nargs=-1, required=True, type=options.PATH, metavar="RUN...")
 @options.path("--out", "FILE", "The new .zip file to write.", required=True)
-@options.number("--seed", "Whose predictions.  [default: the seed best on dev]")
+@options.number("--seed", "The seed whose predictions are taken.  [default: the best on dev]")
 @options.as_json
 def command(runs: tuple[Path, ...], out: Path, seed: int | None, as_json: bool) -> None:
     """Pack test predictions in the submission format of GLUE.

@@ -20,9 +20,9 @@ _ELSEWHERE = {"tokens", "directory"}
 
 @click.command("sweep")
 @click.argument("spec", type=options.PATH)
-@options.path("--out", "DIR", "The sweep's directory; only --dry-run does without.")
+@options.path("--out", "DIR", "The sweep's directory; required, except with --dry-run.")
 @options.number(
-    "--workers", "Trials beside each other.  [default: one a GPU, or a core, at most 8]", 1
+    "--workers", "Trials at the same time.  [default: one for each GPU, or core, at most 8]", 1
 )
 @options.number(
     "--retries", "Try a failed trial again this often, from its checkpoint.", 0, default=1
@@ -63,8 +63,8 @@ def command(
     """Run every configuration of a file with every seed.
 
     One is chosen for each task, by its mean on dev. SPEC is a TOML file of [base], [[runs]], [grid] and [random]; see
-    docs/sweeps.md. The same command goes on where a sweep stopped: finished trials are kept, broken ones go on from
-    their checkpoints, failed ones are tried again.
+    docs/sweeps.md. The same command continues a sweep that stopped: finished trials are kept, interrupted ones continue
+    from their checkpoints, failed ones are tried again.
 
     \b
     Example:
