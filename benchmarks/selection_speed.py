@@ -33,7 +33,7 @@ from aang_core.selection.protocols import SelectionContext, Window
 from aang_core.train.resolve import load_backbone, resolve
 
 
-def grounds(given) -> dict[str, SelectionContext]:
+def contexts(given) -> dict[str, SelectionContext]:
     """A context for each of the two selectors, each with an encoder of its own."""
     registry = load_registry()
     training = {"max_length": given.max_length}
@@ -68,7 +68,7 @@ SMALL = {
 
 def ways(given) -> dict:
     """Name → a function that goes over the rows once."""
-    context = grounds(given)
+    context = contexts(given)
     scorer, aligner = sigmoids(context["discriminator-bce"]), Gradients(context["gradient"])
     scorer.prepare()
     aligner.prepare()

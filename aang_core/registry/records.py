@@ -125,7 +125,7 @@ class Primitive(Record):
 class DataSource(Primitive):
     """Stage 1: where rows come from.
 
-    :param may_provide: capabilities that depend on the data at hand; `bind` finds them out. Without a
+    :param may_provide: capabilities that depend on the data; `BoundSource.provides` says which there are. Without a
         task they count as provided, and the objective says that it needs them.
     :param per_task: whether the record stands for a source for each further task of a run. Each is named
         ``NAME:TASK`` and bound with the option ``task``, a key of `task.Task.auxiliary`.

@@ -66,9 +66,9 @@ def run(
     :param out: the run directory; by default ``runs/TASK-SPACE-METHOD``, with a number appended if that is taken.
     :param resume: go on with an interrupted run in `out`, from its last checkpoint; its ``config.toml`` says
         everything else, so nothing need be given.
-    :param jobs: how many seeds run beside each other, each in a process of its own (which loads installed plugins
+    :param jobs: how many seeds run at the same time, each in its own process (which loads installed plugins
         itself, so `registry` has to be what they give).
-    :param callbacks: one or several that hear how the run goes and may end a training; a text names one of a plugin,
+    :param callbacks: one or several that follow the run and may end a training; a text names one of a plugin,
         as in the configuration's ``callbacks``, which every process of the run loads. With `jobs` above 1 the others'
         ``on_step_end`` and ``on_evaluate`` are given a stand-in for the session that knows the seed alone, and one that
         needs more, keeps a state or ends trainings is refused. :param watcher: their former name.

@@ -42,7 +42,7 @@ class SeedJob:
     def beside(self, name: str) -> SeedJob:
         """A further training of the seed, in a folder of its own.
 
-        Loggers hear nothing of it: the curves of several trainings would run into each other.
+        Loggers do not follow it: the curves of several trainings would run into each other.
         """
         unlogged = self.callbacks.without(Logged)
         return attrs.evolve(self, directory=self.directory / name, callbacks=unlogged)
@@ -127,7 +127,7 @@ def weights_of(session: Session) -> dict[str, Any]:
 
 
 def clear(directory: Path) -> None:
-    """Remove the checkpoints of trainings that nobody will go on with, the best parameters too."""
+    """Remove the checkpoints of trainings that will not be continued, the best parameters too."""
     shutil.rmtree(directory / "checkpoint", ignore_errors=True)
 
 

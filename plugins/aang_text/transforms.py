@@ -108,7 +108,7 @@ class BertOp(Selecting):
         self.replaceable = _replaceable(binding, self.name)
 
     def changed(self, packed: Packed, generator: Generator) -> Packed:
-        """Each position draws its own fate."""
+        """Each position is masked, replaced or kept by a draw of its own."""
         draw = torch.rand(len(packed.special), generator=generator)
         return self._fates(packed, draw, generator)
 

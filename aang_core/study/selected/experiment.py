@@ -212,7 +212,7 @@ def _selection_config(study: Study, cell: Cell) -> SelectionConfig:
 def _check(study: Study, cell: Cell) -> None:
     """Check from the data alone that every N is possible.
 
-    :raises TaskError: as `checks.checked` does.
+    :raises TaskError: as `pools.checked` does.
     """
     config = attrs.evolve(_selection_config(study, cell), top=max(study.spec.top))
     target = _task(cell.target, study.reads, study.registry)

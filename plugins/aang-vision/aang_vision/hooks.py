@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from aang_core.registry.hookspecs import hookimpl
 from aang_core.registry.records import (
     BackboneKind,
+    Block,
     DataSource,
     Output,
     Representation,
@@ -17,32 +18,123 @@ from aang_core.registry.records import (
     TaskKind,
     Transform,
 )
-from aang_vision.records import DATA_SOURCES, OUTPUTS, REPRESENTATIONS, SPACES, TRANSFORMS
+
+MAE = "He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022"
+DAE = "Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, ICML 2008"
+ROTNET = (
+    "Gidaris et al., Unsupervised Representation Learning by Predicting Image Rotations, ICLR 2018"
+)
+LENET = "Simard et al., Best Practices for Convolutional Neural Networks, ICDAR 2003"
+LOCAL = "Ramachandran et al., Stand-Alone Self-Attention in Vision Models, NeurIPS 2019"
+
+_PATCHES = {"backbone:patches"}
+_CORRUPTED = {"transform:selection", "transform:aligned"}
 
 
 @hookimpl
 def aang_data_sources() -> Iterable[DataSource]:
-    return DATA_SOURCES
+    return [
+        DataSource(
+            name="images",
+            summary="Further images without labels, from a file",
+            factory="aang_vision.sources:Images",
+            requires=_PATCHES,
+        )
+    ]
 
 
 @hookimpl
 def aang_transforms() -> Iterable[Transform]:
-    return TRANSFORMS
+    return [
+        Transform(
+            name="mask-patches",
+            summary="Hide half of the patches",
+            factory="aang_vision.transforms:MaskPatches",
+            requires=_PATCHES,
+            options={"rate": 0.5},
+            source=MAE,
+        ),
+        Transform(
+            name="noise-patches",
+            summary="Add Gaussian noise to the pixels of half of the patches",
+            factory="aang_vision.transforms:NoisePatches",
+            requires=_PATCHES,
+            options={"rate": 0.5, "std": 0.5},
+            source=DAE,
+        ),
+        Transform(
+            name="shift",
+            summary="Move the image by up to one pixel",
+            factory="aang_vision.transforms:Shift",
+            requires=_PATCHES,
+            drops=_CORRUPTED,
+            options={"pixels": 1},
+            source=LENET,
+        ),
+        Transform(
+            name="rotate",
+            summary="Turn the image by 0, 90, 180 or 270 degrees",
+            factory="aang_vision.transforms:Rotate",
+            requires=_PATCHES,
+            provides={"transform:rotation"},
+            drops=_CORRUPTED,
+            source=ROTNET,
+        ),
+    ]
 
 
 @hookimpl
 def aang_representations() -> Iterable[Representation]:
-    return REPRESENTATIONS
+    return [
+        Representation(
+            name="neighbourhood",
+            summary="A patch sees the patches around it and the position of the whole image",
+            factory="aang_vision.representations:Neighbourhood",
+            provides={"representation:whole-sequence"},
+            requires={"backbone:row-attention"} | _PATCHES,
+            options={"reach": 1},
+            source=LOCAL,
+        )
+    ]
 
 
 @hookimpl
 def aang_outputs() -> Iterable[Output]:
-    return OUTPUTS
+    return [
+        Output(
+            name="patch-denoise",
+            summary="Predict the original pixels of each selected patch",
+            factory="aang_vision.outputs:PatchDenoise",
+            requires=_CORRUPTED | _PATCHES,
+            source=MAE,
+        ),
+        Output(
+            name="rotation",
+            summary="Tell how far the image was turned",
+            factory="aang_vision.outputs:Rotation",
+            requires={"transform:rotation", "representation:whole-sequence"} | _PATCHES,
+            source=ROTNET,
+        ),
+    ]
+
+
+def _space(name: str, summary: str, data: tuple[str, ...]) -> Space:
+    """Over the primitives of this package, and those of aang that need no texts."""
+    block = Block(
+        data=data,
+        transform=("no-op", "mask-patches", "noise-patches", "shift", "rotate"),
+        representation=("bidirectional", "neighbourhood"),
+        output=("end-task", "patch-denoise", "rotation", "contrastive"),
+    )
+    return Space(name=name, summary=summary, blocks=(block,))
 
 
 @hookimpl
 def aang_spaces() -> Iterable[Space]:
-    return SPACES
+    return [
+        _space("vision-td", "The task's own images", ("task",)),
+        _space("vision-td+ed", "With further images without labels", ("task", "images")),
+    ]
 
 
 @hookimpl
