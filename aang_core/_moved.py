@@ -61,6 +61,7 @@ MOVED: Mapping[str, str] = {
     "metagrad": "method.gradient.metagrad",
     "method.dev_gradient": "method.gradient.dev_gradient",
     "method.engine": "method.gradient.engine",
+    "method.folds": "method.cross_fitting",
     "method.metagrad": "method.gradient.metagrad",
     "method.proportions": "method.weights.proportions",
     "method.rules": "method.weights.rules",

@@ -18,8 +18,8 @@ from aang_core.batch.row_shares import share_rows
 from aang_core.batch.rows import Row
 from aang_core.batch.stream import FULL, FusedBatch
 from aang_core.config.settings import RunConfig
+from aang_core.method.cross_fitting import Folds
 from aang_core.method.end_task import EndTask, LabelledRows
-from aang_core.method.folds import Folds
 from aang_core.method.weights.weighting import Factors, WeightState
 from aang_core.processes import Processes
 from aang_core.randomness import generator

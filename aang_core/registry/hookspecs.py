@@ -92,4 +92,4 @@ def aang_weightings() -> Iterable[Weighting]:  # type: ignore[empty-body]
 
 @hookspec
 def aang_callbacks() -> Iterable[CallbackKind]:  # type: ignore[empty-body]
-    """What hears trainings step by step, keeps a state in their checkpoints, and may end them."""
+    """What follows trainings step by step, keeps a state in their checkpoints, and may end them."""

@@ -304,6 +304,6 @@ class Weighting(Record):
 
 @attrs.frozen(kw_only=True)
 class CallbackKind(Record):
-    """What hears a run's trainings and may end them. ``factory(options)`` returns a new `callbacks.Callback`, which is
-    asked of one training.
+    """What follows a run's trainings and may end them. ``factory(options)`` returns a new `callbacks.Callback` for
+    one training.
     """

@@ -20,8 +20,8 @@ from aang_core.config.settings import RunConfig
 from aang_core.data.task import Task
 from aang_core.errors import ConfigError, RunError
 from aang_core.files import load_tensors
+from aang_core.method.cross_fitting import Folds
 from aang_core.method.end_task import EndTask, LabelledRows
-from aang_core.method.folds import Folds
 from aang_core.method.gradient.dev_gradient import DevGradient
 from aang_core.method.gradient.engine import Engine
 from aang_core.method.gradient.metagrad import Gradient, Model

@@ -11,8 +11,8 @@ import aang_core as aang
 from aang_core.batch.rows import Origin, Row
 from aang_core.data.task import load_task
 from aang_core.errors import ConfigError
+from aang_core.method.cross_fitting import Folds
 from aang_core.method.end_task import LabelledRows, class_weights
-from aang_core.method.folds import Folds
 from aang_core.train.finish.export import answers, chosen_model, read_examples
 
 WORDS = ["list", "file", "names", "class", "tuple", "value", "type", "string"]

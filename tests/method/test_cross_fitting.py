@@ -14,7 +14,7 @@ from aang_core.batch.packing import prepare
 from aang_core.batch.rows import Origin
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
-from aang_core.method.folds import Folds, fingerprint
+from aang_core.method.cross_fitting import Folds, fingerprint
 from aang_core.processes import Processes
 from aang_core.testing import tiny_backbone, tiny_task
 from aang_core.train.session import build_session, check_folds

@@ -13,8 +13,8 @@ from aang_core.batch.protocols import Binding
 from aang_core.batch.rows import Origin
 from aang_core.config.settings import Meta
 from aang_core.errors import ConfigError
+from aang_core.method.cross_fitting import Folds
 from aang_core.method.end_task import EndTask
-from aang_core.method.folds import Folds
 from aang_core.method.gradient.dev_gradient import DevGradient
 from aang_core.method.gradient.metagrad import fused
 from aang_core.testing import tiny_task

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from aang_core.batch.packing import pack, plain_batch
 from aang_core.batch.rows import Row
 from aang_core.config.settings import Meta
+from aang_core.method.cross_fitting import Folds
 from aang_core.method.end_task import EndTask
-from aang_core.method.folds import Folds
 from aang_core.method.gradient.metagrad import Gradient, Model
 from aang_core.randomness import evaluating, generator
 
