@@ -17,8 +17,8 @@ def flags(command: Any) -> Any:
     """The options of a cross-validation, for a command."""
     first = options.number(
         "--folds",
-        "For few labels: K runs below --out, in which every labelled row is test once, one score over all rows, "
-        "and a final model from all of them.",
+        "Cross-validate, for few labels: K runs below --out test each labelled row once; with one score over all rows, "
+        "and a final model trained on all of them.",
         2,
         metavar="K",
     )

@@ -14,7 +14,7 @@ from aang_cli import options, render
 @options.path(
     "--compare",
     "RUN",
-    "Beside this baseline; repeatable.  [default: the one of `aang run --against`]",
+    "Compare with this baseline; repeatable.  [default: the one of `aang run --against`]",
     name="others",
     multiple=True,
 )

@@ -264,7 +264,7 @@ OUTPUTS = (
     ),
     Output(
         name="agree",
-        summary="Say of the changed text what a slow copy of the model says of the text itself",
+        summary="Answer for the changed text as a slow copy of the model answers for the text itself",
         factory="aang_text.outputs.agree:Agree",
         requires={"task:class", "representation:whole-sequence"},
         conflicts={"data:labels"},
@@ -281,7 +281,7 @@ OUTPUTS = (
     ),
     Output(
         name="distil",
-        summary="Answer as a larger fine-tuned classifier does, and see texts as far apart (--teacher-model)",
+        summary="Answer as a larger fine-tuned classifier does, and keep its distances between texts (--teacher-model)",
         factory="aang_text.outputs.distil:Distil",
         requires={"task:class", "run:teacher-model"} | _WHOLE,
         options={"teacher_model": "", "temperature": 2.0, "relations": 1.0},
