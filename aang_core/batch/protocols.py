@@ -278,7 +278,10 @@ class Backbone(Protocol):
         """
 
     def export(self, directory: Path, head: nn.Module, task: Task) -> None:
-        """Write a model that loads without aang."""
+        """Write a model that loads without aang, and make sure that the files give every weight back.
+
+        The logits of a few rows are compared afterwards (`export.export_model`), which would miss a rare token's.
+        """
 
     def exported_logits(self, directory: Path, examples: Sequence[Mapping[str, Any]]) -> Tensor:
         """[len(examples), C] from the files alone: what proves an export."""

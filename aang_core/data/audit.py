@@ -88,7 +88,7 @@ def audit_task(task: Task, thorough: bool = True, draws: int = 1) -> dict[str, A
         "kind": task.kind,
         "splits": {split: len(rows) for split, rows in forms.items()},
         "in_train": {split: sum(form in train for form in forms[split]) for split in judged},
-        "near": {s: _near(forms["train"], forms[s], train) if looked else None for s in judged},
+        "near": _near(forms, train) if looked else dict.fromkeys(judged),
         "near_from": NEAR,
         "dropped": {
             split: {
@@ -135,9 +135,12 @@ def _most(counts: Sequence[Any]) -> Any:
     return None if None in counts else max(counts)
 
 
-def _near(train: Sequence[str], other: Sequence[str], exact: set[str]) -> int:
-    fresh = [form for form in other if form not in exact]
-    return len({row for row, _, _ in near_duplicates(fresh, train)}) if fresh else 0
+def _near(forms: Mapping[str, Sequence[str]], exact: set[str]) -> dict[str, int]:
+    """How many rows of each split but train stand nearly in train; those in `exact` are left out."""
+    fresh = [(s, form) for s in forms if s != "train" for form in forms[s] if form not in exact]
+    pairs = near_duplicates([form for _, form in fresh], forms["train"]) if fresh else []
+    counts = Counter(fresh[row][0] for row in {row for row, _, _ in pairs})
+    return {split: counts[split] for split in forms if split != "train"}
 
 
 def _has_labels(task: Task, split: str) -> bool:

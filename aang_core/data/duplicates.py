@@ -6,8 +6,10 @@ Fixed letters: A and B examples, F features. An example is a text, or a tuple of
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ SHORTEST_PASSAGE = 5
 """Texts of fewer words are not looked for inside corpora, where they would turn up by chance."""
 
 # Scripts without blanks (Chinese, Japanese) would make one word of a whole sentence, so each sign is a word there.
-_WORD = r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+"
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 _BETWEEN = " \u241f "  # what joins the parts of a pair; not a word, so it is no feature
 
 
@@ -95,18 +97,25 @@ def near_duplicates(
 
 def _features(first: Sequence[str], second: Sequence[str]) -> tuple[Any, Any, Any] | None:
     """Binary [A, F] and [B, F] of words and word pairs, and each feature's rank from the rarest on."""
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    vectorizer = CountVectorizer(
-        ngram_range=(1, 2), token_pattern=_WORD, lowercase=False, binary=True, dtype=np.int32
+    from scipy.sparse import (
+        csr_matrix,  # not scikit-learn's vectoriser: its import takes as long as 10,000 texts
     )
-    try:
-        both = vectorizer.fit_transform([*first, *second]).tocsr()
-    except ValueError:  # sklearn's word for "no text holds a word"
+
+    known: dict[str, int] = {}
+    indices: list[int] = []
+    starts = [0]
+    for text in (*first, *second):
+        words = _WORD.findall(text)
+        own = {*words, *map(" ".join, pairwise(words))}
+        indices += sorted(known.setdefault(feature, len(known)) for feature in own)
+        starts.append(len(indices))
+    if not known:
         return None
-    counts = np.asarray(both.sum(axis=0)).ravel()
-    rarity = np.empty(len(counts), dtype=np.int64)
-    rarity[np.argsort(counts, kind="stable")] = np.arange(len(counts))
+    flat = np.asarray(indices, dtype=np.int32)
+    shape = (len(starts) - 1, len(known))
+    both = csr_matrix((np.ones(len(flat), dtype=np.int32), flat, starts), shape=shape)
+    rarity = np.empty(len(known), dtype=np.int64)
+    rarity[np.argsort(np.bincount(flat), kind="stable")] = np.arange(len(known))
     return both[: len(first)], both[len(first) :], rarity
 
 

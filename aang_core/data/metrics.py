@@ -102,16 +102,18 @@ def _same_shape(predicted: NDArray[Any], expected: NDArray[Any]) -> None:
 
 
 def _classes(predicted: NDArray[Any], expected: NDArray[Any], classes: int) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, f1_score
-
     chosen = _argmax(predicted, expected)
     if predicted.ndim > expected.ndim:
         classes = classes or predicted.shape[-1]
-    universe: Sequence[int] = range(classes or int(max(chosen.max(), expected.max())) + 1)
-    return {
-        "accuracy": float(accuracy_score(expected, chosen)),
-        "f1": float(f1_score(expected, chosen, labels=universe, average="macro", zero_division=0)),
-    }
+    universe = np.arange(classes or int(max(chosen.max(), expected.max())) + 1)
+    said, true = chosen.reshape(-1, 1) == universe, expected.reshape(-1, 1) == universe
+    return {"accuracy": float(np.mean(chosen == expected)), "f1": _macro_f1(said, true)}
+
+
+def _macro_f1(said: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
+    """The mean over columns (classes) of 2 · both / (said + true); 0 for a class that is neither said nor true."""
+    both, either = 2 * (said & true).sum(0), said.sum(0) + true.sum(0)
+    return float(np.mean(both / np.maximum(either, 1)))
 
 
 def _tokens(predicted: NDArray[Any], expected: NDArray[Any], classes: int) -> dict[str, float]:
@@ -124,14 +126,9 @@ def _tokens(predicted: NDArray[Any], expected: NDArray[Any], classes: int) -> di
 
 
 def _multilabel(predicted: NDArray[Any], expected: NDArray[Any], _: int) -> dict[str, float]:
-    from sklearn.metrics import accuracy_score, f1_score
-
     _same_shape(predicted, expected)
-    chosen = (predicted > 0).astype(int)
-    return {
-        "accuracy": float(accuracy_score(expected, chosen)),
-        "f1": float(f1_score(expected, chosen, average="macro", zero_division=0)),
-    }
+    chosen, true = predicted > 0, expected > 0
+    return {"accuracy": float(np.mean((chosen == true).all(1))), "f1": _macro_f1(chosen, true)}
 
 
 def _regression(predicted: NDArray[Any], expected: NDArray[Any]) -> dict[str, float]:

@@ -178,13 +178,13 @@ def weights_agreement(method: str, tables: Sequence[Mapping[str, float]]) -> flo
     :param tables: of each seed the weights at the end, by objective; a pair is judged by the objectives that both have.
     :returns: None for a method that learns none, and where no two seeds have weights that differ.
     """
-    from scipy.stats import spearmanr
-
     found = []
     for first, second in combinations(tables if method != "static" else (), 2):
         names = sorted(first.keys() & second.keys())
         pair = [[table[name] for name in names] for table in (first, second)]
         if all(len(set(values)) > 1 for values in pair):
+            from scipy.stats import spearmanr  # half a second, which a single seed is spared
+
             found.append(float(spearmanr(*pair).statistic))
     return statistics.fmean(found) if found else None
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from _tasks import TOPICS, write_task
+from _tasks import TOPICS, flags, write_task
 from _teachers import save_classifier
 from aang_cli.main import COMMANDS, main
 from click.testing import CliRunner
@@ -237,6 +237,31 @@ def test_listing_loads_nothing_heavy_and_takes_less_than_a_second(arguments):
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_a_run_loads_no_library_that_it_does_not_need(tmp_path):
+    """Each takes half a second and more: scikit-learn and scipy.stats, and what only extras need."""
+    arguments = ["run", *flags(2), "--task", str(write_task(tmp_path / "boxes")), "--quiet"]
+    arguments += [
+        "--set",
+        "heads.finish=probe",
+        "--against",
+        "none",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    script = (
+        "import sys\n"
+        "from aang_cli.main import main\n"
+        f"main({arguments!r}, standalone_mode=False)\n"
+        "found = {'sklearn', 'scipy.stats', 'joblib', 'ray', 'peft'} & sys.modules.keys()\n"
+        "sys.exit(f'loaded {found}' if found else 0)\n"
+    )
+    environment = {**os.environ, "AANG_PAGE": "none"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_module_is_the_command():

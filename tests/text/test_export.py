@@ -287,3 +287,21 @@ def test_the_bundled_encoder_makes_the_round_trip(tmp_path):
     backbone.export(tmp_path, head, task)
     found = backbone.exported_logits(tmp_path, EXAMPLES)
     torch.testing.assert_close(found, logits, rtol=0, atol=1e-5)
+
+
+def test_a_weight_that_does_not_come_back_is_an_error(tmp_path, monkeypatch):
+    """A row of the embeddings that no compared text reads shows in the weights, not in any logit."""
+    from transformers import BertForSequenceClassification as Whole
+
+    backbone = load("scratch:tiny", SETTINGS)
+    task, saved = task_of(), Whole.save_pretrained
+
+    def spoilt(self, *arguments, **keywords):
+        other = deepcopy(self)
+        with torch.no_grad():
+            other.get_input_embeddings().weight[7, 3] += 1.0
+        saved(other, *arguments, **keywords)
+
+    monkeypatch.setattr(Whole, "save_pretrained", spoilt)
+    with pytest.raises(ModelError, match=r"word_embeddings\.weight is not there again"):
+        backbone.export(tmp_path, backbone.end_task_head(task), task)

@@ -111,6 +111,7 @@ def _settle(figure: Figure) -> None:
             shown = [at for at in axis.get_majorticklocs() if low <= at <= high]
             axis.set_major_locator(FixedLocator(shown))
     layout.execute(figure)
+    figure.set_layout_engine("none")  # else saving does it once more
 
 
 def inline_svg(plot: Plot) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 from aang_core.batch.packing import pack, plain_batch
 from aang_core.batch.rows import Row
 from aang_core.randomness import evaluating
-from aang_core.train.evaluation import by_length
+from aang_core.train.evaluation import batch_tokens, by_length
 from aang_core.train.fork.state import State, merged, put, state_of
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Fork:
         body, head = session.model.backbone.body, session.end_task_head
         total, count = torch.zeros((), dtype=torch.float64, device=session.device), 0
         with evaluating(body), evaluating(head), torch.no_grad():
-            for numbers in by_length([len(row) for row in self.rows]):
+            for numbers in by_length([len(r) for r in self.rows], batch_tokens(session.device)):
                 rows = [self.rows[i] for i in numbers]
                 hidden = session.model.backbone.encode(plain_batch(rows).to(session.device))
                 targets = session.end_task.targets(pack(rows)).to(session.device)

@@ -52,7 +52,10 @@ class Config:
 def export_model(
     directory: Path, shape: Shape, body: nn.Module, head: nn.Module, task: Task
 ) -> None:
-    """Write ``model.safetensors``, ``config.json`` and ``README.md``."""
+    """Write ``model.safetensors``, ``config.json`` and ``README.md``.
+
+    :raises ModelError: where the file does not give every weight back bit for bit.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     parts = {"body": body, "head": head}
     tensors = {
@@ -61,6 +64,9 @@ def export_model(
         for name, tensor in module.state_dict().items()
     }
     save_file(tensors, directory / WEIGHTS)
+    again = load_file(directory / WEIGHTS)
+    if not all(torch.equal(again[name], tensor.cpu()) for name, tensor in tensors.items()):
+        raise ModelError(f"{directory / WEIGHTS} was written, but does not give the weights back")
     config = Config(
         shape=shape,
         task=task.name,

@@ -39,7 +39,8 @@ def export_model(
     The model is assembled on the meta device from the trained tensors themselves, so nothing is copied. A head that
     reads the mean gets one frozen layer behind the encoder's own, which computes it; see `pooling`.
 
-    :raises ModelError: where the parts do not make up the family's whole model.
+    :raises ModelError: where the parts do not make up the family's whole model, or the files do not give every
+        weight back bit for bit.
     """
     shell: Any = head.shell
     config = deepcopy(shell.config)
@@ -61,8 +62,21 @@ def export_model(
     directory.mkdir(parents=True, exist_ok=True)
     with quiet():
         whole.save_pretrained(directory)
+    _compare(directory, whole, task.kind)
     checkpoint.tokenizer.save_pretrained(directory)
     (directory / "README.md").write_text(model_card(task, checkpoint), encoding="utf-8")
+
+
+def _compare(directory: Path, whole: nn.Module, kind: str) -> None:
+    """:raises ModelError: where a tensor that is loaded from the folder is not the one that was written."""
+    with quiet():
+        again = auto_class(kind).from_pretrained(directory, use_safetensors=True).state_dict()
+    for name, tensor in whole.state_dict().items():
+        if name not in again or not torch.equal(again[name], tensor.cpu()):
+            raise ModelError(
+                f"{directory} was written, but the weight {name} is not there again as it was trained; nothing can be "
+                "exported from this encoder"
+            )
 
 
 def model_card(task: Task, checkpoint: Checkpoint) -> str:
