@@ -77,6 +77,7 @@ def make_step(
     backbone=None,
     seed=0,
     dtype=torch.float64,
+    alignment_layers="all",
     **options,
 ):
     """One step: `rows` of the end-task, then of each objective of `ids`."""
@@ -86,7 +87,8 @@ def make_step(
     labelled = backbone.rows(examples, [Origin("train", i, 0) for i in range(len(examples))])
     end_task = EndTask(Binding(task=task, backbone=backbone, options={}))
     objectives = bind(task, backbone, ids, **options)
-    model = Model(backbone, ObjectiveHeads(end_task, objectives, policy).to(dtype))
+    heads = ObjectiveHeads(end_task, objectives, policy).to(dtype)
+    model = Model(backbone, heads, alignment_layers)
     generator = torch.Generator().manual_seed(seed)
     packed = pack(labelled[: rows[0]])
     pieces = [(0, Piece(packed, (FULL,) * rows[0], end_task.targets(packed)))]

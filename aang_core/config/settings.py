@@ -27,6 +27,7 @@ from aang_core.config.schema import (
 
 AUTO = "auto"
 UNLABELLED = ("none", "empty")
+LAYERS = ("all", "every-2", "every-3", "last-1", "last-2", "last-3")
 METHODS = ("aang", "tartan", "static", "finetune", "pretrain-finetune", "probe")
 WITHOUT_OBJECTIVES = ("finetune", "probe")
 """The methods that read the labelled rows alone."""
@@ -128,6 +129,8 @@ class Meta:
     :param control: ``shuffled``: what the rule learns of an objective moves the weight of another one, through one
         permutation a seed (`rules.Shuffled`); ``none`` for a run that means what it learns.
     :param alignment: ``cosine`` (public code) or ``dot`` (paper, eq. 5).
+    :param alignment_layers: alignments and gradient norms over ``all`` of the encoder's layers, ``every-N`` from the
+        first (the embeddings) on, or the ``last-N``.
     :param logit_step: ``direct`` (public code), ``softmax`` (through the Jacobian of w) or ``exponentiated``.
     :param factor_reduce: ``mean`` or ``sum`` over the objectives that share a primitive.
     :param factor_lr, end_task_lr: learning rate of the logits of objectives and primitives, and of those of λ.
@@ -152,6 +155,7 @@ class Meta:
     rule: str = setting(Text(), AUTO)
     control: str = setting(Choice(("none", "shuffled")), "none")
     alignment: str = setting(Choice(("cosine", "dot")), "cosine")
+    alignment_layers: str = setting(Choice(LAYERS), "all")
     logit_step: str = setting(Choice(("direct", "softmax", "exponentiated")), "direct")
     factor_reduce: str = setting(Choice(("mean", "sum")), "mean")
     factor_lr: float = setting(Number(0), 1.0)

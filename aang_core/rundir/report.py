@@ -48,6 +48,8 @@ class SeedReport:
     :param cost: labelled rows, rows and tokens of training, skipped steps, CPU-seconds.
     :param engine_check: ``disagreement`` of the one-backward engine with the loop on the first batch, and what is
         ``allowed``; None where nothing was compared.
+    :param alignment_layers: how many of the encoder's layers were ``used`` for alignments and norms, ``of`` how many
+        (embeddings are one); None without alignments, and in reports of earlier versions.
     :param train_rows: labelled rows of its training split; None in reports of earlier versions.
     :param head_parameters: the heads' parameters by name: ``pretrained`` trained at the encoder's learning rate,
         ``new`` at the heads'; None in reports of earlier versions.
@@ -77,6 +79,7 @@ class SeedReport:
     remarks: Sequence[str] = ()
     test_deduplicated: Mapping[str, float] | None = None
     engine_check: Mapping[str, float] | None = None
+    alignment_layers: Mapping[str, int] | None = None
     guard: Mapping[str, Any] | None = None
     race: Mapping[str, Any] | None = None
     head_parameters: Mapping[str, Sequence[str]] | None = None
@@ -190,8 +193,11 @@ def weights_agreement(method: str, tables: Sequence[Mapping[str, float]]) -> flo
 
 
 def engine_said(seeds: Sequence[SeedReport]) -> str:
-    """Which engine ran, and what its check on the first batch found: of several seeds, the largest disagreement."""
+    """Which engine ran, over which layers, and what its check found: of several seeds, the largest disagreement."""
     engines = " and ".join(dict.fromkeys(seed.engine for seed in seeds))
+    layers = seeds[0].alignment_layers if seeds else None
+    if layers is not None and layers["used"] < layers["of"]:
+        engines += f", alignments from {layers['used']} of {layers['of']} layers"
     checks = [seed.engine_check for seed in seeds if seed.engine_check is not None]
     if not checks:
         return engines
@@ -298,6 +304,7 @@ _SEED = _form(
             ListOf(_form({"step": Integer(), "share": _NUMBER, "losses": _SCORES}), unique=False)
         ),
         "engine_check": _or_null(_form({"disagreement": _NUMBER, "allowed": _NUMBER})),
+        "alignment_layers": _or_null(_form({"used": Integer(), "of": Integer()})),
     },
 )
 REPORT = _form(

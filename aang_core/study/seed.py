@@ -20,6 +20,7 @@ from aang_core.data.audit import seen_in_training
 from aang_core.errors import RunError
 from aang_core.files import json_of, same_file
 from aang_core.method.gradient.engine import TOLERANCE
+from aang_core.method.gradient.metagrad import layers_of
 from aang_core.processes import Processes
 from aang_core.rundir.card import add_results
 from aang_core.rundir.report import SeedReport, seed_report, write_json
@@ -124,6 +125,7 @@ def _seed_report(done: Trainings, test: tuple[Scores | None, Scores | None]) -> 
         peak_memory_mib=session.peak_memory_mib,
         engine=session.engine.kind if session.dev else "plain",
         engine_check=_engine_check(session),
+        alignment_layers=_alignment_layers(session),
         objectives=len(session.factors.ids),
         weights=weights_of(session),
         cost={**done.cost, "cpu_seconds": spent.cpu_seconds},
@@ -146,6 +148,14 @@ def _engine_check(session: Session) -> dict[str, float] | None:
     if gap is None:
         return None
     return {"disagreement": gap if math.isfinite(gap) else sys.float_info.max, "allowed": TOLERANCE}
+
+
+def _alignment_layers(session: Session) -> dict[str, int] | None:
+    """Over how many of the encoder's layers gradients were compared; None for a method without alignments."""
+    if session.dev is None:
+        return None
+    used, of = (len(layers_of(n)) for n in (session.model.compared(), session.model.body()))
+    return {"used": used, "of": of}
 
 
 def _leave(done: Trainings, directory: Path, answers: Sequence[torch.Tensor]) -> None:

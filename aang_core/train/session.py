@@ -130,8 +130,8 @@ class Session:
         }
 
     def any_direction(self) -> Gradient:
-        """Some direction of the body, where any will do: for comparing engines, and for timing them."""
-        return {name: parameter.detach() for name, parameter in self.model.body().items()}
+        """Some direction, where any will do: for comparing engines, and for timing them."""
+        return {name: parameter.detach() for name, parameter in self.model.compared().items()}
 
     def new_optimizer(self, lr: float = 0.0) -> torch.optim.AdamW:
         """A fresh optimiser; `lr` as in `optimizer_for`."""
@@ -315,7 +315,7 @@ def _end_task_and_model(
     device = next(backbone.body.parameters()).device
     with seeded(seed, "heads", device=torch.device("cpu")):
         heads = ObjectiveHeads(end_task, objectives, config.heads.policy).to(device)
-    return end_task, Model(backbone, heads)
+    return end_task, Model(backbone, heads, config.meta.alignment_layers)
 
 
 def _engine(model: Model, config: RunConfig) -> Engine:

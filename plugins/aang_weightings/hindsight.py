@@ -95,7 +95,7 @@ class PastMove:
         change = self.dev.loss(step - self.every)
         with exchanged(self.dev.model.body(), before):
             change = change - self.dev.loss(step - self.every)
-        fresh = {name: value * (change / length) for name, value in move.items()}
+        fresh = {name: move[name] * (change / length) for name in self.dev.model.compared()}
         decay = self.dev.meta.dev_gradient_decay
         if previous is None or decay == 0:
             return fresh

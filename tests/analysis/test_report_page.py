@@ -263,6 +263,8 @@ def test_a_run_may_leave_its_page_out(runs, monkeypatch):
 def test_the_engine_is_said_once_for_all_seeds(runs):
     seeds = [seed_report(seed) for seed in runs[1].report["seeds"]]
     assert engine_said(seeds) == "fused"
+    some = attrs.evolve(seeds[0], alignment_layers={"used": 2, "of": 7})
+    assert engine_said([some]) == "fused, alignments from 2 of 7 layers"
     gaps = [
         attrs.evolve(s, engine_check={"disagreement": g, "allowed": 1e-5})
         for s, g in zip(seeds, (1e-7, 3e-6, 2e-7), strict=True)

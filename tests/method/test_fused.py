@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aang_core.batch.protocols import BackboneSettings
+from aang_core.batch.rows import Hidden
 from aang_core.method.gradient.engine import Engine
-from aang_core.method.gradient.metagrad import disagreement, fused, looped, tracked
-from aang_core.method.gradient.tracked_layers import FusedUnsupportedError, Tape
+from aang_core.method.gradient.metagrad import disagreement, fused, layers_of, looped, tracked
+from aang_core.method.gradient.tracked_layers import FusedUnsupportedError, Tape, is_short
 from aang_core.testing import tiny_backbone
 
 
@@ -122,10 +123,80 @@ def test_engines_agree_on_encoders_of_transformers(family, checkpointing, tmp_pa
     assert_engines_agree(step, rtol=1e-8)
 
 
+@pytest.mark.parametrize("layers", ["last-1", "last-2", "every-2"])
+def test_engines_agree_over_some_layers_alone(layers):
+    """``.grad`` is that of the whole body; products are also those of autograd's gradients of these layers."""
+    step = make_step(alignment_layers=layers)
+    assert_engines_agree(step)
+    names = list(step.dev_gradient)
+    embeddings, first, last = layers_of(step.model.body())
+    expected = {"last-1": last, "last-2": first + last, "every-2": embeddings + last}
+    assert names == expected[layers]
+    result = fused(step.model, step.batch, step.coefficients, step.dev_gradient).alignment
+    for k in range(len(step.batch.segments)):
+        hidden = step.model.backbone.encode(step.batch)
+        leaf = hidden.states.detach().requires_grad_()
+        loss = step.model.heads.losses(Hidden(leaf, hidden.offsets), step.batch)[k]
+        compared = list(step.model.compared().values())
+        own = torch.autograd.grad(hidden.states, compared, torch.autograd.grad(loss, leaf))
+        dots = sum((g * step.dev_gradient[n]).sum() for n, g in zip(names, own, strict=True))
+        squares = sum(g.square().sum() for g in own)
+        torch.testing.assert_close(result.dots[k], dots, rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(result.squared_norms[k], squares, rtol=1e-10, atol=1e-13)
+
+
+def test_layers_without_alignments_run_as_they_are():
+    """They write nothing, need no tracked form, and get the gradient that they had."""
+    step = make_step(alignment_layers="last-1")
+    body = step.model.backbone.body
+    body.layers[0].extra = torch.nn.Conv1d(1, 1, 1).double()  # of an unknown kind
+    tape = Tape.of(step.batch, step.model.body(), step.dev_gradient, examples=False)
+    with tracked(body, tape):
+        seen = [name for name, module in body.named_modules() if "forward" in vars(module)]
+    assert seen
+    assert all(name.startswith("layers.1.") or name == "norm" for name in seen)
+    engine = Engine(step.model, "fused", 0, "fp32")
+    assert engine.check(step.batch, step.coefficients, step.dev_gradient) == ""
+
+
+@pytest.mark.parametrize("chosen", [set(), {0}, {2, 3, 5}, set(range(7))])
+def test_short_segments_give_the_same_products(chosen, monkeypatch):
+    """Whichever segments go without a gradient of their own, all is as if none did."""
+    from aang_core.method.gradient import tracked_layers
+
+    step = make_step()
+    lengths = [segment.stop - segment.start for segment in step.batch.segments]
+    short = {lengths[s] for s in chosen}
+
+    def run(is_short):
+        monkeypatch.setattr(tracked_layers, "is_short", is_short)
+        return fused(step.model, step.batch, step.coefficients, step.dev_gradient), step.gradients()
+
+    (expected, gradients), (found, own) = run(lambda *_: False), run(lambda n, _: n in short)
+    for field in ("dots", "squared_norms"):
+        a, b = getattr(found.alignment, field), getattr(expected.alignment, field)
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
+    for name in gradients:
+        torch.testing.assert_close(own[name], gradients[name], rtol=1e-12, atol=1e-15)
+
+
+def test_a_segment_is_short_up_to_what_its_products_cost():
+    assert [n for n in range(1, 99) if is_short(n, (384, 384))] == list(range(1, 18))
+    assert not is_short(8, (4, 4))  # Gram matrices cost more than so small a gradient
+
+
+def test_layers_are_told_by_the_first_number_in_a_name():
+    names = ["emb.word", "emb.norm", "enc.layer.0.q.w", "enc.layer.0.list.1.w", "enc.layer.1.q.w"]
+    found = layers_of([*names, "last.norm", "tail.0.w"])
+    assert found == [names[:2], names[2:4], [names[4], "last.norm"], ["tail.0.w"]]
+    assert layers_of(["weight"]) == [["weight"]]
+    assert layers_of([]) == []
+
+
 def test_the_engine_falls_back_to_the_loop_and_says_why():
     backbone = tiny_backbone(torch.float64)
-    step = make_step(backbone=backbone)
     backbone.body.extra = torch.nn.Conv1d(1, 1, 1).double()  # a trainable layer of an unknown kind
+    step = make_step(backbone=backbone)
     engine = Engine(step.model, "fused", 0, "fp32")
     reason = engine.check(step.batch, step.coefficients, step.dev_gradient)
     assert "extra is a Conv1d" in reason

@@ -118,10 +118,11 @@ class DevGradient:
         return self.end_task.losses(head, hidden, targets).mean()
 
     def _gradient(self, head: nn.Module, rows: Sequence[Row]) -> Gradient:
-        body = self.model.body()
-        grads = torch.autograd.grad(self._loss(head, rows), list(body.values()), allow_unused=True)
+        compared = self.model.compared()
+        loss, parameters = self._loss(head, rows), list(compared.values())
+        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
         # contiguous, as a checkpoint gives it back: the layout decides the order of a sum, and so its last bit
         return {
             name: torch.zeros_like(parameter) if grad is None else grad.contiguous()
-            for (name, parameter), grad in zip(body.items(), grads, strict=True)
+            for (name, parameter), grad in zip(compared.items(), grads, strict=True)
         }

@@ -19,7 +19,7 @@ to the embeddings) enters ``.grad`` but not the alignment, as in the paper, whos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -91,14 +91,51 @@ class StepResult:
 
 @attrs.frozen(eq=False)
 class Model:
-    """The encoder with its heads: what a step differentiates."""
+    """The encoder with its heads: what a step differentiates.
+
+    :param alignment_layers: the layers over which gradients are compared, as ``meta.alignment_layers``.
+    """
 
     backbone: Backbone
     heads: ObjectiveHeads
+    alignment_layers: str = "all"
 
     def body(self) -> dict[str, nn.Parameter]:
         """The trainable parameters of the encoder by name."""
         return {n: p for n, p in self.backbone.body.named_parameters() if p.requires_grad}
+
+    def compared(self) -> dict[str, nn.Parameter]:
+        """Those of the body over which gradients are compared: V has these names, and dots and norms are over them."""
+        body = self.body()
+        layers = chosen(layers_of(body), self.alignment_layers)
+        return {name: body[name] for layer in layers for name in layer}
+
+
+def layers_of(names: Iterable[str]) -> list[list[str]]:
+    """The names of parameters, in the encoder's order, layer by layer.
+
+    The first number in a name tells its layer (``encoder.layer.3.output.dense.weight``). What comes before all layers
+    (embeddings) is one of its own; what has no number and comes later belongs to the layer before it (a last norm).
+    """
+    layers: list[list[str]] = []
+    last: list[str] = []
+    for name in names:
+        parts = name.split(".")
+        place = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+        own = last if place is None else parts[: place + 1]
+        if not layers or own != last:
+            layers.append([])
+        layers[-1].append(name)
+        last = own
+    return layers
+
+
+def chosen(layers: list[list[str]], which: str) -> list[list[str]]:
+    """Those that ``meta.alignment_layers`` means: ``all``, ``every-N`` from the first on, or the ``last-N``."""
+    if which == "all":
+        return layers
+    kind, number = which.split("-")
+    return layers[:: int(number)] if kind == "every" else layers[-int(number) :]
 
 
 def dot(left: Gradient, right: Gradient) -> Tensor:
@@ -157,6 +194,7 @@ def one_objective(
         loss = loss + part
         for name, value in gradient.items():
             own[name] = own[name] + value if name in own else value
+    own = {name: gradient for name, gradient in own.items() if name in dev_gradient}
     observed = coefficient != 0 and pieces[0].segments[0].count > 0
     zero = next(iter(dev_gradient.values())).new_zeros(())
     alignment = Alignment(
@@ -241,15 +279,19 @@ def _row_shares(tape: Tape, batch: FusedBatch, scale: Tensor, observed: Tensor) 
 
 @contextmanager
 def tracked(body: nn.Module, tape: Tape) -> Iterator[None]:
-    """Let the encoder's layers write on `tape` inside the block (their ``forward`` is replaced meanwhile).
+    """Let the layers with parameters of V write on `tape` inside the block (their ``forward`` is replaced meanwhile).
 
-    :raises FusedUnsupportedError: where a trainable parameter belongs to a layer that cannot.
+    The others run as they are: what flows through them ends in ``.grad`` alone.
+
+    :raises FusedUnsupportedError: where a parameter of V belongs to a layer that cannot.
     """
     replaced: list[nn.Module] = []
     try:
         for name, module in body.named_modules():
-            own = {n: p for n, p in module.named_parameters(recurse=False) if p.requires_grad}
-            if not own:
+            prefix = f"{name}." if name else ""
+            if not any(
+                prefix + n in tape.dev_gradient for n, _ in module.named_parameters(recurse=False)
+            ):
                 continue
             forward = tracked_layers.tracked_forward(module, name, tape)
             if forward is None:

@@ -8,8 +8,8 @@ S segments, N positions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import attrs
 import torch
@@ -22,6 +22,66 @@ from aang_core.errors import AangError
 
 class FusedUnsupportedError(AangError):
     """The encoder does something that segment gradients cannot be read off; the loop has to run."""
+
+
+_PASSES = 25.0
+_POSITION = 1.3
+"""What a segment's two products cost beside the sum of gradients, in units of out · in multiply-adds, on a CPU
+(docs/performance.md): from its own gradient 25, however short it is (passes over memory); from its n positions 1.3 n
+for the dot, and two Gram matrices for the norm."""
+
+
+def is_short(positions: int, shape: tuple[int, int]) -> bool:
+    """Whether a segment's products cost less from its positions than from its gradient of this shape."""
+    return _POSITION * positions + positions**2 * sum(1 / size for size in shape) < _PASSES
+
+
+@attrs.frozen(eq=False)
+class ShortSegments:
+    """The segments of a stream whose products come from their positions, M segments with P positions in all.
+
+    :param numbers: [M] which they are. :param positions: [P] theirs in the stream.
+    :param one_hot: [M, P], 1 where a position belongs to a segment.
+    :param padded: [M, n] each segment's places in `positions`, padded. :param real: [M, n, 1], 0 on the padding.
+    """
+
+    numbers: Tensor
+    positions: Tensor
+    one_hot: Tensor
+    padded: Tensor
+    real: Tensor
+
+    @classmethod
+    def of(cls, spans: Sequence[tuple[int, int]], numbers: Sequence[int], one_hot: Tensor) -> Self:
+        """:param one_hot: [S, N] of all segments."""
+        lengths = torch.tensor([spans[s][1] - spans[s][0] for s in numbers])
+        place = torch.arange(int(lengths.max()))
+        real = place < lengths[:, None]
+        padded = ((lengths.cumsum(0) - lengths)[:, None] + place) * real
+        device, chosen = one_hot.device, torch.tensor(numbers)
+        positions = torch.cat([torch.arange(*spans[s]) for s in numbers]).to(device)
+        chosen = chosen.to(device)
+        return cls(
+            numbers=chosen,
+            positions=positions,
+            one_hot=one_hot[chosen][:, positions],
+            padded=padded.to(device),
+            real=real[..., None].to(device, one_hot.dtype),
+        )
+
+    def products(self, gradients: Tensor, inputs: Tensor, dev: Tensor) -> tuple[Tensor, Tensor]:
+        """[2, M] dots and squared norms, and the sum [out, in] of the gradients, all segments at once.
+
+        ``⟨G, V⟩ = Σ_i g_i · V a_i`` and ``‖G‖² = Σ_ij (g_i · g_j)(a_i · a_j)`` over the positions of a segment
+        (Goodfellow, 2015, arXiv 1510.01799, for single positions).
+
+        :param gradients, inputs: [N, out] and [N, in], of the whole stream. :param dev: [out, in] V.
+        """
+        g, a = gradients[self.positions], inputs[self.positions]
+        dots = self.one_hot @ ((a @ dev.t()) * g).sum(1)
+        own_g, own_a = g[self.padded] * self.real, a[self.padded]
+        norms = ((own_g @ own_g.mT) * (own_a @ own_a.mT)).sum((1, 2))
+        return torch.stack([dots, norms]), g.t() @ a
 
 
 @attrs.define(eq=False)
@@ -45,6 +105,7 @@ class Tape:
     position_dots: Tensor | None
     uses: Counter[str]
     _buffers: dict[tuple[int, ...], Tensor] = attrs.field(factory=dict)
+    _short: dict[tuple[int, ...], ShortSegments | None] = attrs.field(factory=dict)
 
     @classmethod
     def of(
@@ -81,6 +142,14 @@ class Tape:
             self._buffers[shape] = torch.empty(shape, dtype=dtype, device=device)
         return self._buffers[shape]
 
+    def short(self, shape: tuple[int, int]) -> ShortSegments | None:
+        """The segments that are short for a weight of this shape, or None; layers share them."""
+        if shape not in self._short:
+            numbers = [s for s, (a, b) in enumerate(self.spans) if is_short(b - a, shape)]
+            found = ShortSegments.of(self.spans, numbers, self.one_hot) if numbers else None
+            self._short[shape] = found
+        return self._short[shape]
+
     def record(self, name: str, dots: Tensor, squared_norms: Tensor) -> None:
         """Add one parameter's products ([S] each)."""
         self.uses[name] += 1
@@ -111,14 +180,22 @@ def _flat(tensor: Tensor) -> Tensor:
 
 
 def matrix_gradient(tape: Tape, name: str, gradients: Tensor, inputs: Tensor) -> Tensor:
-    """``Σ_k c_k G_k`` [out, in] from g [N, out] and a [N, in]; each ``c_k G_k`` passes through one buffer."""
+    """``Σ_k c_k G_k`` [out, in] from g [N, out] and a [N, in].
+
+    Each ``c_k G_k`` passes through one buffer, except those of short segments, which are never formed.
+    """
     shape = (gradients.shape[1], inputs.shape[1])
     dev = tape.dev_gradient[name].to(gradients.dtype)
     flat_dev = dev.reshape(-1)
     buffer = tape.buffer(shape, gradients.dtype, gradients.device)
-    total = torch.zeros(shape, dtype=gradients.dtype, device=gradients.device)
     products = torch.zeros(2, len(tape.spans), dtype=gradients.dtype, device=gradients.device)
+    if short := tape.short(shape):
+        products[:, short.numbers], total = short.products(gradients, inputs, dev)
+    else:
+        total = torch.zeros(shape, dtype=gradients.dtype, device=gradients.device)
     for s, (start, stop) in enumerate(tape.spans):
+        if is_short(stop - start, shape):
+            continue
         torch.mm(gradients[start:stop].t(), inputs[start:stop], out=buffer)
         flat = buffer.view(-1)
         torch.dot(flat, flat_dev, out=products[0, s])
