@@ -5,6 +5,7 @@ Scores are fractions. The first run is the baseline, and a difference is always 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,8 +109,9 @@ def _row(run: FinishedRun, baseline: FinishedRun, split: str) -> dict[str, Any]:
 
 def _statistics(run: FinishedRun, baseline: FinishedRun, split: str, metric: str) -> dict[str, Any]:
     """``mean``, sample ``std`` and ``values`` by seed; against the baseline ``delta``, paired ``p_value``, ``interval``
-    (95 %, over seeds and test examples, `detectability.chance_of`), and ``detectable`` (`detectability.detectable`).
-    Those that need two seeds are None for one; so are the baseline's own.
+    (95 %, over seeds and test examples, `detectability.chance_of`), ``errors``, the standard errors that it counts, by
+    ``seeds`` and by ``texts``, and ``detectable`` (`detectability.detectable`). Those that need two seeds are None for
+    one; so are the baseline's own.
     """
     values = run.scores(split, metric)
     seeds = sorted(values)
@@ -120,6 +122,7 @@ def _statistics(run: FinishedRun, baseline: FinishedRun, split: str, metric: str
         "delta": 0.0,
         "p_value": None,
         "interval": None,
+        "errors": None,
         "detectable": None,
     }
     if run is baseline:
@@ -133,6 +136,7 @@ def _statistics(run: FinishedRun, baseline: FinishedRun, split: str, metric: str
         "delta": test.mean,
         "p_value": test.p_value,
         "interval": chance.interval(test.mean),
+        "errors": {"seeds": math.sqrt(chance.seeds), "texts": math.sqrt(chance.texts)},
         "detectable": detectable(chance),
     }
 

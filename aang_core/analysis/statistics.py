@@ -1,7 +1,7 @@
 """How sure a comparison is: paired tests over seeds, intervals, and the smallest difference that a study could show.
 
 All functions take plain sequences of scores and are pure; randomness comes from a generator that is passed in.
-Fixed letters: S seeds, C classes.
+Fixed letters: S seeds, T tasks, B draws, C classes.
 """
 
 from __future__ import annotations
@@ -104,6 +104,18 @@ class Chance:
             texts=texts,
         )
 
+    @classmethod
+    def mean_of(cls, tasks: Sequence[Chance]) -> Chance:
+        """Of the mean over tasks, each with seeds and texts of its own.
+
+        The variances add up; the seeds' degrees of freedom are Welch's and Satterthwaite's, ``V² / Σ v_t² / ν_t``.
+        """
+        scale = len(tasks) ** 2
+        seeds = sum(task.seeds for task in tasks) / scale
+        spread = sum((task.seeds / scale) ** 2 / task.freedom for task in tasks)
+        freedom = seeds**2 / spread if spread else math.inf
+        return cls(seeds=seeds, freedom=freedom, texts=sum(task.texts for task in tasks) / scale)
+
     @property
     def error(self) -> float:
         """The standard error of the mean difference."""
@@ -178,6 +190,89 @@ def smallest_detectable_difference(
             f"found {seeds} and {std}"
         )
     return Chance(seeds=std**2 / seeds, freedom=seeds - 1).detectable(alpha, wanted) or 0.0
+
+
+def resampled_means(
+    tasks: Sequence[Sequence[float]],
+    generator: np.random.Generator,
+    *,
+    other_tasks: bool,
+    draws: int = 10_000,
+) -> NDArray[np.float64]:
+    """[B] bootstrap draws of the mean over T tasks of the mean difference over each task's seeds.
+
+    With `other_tasks` tasks are drawn with replacement, then the seeds of each drawn task (the hierarchical bootstrap;
+    Davison and Hinkley, Bootstrap Methods, 1997, §3.8): what other tasks like these would show. Else every task stays
+    and its seeds are drawn alone (stratified; Agarwal et al., 2021): what other seeds would show on these very tasks.
+
+    Resampling S numbers gives a mean whose variance is too small by (S − 1)/S; the deviations of a task's resampled
+    mean are made larger by the root of S/(S − 1) (Hesterberg, 2015). Tasks are not corrected.
+
+    :param tasks: the S_t differences of each task, at least one.
+    :param draws: B.
+    """
+    count, most = len(tasks), max(map(len, tasks))
+    sizes = np.asarray([len(task) for task in tasks])
+    padded = np.stack([np.pad(np.asarray(task, float), (0, most - len(task))) for task in tasks])
+    picked = np.tile(np.arange(count), (draws, 1))  # [B, T]
+    if other_tasks:
+        picked = generator.integers(0, count, size=(draws, count))
+    size = sizes[picked]
+    places = (generator.random((draws, count, most)) * size[..., None]).astype(np.int64)
+    seeds = np.where(np.arange(most) < size[..., None], padded[picked[..., None], places], 0.0)
+    own = (padded.sum(1) / sizes)[picked]
+    wider = np.sqrt(size / np.maximum(size - 1, 1))
+    found: NDArray[np.float64] = (own + wider * (seeds.sum(2) / size - own)).mean(1)
+    return found
+
+
+EXACT = 20
+"""Up to so many differences that are not 0 a sign-flip test looks at all of their signs."""
+
+
+def sign_flip_test(
+    tasks: Sequence[Sequence[float]], generator: np.random.Generator, draws: int = 100_000
+) -> float | None:
+    """Two-sided p of the mean over tasks of the mean difference over seeds, if each difference might as well have had
+    the other sign: that the two methods are equal on every one of these tasks. It says nothing of other tasks.
+
+    Exact up to `EXACT` differences that are not 0. Beyond, the share of random signs with a mean as large, each count
+    one more than found, so that p is never 0 (Phipson and Smyth, 2010).
+
+    :param tasks: the S_t differences of each task.
+    :return: None where no difference is other than 0.
+    """
+    parts = [float(d) / len(task) for task in tasks for d in task if d]
+    if not parts:
+        return None
+    least = abs(sum(parts)) * (1 - 1e-9)  # equal on paper is equal
+    if len(parts) <= EXACT:
+        sums = np.zeros(1)
+        for part in parts:
+            sums = np.concatenate((sums + part, sums - part))
+        return float(np.mean(np.abs(sums) >= least))
+    hits, chunk = 0, 10_000
+    for start in range(0, draws, chunk):
+        rows = min(chunk, draws - start)
+        signs = 1.0 - 2.0 * generator.integers(0, 2, size=(rows, len(parts)))
+        hits += int(np.sum(np.abs(signs @ np.asarray(parts)) >= least))
+    return (1 + hits) / (1 + draws)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """The p-values of several tests, corrected so that the chance of any false finding stays at the level (Holm, 1979).
+
+    The k-th smallest of m is multiplied by m − k + 1, is no smaller than the one before it, and at most 1.
+
+    :param p_values: None where there was no test, which then does not count.
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    found: list[float | None] = [None] * len(p_values)
+    least = 0.0
+    for rank, (p, place) in enumerate(known):
+        least = max(least, min(1.0, (len(known) - rank) * p))
+        found[place] = least
+    return found
 
 
 def macro_f1_slopes(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Statistics against closed forms, tables and simulation."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,10 +9,14 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from aang_core.analysis.statistics import (
+    EXACT,
     Chance,
+    holm,
     macro_f1_slopes,
     macro_f1_standard_error,
     paired_t_test,
+    resampled_means,
+    sign_flip_test,
     smallest_detectable_difference,
 )
 from aang_core.errors import RunError
@@ -112,6 +117,97 @@ def test_a_detectable_difference_is_seen_four_times_out_of_five(seeds, texts, fr
 def test_a_detectable_difference_needs_two_seeds(std, seeds):
     with pytest.raises(RunError, match="at least two seeds"):
         smallest_detectable_difference(std, seeds)
+
+
+TASKS = [[0.02, 0.01, -0.01], [0.05], [-0.02, 0.0, 0.03, 0.04]]
+
+
+@pytest.mark.parametrize("other_tasks", [True, False])
+def test_resampled_means_are_those_of_plain_loops(other_tasks):
+    found = resampled_means(TASKS, np.random.default_rng(4), other_tasks=other_tasks, draws=50)
+    generator = np.random.default_rng(4)
+    picked = generator.integers(0, 3, size=(50, 3)) if other_tasks else [[0, 1, 2]] * 50
+    numbers = generator.random((50, 3, 4))
+    for draw in range(50):
+        means = []
+        for place, task in enumerate(picked[draw]):
+            own = TASKS[task]
+            seeds = [own[int(numbers[draw, place, s] * len(own))] for s in range(len(own))]
+            mean, size = sum(own) / len(own), len(own)
+            wider = math.sqrt(size / (size - 1)) if size > 1 else 1.0
+            means.append(mean + wider * (sum(seeds) / size - mean))
+        assert found[draw] == pytest.approx(sum(means) / 3, abs=1e-15)
+
+
+def test_resampled_seeds_have_the_variance_of_the_mean():
+    """Without the correction it is too small by (S − 1)/S, a half for two seeds."""
+    tasks = [[0.0, 1.0], [2.0, 5.0]]
+    found = resampled_means(tasks, np.random.default_rng(0), other_tasks=False, draws=40_000)
+    assert found.mean() == pytest.approx(2.0, abs=0.02)
+    expected = (np.var(tasks[0], ddof=1) / 2 + np.var(tasks[1], ddof=1) / 2) / 4
+    assert found.var() == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("other_tasks", "between", "most"), [(False, 2.0, 0.1), (True, 2.0, 0.17), (True, 0.3, 0.08)]
+)
+def test_resampled_intervals_miss_the_truth_about_as_often_as_they_say(other_tasks, between, most):
+    """Six tasks of five seeds: 5 to 7 % for these tasks; for others up to 13 %, since six are few."""
+    generator, missed, times = np.random.default_rng(8), 0, 400
+    for _ in range(times):
+        tasks = generator.normal(0.0, between, 6)
+        scores = tasks[:, None] + generator.normal(0.0, 1.0, (6, 5))
+        means = resampled_means(scores, generator, other_tasks=other_tasks, draws=400)
+        low, high = np.quantile(means, [0.025, 0.975])
+        missed += not low <= (0.0 if other_tasks else tasks.mean()) <= high
+    assert missed / times < most
+
+
+def test_the_sign_flip_test_looks_at_every_sign():
+    mean = abs(sum(sum(task) / len(task) for task in TASKS))
+    flat = [(d, len(task)) for task in TASKS for d in task]
+    as_large = 0
+    for signs in itertools.product((1, -1), repeat=len(flat)):
+        total = sum(sign * d / size for sign, (d, size) in zip(signs, flat, strict=True))
+        as_large += abs(total) >= mean - 1e-12
+    found = sign_flip_test(TASKS, np.random.default_rng(0))
+    assert found == pytest.approx(as_large / 2 ** len(flat), abs=1e-15)
+    assert sign_flip_test([[0.1, 0.2, 0.3]], np.random.default_rng(0)) == 2 / 8
+    assert sign_flip_test([[0.0, 0.0], [0.0]], np.random.default_rng(0)) is None
+
+
+def test_many_signs_are_drawn_and_tell_the_same():
+    values = np.random.default_rng(1).normal(0.4, 1.0, EXACT + 1).tolist()
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate((sums + value, sums - value))
+    exact = np.mean(np.abs(sums) >= abs(sum(values)) - 1e-12)
+    found = sign_flip_test([values], np.random.default_rng(2))
+    assert found == pytest.approx(exact, abs=4 * math.sqrt(exact / 100_000))
+    sure = sign_flip_test([[1.0] * 40], np.random.default_rng(2), draws=999)
+    assert sure == 1 / 1000, "never 0"
+
+
+def test_the_sign_flip_test_rejects_as_often_as_it_says():
+    generator = np.random.default_rng(3)
+    p_values = [sign_flip_test(generator.standard_t(3, (2, 4)), generator) for _ in range(2000)]
+    assert np.mean(np.asarray(p_values) <= 0.05) == pytest.approx(0.05, abs=0.015)
+
+
+def test_holm_by_hand():
+    # 0.01 · 4, then 0.02 · 3, then 0.03 · 2 which may not fall below it, then 0.5
+    found = holm([0.02, None, 0.5, 0.01, 0.03])
+    assert found == [pytest.approx(0.06), None, 0.5, pytest.approx(0.04), pytest.approx(0.06)]
+    assert holm([0.4, 0.9]) == [0.8, 0.9]
+    assert holm([]) == []
+
+
+def test_the_chance_of_a_mean_over_tasks_adds_their_variances():
+    one, two = Chance(seeds=4.0, freedom=2, texts=1.0), Chance(seeds=1.0, freedom=4, texts=0.5)
+    found = Chance.mean_of([one, two])
+    assert (found.seeds, found.texts) == (5.0 / 4, 1.5 / 4)
+    assert found.freedom == pytest.approx(5.0**2 / (4.0**2 / 2 + 1.0**2 / 4))
+    assert Chance.mean_of([one]) == one
 
 
 def macro_f1(counts):
