@@ -41,33 +41,26 @@ class ShortSegments:
     """The segments of a stream whose products come from their positions, M segments with P positions in all.
 
     :param numbers: [M] which they are. :param positions: [P] theirs in the stream.
-    :param one_hot: [M, P], 1 where a position belongs to a segment.
-    :param padded: [M, n] each segment's places in `positions`, padded. :param real: [M, n, 1], 0 on the padding.
+    :param padded: [M, n] each segment's places in `positions`, padded. :param real: [M, n] bool, False on the padding.
     """
 
     numbers: Tensor
     positions: Tensor
-    one_hot: Tensor
     padded: Tensor
     real: Tensor
 
     @classmethod
-    def of(cls, spans: Sequence[tuple[int, int]], numbers: Sequence[int], one_hot: Tensor) -> Self:
-        """:param one_hot: [S, N] of all segments."""
+    def of(
+        cls, spans: Sequence[tuple[int, int]], numbers: Sequence[int], device: torch.device
+    ) -> Self:
+        """Those of the `spans` with these numbers."""
         lengths = torch.tensor([spans[s][1] - spans[s][0] for s in numbers])
         place = torch.arange(int(lengths.max()))
         real = place < lengths[:, None]
         padded = ((lengths.cumsum(0) - lengths)[:, None] + place) * real
-        device, chosen = one_hot.device, torch.tensor(numbers)
-        positions = torch.cat([torch.arange(*spans[s]) for s in numbers]).to(device)
-        chosen = chosen.to(device)
-        return cls(
-            numbers=chosen,
-            positions=positions,
-            one_hot=one_hot[chosen][:, positions],
-            padded=padded.to(device),
-            real=real[..., None].to(device, one_hot.dtype),
-        )
+        positions = torch.cat([torch.arange(*spans[s]) for s in numbers])
+        found = (torch.tensor(numbers), positions, padded, real)
+        return cls(*(tensor.to(device) for tensor in found))
 
     def products(self, gradients: Tensor, inputs: Tensor, dev: Tensor) -> tuple[Tensor, Tensor]:
         """[2, M] dots and squared norms, and the sum [out, in] of the gradients, all segments at once.
@@ -78,8 +71,9 @@ class ShortSegments:
         :param gradients, inputs: [N, out] and [N, in], of the whole stream. :param dev: [out, in] V.
         """
         g, a = gradients[self.positions], inputs[self.positions]
-        dots = self.one_hot @ ((a @ dev.t()) * g).sum(1)
-        own_g, own_a = g[self.padded] * self.real, a[self.padded]
+        at_positions = ((a @ dev.t()) * g).sum(1)
+        dots = (at_positions[self.padded] * self.real).sum(1)
+        own_g, own_a = g[self.padded] * self.real[..., None], a[self.padded]
         norms = ((own_g @ own_g.mT) * (own_a @ own_a.mT)).sum((1, 2))
         return torch.stack([dots, norms]), g.t() @ a
 
@@ -91,7 +85,7 @@ class Tape:
     :param spans: the positions of each segment.
     :param dev_gradient: V by parameter name.
     :param dots, squared_norms: [S] float64 sums over the parameters seen so far, of the weighted gradients.
-    :param one_hot: [S, N], 1 where a position belongs to a segment: sums over segments as one product.
+    :param owner: [N] the segment of each position.
     :param position_dots: [N], or None where nobody asked for examples.
     :param uses: how often each parameter's gradient was formed.
     """
@@ -101,7 +95,7 @@ class Tape:
     dev_gradient: Mapping[str, Tensor]
     dots: Tensor
     squared_norms: Tensor
-    one_hot: Tensor
+    owner: Tensor
     position_dots: Tensor | None
     uses: Counter[str]
     _buffers: dict[tuple[int, ...], Tensor] = attrs.field(factory=dict)
@@ -120,16 +114,14 @@ class Tape:
         parameter = next(iter(body.values()))
         device, wide = parameter.device, _wide(parameter.dtype)
         spans = [(s.start, s.stop) for s in batch.segments]
-        one_hot = torch.zeros(len(spans), batch.tokens, dtype=wide)
-        for s, (start, stop) in enumerate(spans):
-            one_hot[s, start:stop] = 1
+        lengths = torch.tensor([stop - start for start, stop in spans])
         return cls(
             spans=spans,
             tokens=batch.tokens,
             dev_gradient=dev_gradient,
             dots=torch.zeros(len(spans), dtype=torch.float64, device=device),
             squared_norms=torch.zeros(len(spans), dtype=torch.float64, device=device),
-            one_hot=one_hot.to(device),
+            owner=torch.repeat_interleave(torch.arange(len(spans)), lengths).to(device),
             position_dots=torch.zeros(batch.tokens, dtype=wide, device=device)
             if examples
             else None,
@@ -146,7 +138,7 @@ class Tape:
         """The segments that are short for a weight of this shape, or None; layers share them."""
         if shape not in self._short:
             numbers = [s for s, (a, b) in enumerate(self.spans) if is_short(b - a, shape)]
-            found = ShortSegments.of(self.spans, numbers, self.one_hot) if numbers else None
+            found = ShortSegments.of(self.spans, numbers, self.owner.device) if numbers else None
             self._short[shape] = found
         return self._short[shape]
 
@@ -156,13 +148,10 @@ class Tape:
         self.dots += dots
         self.squared_norms += squared_norms
 
-    def segment_sums(self, values: Tensor) -> Tensor:
-        """[S, D] sums of values [N, D] over each segment."""
-        return self.one_hot @ values
-
     def record_vector(self, name: str, values: Tensor) -> Tensor:
         """For a parameter [D] whose gradient is a sum over positions of values [N, D]. Returns that sum."""
-        sums, dev = self.segment_sums(values), self.dev_gradient[name].to(values.dtype)
+        dev = self.dev_gradient[name].to(values.dtype)
+        sums = values.new_zeros(len(self.spans), values.shape[1]).index_add_(0, self.owner, values)
         self.record(name, sums @ dev, sums.square().sum(1))
         if self.position_dots is not None:
             self.position_dots += values @ dev
@@ -287,17 +276,16 @@ class _Embedding(torch.autograd.Function):
 
 def embedding_gradient(tape: Tape, name: str, gradients: Tensor, ids: Tensor, size: int) -> Tensor:
     """``Σ_k c_k G_k`` [V, D] from g [N, D]; a segment's rows of one id are summed before its norm is taken."""
-    dev = tape.dev_gradient[name]
-    products = (gradients * dev[ids].to(gradients.dtype)).sum(1)
-    owner = tape.one_hot.argmax(0)
-    pairs, inverse = torch.unique(owner * size + ids, return_inverse=True)
-    sums = gradients.new_zeros(len(pairs), gradients.shape[1]).index_add(0, inverse, gradients)
-    norms = gradients.new_zeros(len(tape.spans)).index_add(0, pairs // size, sums.square().sum(1))
-    tape.record(name, tape.segment_sums(products[:, None]).squeeze(1), norms)
+    dev = tape.dev_gradient[name].to(gradients.dtype)
+    pairs, inverse = torch.unique(tape.owner * size + ids, return_inverse=True)
+    sums = gradients.new_zeros(len(pairs), gradients.shape[1]).index_add_(0, inverse, gradients)
+    owner, row = pairs // size, pairs % size
+    products = torch.stack([(sums * dev[row]).sum(1), sums.square().sum(1)])
+    tape.record(name, *products.new_zeros(2, len(tape.spans)).index_add_(1, owner, products))
     if tape.position_dots is not None:
-        tape.position_dots += products
+        tape.position_dots += (gradients * dev[ids]).sum(1)
     total = gradients.new_zeros(size, gradients.shape[1])
-    return total.index_add_(0, pairs % size, sums)
+    return total.index_add_(0, row, sums)
 
 
 def tracked_forward(module: nn.Module, name: str, tape: Tape) -> Callable[[Tensor], Tensor] | None:
