@@ -4,7 +4,8 @@
 
 Every case is a process of its own (its peak memory is its own), and the cases of a group take turns, step by step
 (A B C A B C …), so that a machine whose speed drifts slows all of them. CPU and wall seconds are medians over pairs of
-steps, because by default every second step of ``aang`` takes a fresh dev gradient.
+steps, because by default every second step of ``aang`` takes a fresh dev gradient. With ``--beside CHECKOUT`` each case
+also runs with the packages of another checkout, in turns with this one's (A B A B …).
 """
 
 from __future__ import annotations
@@ -129,6 +130,8 @@ def build(case: dict, task: str, model: str, end_task_rows: int):
 
 def work(case: dict, task: str, model: str, end_task_rows: int, pipe) -> None:
     """Answer ``step``, ``profile`` and ``end`` until the end."""
+    root = case["checkout"]
+    sys.path[:0] = [str(root), str(root / "plugins"), str(root / "cli")]
     from aang_core.train.step import train_step
 
     session, preparation = build(case, task, model, end_task_rows)
@@ -204,6 +207,7 @@ def measure(group: list[dict], args: argparse.Namespace) -> list[dict]:
                     for k in ("group", "method", "engine", "objectives", "rows", "space_size")
                 },
                 "space": Path(case["space"]).stem,
+                "checkout": case["checkout"].name,
                 "objectives": case["objectives"] or case["space_size"],
                 "tokens": tokens,
                 "cpu_s": statistics.median(a["cpu"] for a in own),
@@ -232,15 +236,20 @@ def table(rows: list[dict]) -> str:
             base = next((r for r in members if r["method"] == "static"), members[0])
             lines += [
                 f"\n**{last}** ({base['tokens']:.0f} positions a step)\n",
-                "| method | engine | objectives | CPU s | wall s | × CPU | MiB | products |",
-                "|---|---|--:|--:|--:|--:|--:|--:|",
+                "| method | engine | checkout | objectives | CPU s | wall s | × CPU | MiB | products |",
+                "|---|---|---|--:|--:|--:|--:|--:|--:|",
             ]
         ratio = row["cpu_us_per_token"] / base["cpu_us_per_token"]
         lines.append(
-            f"| {row['method']} ({row['space']}) | {row['engine']} | {row['objectives']} | {row['cpu_s']:.2f} | "
+            f"| {row['method']} ({row['space']}) | {row['engine']} | {row['checkout']} | {row['objectives']} | {row['cpu_s']:.2f} | "
             f"{row['wall_s']:.2f} | {ratio:.2f} | {row['peak_memory_mib']:.0f} | {row['gemm_share']:.0%} |"
         )
     return "\n".join(lines)
+
+
+def checkouts(beside: Path | None) -> list[Path]:
+    """This file's, and the other one before it."""
+    return [root.resolve() for root in (beside, HERE.parent) if root is not None]
 
 
 def main() -> None:
@@ -255,6 +264,8 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--only", default="", help="only groups whose title holds this")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--methods", nargs="+", help="only these methods")
+    parser.add_argument("--beside", type=Path, help="each case with this checkout's packages too")
     args = parser.parse_args()
     # those that wait leave the cores to the one at work
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -266,6 +277,8 @@ def main() -> None:
     results = {}
     for name, planned in parts.items():
         results[name] = []
+        planned = [c for c in planned if not args.methods or c["method"] in args.methods]
+        planned = [{**c, "checkout": root} for c in planned for root in checkouts(args.beside)]
         for group in dict.fromkeys(c["group"] for c in planned if args.only in c["group"]):
             print(group, file=sys.stderr)
             results[name] += measure([c for c in planned if c["group"] == group], args)
