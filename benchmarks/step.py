@@ -241,8 +241,9 @@ def table(rows: list[dict]) -> str:
             ]
         ratio = row["cpu_us_per_token"] / base["cpu_us_per_token"]
         lines.append(
-            f"| {row['method']} ({row['space']}) | {row['engine']} | {row['checkout']} | {row['objectives']} | {row['cpu_s']:.2f} | "
-            f"{row['wall_s']:.2f} | {ratio:.2f} | {row['peak_memory_mib']:.0f} | {row['gemm_share']:.0%} |"
+            f"| {row['method']} ({row['space']}) | {row['engine']} | {row['checkout']} | {row['objectives']} | "
+            f"{row['cpu_s']:.2f} | {row['wall_s']:.2f} | {ratio:.2f} | {row['peak_memory_mib']:.0f} | "
+            f"{row['gemm_share']:.0%} |"
         )
     return "\n".join(lines)
 
