@@ -51,6 +51,8 @@ class Processes:
 
         :param device: the encoder's, since NCCL adds up nothing that lies on the CPU.
         """
+        if self.size == 1:
+            return int(count)  # nothing to ask a device for, which would have to finish first
         return int(self.sum(torch.tensor(count, device=device)))
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:

@@ -7,7 +7,7 @@ ids that `inputs` hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -178,12 +178,16 @@ class Targets:
 
     def to(self, device: torch.device) -> Targets:
         """The same targets on `device`."""
+        return self.moved(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Targets:
+        """The same targets, each tensor as `move` gives it."""
         return attrs.evolve(
             self,
-            index=self.index.to(device),
-            value=self.value.to(device),
-            extra={name: tensor.to(device) for name, tensor in self.extra.items()},
-            weight=None if self.weight is None else self.weight.to(device),
+            index=move(self.index),
+            value=move(self.value),
+            extra={name: move(tensor) for name, tensor in self.extra.items()},
+            weight=None if self.weight is None else move(self.weight),
         )
 
 
@@ -204,15 +208,15 @@ class Hidden:
 
     def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The rows as [R, T, H] with zeros behind their end, and [R, T] bool, True on real positions."""
-        chosen = rows.cpu()
-        lengths = (self.offsets[1:] - self.offsets[:-1])[chosen]
-        longest = int(lengths.max()) if len(lengths) else 0
-        mask = torch.arange(longest)[None, :] < lengths[:, None]
-        source = (self.offsets[:-1][chosen][:, None] + torch.arange(mask.shape[1]))[mask]
-        device = self.states.device
-        padded = self.states.new_zeros(*mask.shape, self.states.shape[-1])
-        mask = mask.to(device)
-        padded = padded.masked_scatter(mask[..., None], self.states[source.to(device)])
+        lengths = self.offsets[1:] - self.offsets[:-1]
+        here = (
+            lengths[rows] if rows.device.type == "cpu" else lengths
+        )  # a device would be waited for
+        place = torch.arange(int(here.max()) if len(rows) else 0, device=rows.device)[None, :]
+        lengths, starts = (t.to(rows.device)[rows][:, None] for t in (lengths, self.offsets[:-1]))
+        mask, source = place < lengths, starts + place.minimum(lengths - 1)
+        mask = mask.to(self.states.device)
+        padded = self.states[source.to(self.states.device)].masked_fill(~mask[..., None], 0.0)
         return padded, mask
 
     def means(self, rows: Tensor) -> Tensor:

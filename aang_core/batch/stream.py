@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import attrs
@@ -131,11 +131,18 @@ class FusedBatch:
         """The same batch with its tensors (but for the offsets) on `device`."""
         if device.type == "cpu":
             return self
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> FusedBatch:
+        """The same batch in page-locked memory, from which `to` copies to a CUDA device while the processor goes on."""
+        return self._moved(Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> FusedBatch:
         return attrs.evolve(
             self,
-            inputs={k: v.to(device, non_blocking=True) for k, v in self.inputs.items()},
-            targets=tuple(targets.to(device) for targets in self.targets),
-            noise=None if self.noise is None else self.noise.to(device),
-            dropped=None if self.dropped is None else self.dropped.to(device),
-            asked=tuple(None if rows is None else rows.to(device) for rows in self.asked),
+            inputs={name: move(tensor) for name, tensor in self.inputs.items()},
+            targets=tuple(targets.moved(move) for targets in self.targets),
+            noise=None if self.noise is None else move(self.noise),
+            dropped=None if self.dropped is None else move(self.dropped),
+            asked=tuple(None if rows is None else rows._moved(move) for rows in self.asked),
         )

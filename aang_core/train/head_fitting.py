@@ -27,6 +27,7 @@ from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
 from aang_core.randomness import evaluating
 from aang_core.train.evaluation import batch_tokens, by_length
+from aang_core.train.optimizer import fuses
 from aang_core.train.session import Session
 from aang_core.train.step import dropout
 
@@ -56,7 +57,8 @@ def fit_heads(session: Session, steps: int) -> None:
             "weight_decay": training.weight_decay,
         },
     ]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=True)
+    fused = fuses(own.values())
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=fused)
     frozen = [p for name, p in session.parameters.items() if name.startswith("body.")]
     for parameter in frozen:
         parameter.requires_grad_(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from aang_core.config.settings import Training
 from aang_core.errors import ConfigError
+
+_FUSED = {"cpu", "cuda", "mps", "xpu"}
+"""Devices with a fused AdamW in every torch that we take."""
 
 
 def optimizer_for(
@@ -39,7 +42,13 @@ def optimizer_for(
                 "weight_decay": decay if decays else 0.0,
             }
         )
-    return torch.optim.AdamW(tables, betas=(training.beta1, training.beta2), fused=True)
+    betas = (training.beta1, training.beta2)
+    return torch.optim.AdamW(tables, betas=betas, fused=fuses(parameters.values()))
+
+
+def fuses(parameters: Iterable[Tensor]) -> bool:
+    """Whether one kernel can update them all: on CUDA a launch in place of dozens, and no pass over memory between."""
+    return all(parameter.device.type in _FUSED for parameter in parameters)
 
 
 def linear_warmup_decay(step: int, total: int, warmup: float) -> float:

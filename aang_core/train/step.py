@@ -99,6 +99,8 @@ class Preparation:
         phase, number, total = _place(self.session, self.phase, step, self.total)
         plan = self.session.planner.plan(number, state, phase, number / total)
         places, batch = self.session.planner.batch(plan, self.session.processes)
+        if batch is not None and self.session.device.type == "cuda":
+            batch = batch.pinned()
         return plan, places, batch
 
     def close(self) -> None:
@@ -120,7 +122,7 @@ def train_step(session: Session, preparation: Preparation, step: int, total: int
     lesson = None if batch is None else session.taught(batch, plan)
     with training(session), dropout(session, step):
         losses, alignment = _gradients(session, plan, places, lesson.batch if lesson else None)
-    norm = _clip(session)
+    losses, alignment, norm = _read(losses, alignment, _clip(session))
     skipped = _not_finite(session, plan, losses, alignment, norm)
     if not skipped:
         session.optimizer.step()
@@ -212,6 +214,21 @@ def _gradients(
         alignment = Alignment(dots, squared_norms, observed > 0, norm)
     group.sum_gradients(session.parameters.values())
     return group.sum(losses), alignment
+
+
+def _read(
+    losses: Tensor, alignment: Alignment | None, norm: Tensor
+) -> tuple[Tensor, Alignment | None, Tensor]:
+    """A step's numbers on the CPU, in one copy: the only time that a step waits for its device."""
+    found = [losses.double(), norm.double()[None]]
+    if alignment is not None:
+        found += [alignment.dots, alignment.squared_norms, alignment.observed.double()]
+        found += [alignment.dev_norm.double()[None]]
+    parts = torch.cat(found).cpu().split([len(part) for part in found])
+    if alignment is not None:
+        dots, squared_norms, observed, dev_norm = parts[2:]
+        alignment = Alignment(dots, squared_norms, observed > 0, dev_norm[0])
+    return parts[0], alignment, parts[1][0]
 
 
 def _scattered(values: Tensor, places: Sequence[int], size: int) -> Tensor:
