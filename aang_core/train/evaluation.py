@@ -21,6 +21,7 @@ from aang_core.batch.protocols import Backbone
 from aang_core.batch.rows import Row
 from aang_core.data.metrics import score
 from aang_core.data.task import Task
+from aang_core.errors import ConfigError
 from aang_core.files import save_tensors
 from aang_core.method.slow_copy import SlowCopy
 from aang_core.randomness import evaluating
@@ -81,14 +82,55 @@ def scores(task: Task, logits: Sequence[Tensor], rows: Sequence[Row]) -> dict[st
     return score(task.kind, stacked, np.asarray([row.label for row in rows]), classes)
 
 
+def last_layer(session: Session) -> nn.Linear:
+    """The linear layer that gives the end-task's logits.
+
+    :raises ConfigError: if a probe cannot replace it.
+    """
+    task, wanted = session.task, session.task.num_outputs
+    if task.kind != "class":
+        raise ConfigError(
+            f"a probe needs classes, one a text; the task {task.name!r} is of the kind {task.kind!r}: set heads.start "
+            "and heads.finish to their defaults"
+        )
+    layers = [m for m in session.end_task_head.modules() if isinstance(m, nn.Linear)]
+    if not layers or layers[-1].out_features != wanted:
+        raise ConfigError(
+            f"a probe replaces a last linear layer with {wanted} outputs; the end-task's head of "
+            f"{session.model.backbone.name} has none: set heads.start and heads.finish to their defaults"
+        )
+    return layers[-1]
+
+
+def features_of(session: Session, layer: nn.Linear, rows: Sequence[Row]) -> Tensor:
+    """[n, D] in fp64 on the CPU: the input of the last layer for each row, dropout off."""
+    backbone, head, device = session.model.backbone, session.end_task_head, session.device
+    given: list[Tensor] = []
+    found: list[Tensor | None] = [None] * len(rows)
+    hook = layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].detach()))
+    try:
+        with evaluating(backbone.body), evaluating(head), torch.no_grad():
+            for batch in by_length([len(row) for row in rows], batch_tokens(device)):
+                hidden = backbone.encode(plain_batch([rows[i] for i in batch]).to(device))
+                head(hidden, torch.arange(len(batch), device=device))
+                for i, feature in zip(batch, given.pop().double().cpu(), strict=True):
+                    found[i] = feature
+    finally:
+        hook.remove()
+    return torch.stack([feature for feature in found if feature is not None])
+
+
 class DevJudge:
     """Scores a session on dev, and keeps the best parameters so far.
 
     :param best: the file that they are kept in.
+    :ivar features: where a probe will end the run, what the head's last layer reads of the stopping rows with the best
+        parameters; None until they are judged, as after a resume.
     """
 
     def __init__(self, session: Session, best: Path) -> None:
         self.session, self.best = session, best
+        self.features: Tensor | None = None
 
     def judged(self, progress: Progress, slow: SlowCopy | None = None) -> Progress:
         """`progress` after one more evaluation. The main process writes the best parameters so far.
@@ -96,18 +138,33 @@ class DevJudge:
         :param slow: the running mean of the parameters, judged beside them or in their place
             (``training.mean_evaluation``); the better of the two counts.
         """
-        session, found = self.session, []
-        judge = session.config.training.mean_evaluation if slow is not None else "off"
+        found, metric = [], self.session.task.metric
+        judge = self.session.config.training.mean_evaluation if slow is not None else "off"
         if judge != "only":
-            found.append((self._scores(), False))
+            found.append((*self._scores(), False))
         if slow is not None and judge != "off":
             with slow.in_place():
-                found.append((self._scores(), True))
-        metric = session.task.metric
-        metrics, mean = max(found, key=lambda each: _finite(each[0][metric]))
-        progress = progress.evaluated(metrics, metric, mean)
+                found.append((*self._scores(), True))
+        metrics, features, mean = max(found, key=lambda each: _finite(each[0][metric]))
+        progress = self._kept(progress, metrics, slow if mean else None)
+        if progress.waited == 0:
+            self.features = features
+        return progress
+
+    def probed(self, progress: Progress) -> Progress:
+        """The same for a new last layer on the best parameters, which reads what the former one read."""
+        if self.features is None:
+            self.features = self._features()
+        return self._kept(progress, self._answered(self.features))
+
+    def _kept(
+        self, progress: Progress, metrics: dict[str, float], mean: SlowCopy | None = None
+    ) -> Progress:
+        """`progress` after an evaluation; its parameters, or their `mean`, are written if they are the best so far."""
+        session = self.session
+        progress = progress.evaluated(metrics, session.task.metric, mean is not None)
         if progress.waited == 0 and session.processes.is_main:
-            with slow.in_place() if mean and slow is not None else nullcontext():
+            with mean.in_place() if mean is not None else nullcontext():
                 save_tensors(self.best, session.trained_tensors)
         return progress
 
@@ -126,11 +183,29 @@ class DevJudge:
             "again with another --out"
         )
 
-    def _scores(self) -> dict[str, float]:
+    def _scores(self) -> tuple[dict[str, float], Tensor | None]:
+        """Dev's metrics, and what `features` says."""
         session = self.session
+        if session.config.heads.finish == "probe":
+            features = self._features()
+            return self._answered(features), features
         with session.engine.autocast():
             logits = session.predict(session.stopping)
-        return scores(session.task, logits, session.stopping)
+        return scores(session.task, logits, session.stopping), None
+
+    def _features(self) -> Tensor:
+        """[n, D], as the last layer reads them."""
+        layer = last_layer(self.session)
+        with self.session.engine.autocast():
+            return features_of(self.session, layer, self.session.stopping).to(layer.weight)
+
+    @torch.no_grad()
+    def _answered(self, features: Tensor) -> dict[str, float]:
+        """Dev's metrics from [n, D]."""
+        session = self.session
+        with session.engine.autocast():
+            logits = last_layer(session)(features).float().cpu()
+        return scores(session.task, list(logits), session.stopping)
 
 
 def _finite(score: float) -> float:

@@ -14,19 +14,14 @@ n labelled rows, D inputs of the last layer, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from aang_core.batch.packing import plain_batch
-from aang_core.batch.rows import Row
 from aang_core.config.settings import RunConfig
-from aang_core.errors import ConfigError
 from aang_core.randomness import evaluating
-from aang_core.train.evaluation import batch_tokens, by_length
+from aang_core.train.evaluation import features_of, last_layer
 from aang_core.train.optimizer import fuses
 from aang_core.train.session import Session
 from aang_core.train.step import dropout
@@ -109,44 +104,6 @@ def fit_probe(session: Session) -> int:
         if layer.bias is not None:
             layer.bias.copy_(bias)
     return sum(map(len, rows))
-
-
-def last_layer(session: Session) -> nn.Linear:
-    """The linear layer that gives the end-task's logits.
-
-    :raises ConfigError: if a probe cannot replace it.
-    """
-    task, wanted = session.task, session.task.num_outputs
-    if task.kind != "class":
-        raise ConfigError(
-            f"a probe needs classes, one a text; the task {task.name!r} is of the kind {task.kind!r}: set heads.start "
-            "and heads.finish to their defaults"
-        )
-    layers = [m for m in session.end_task_head.modules() if isinstance(m, nn.Linear)]
-    if not layers or layers[-1].out_features != wanted:
-        raise ConfigError(
-            f"a probe replaces a last linear layer with {wanted} outputs; the end-task's head of "
-            f"{session.model.backbone.name} has none: set heads.start and heads.finish to their defaults"
-        )
-    return layers[-1]
-
-
-def features_of(session: Session, layer: nn.Linear, rows: Sequence[Row]) -> Tensor:
-    """[n, D] in fp64 on the CPU: the input of the last layer for each row, dropout off."""
-    backbone, head, device = session.model.backbone, session.end_task_head, session.device
-    given: list[Tensor] = []
-    found: list[Tensor | None] = [None] * len(rows)
-    hook = layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].detach()))
-    try:
-        with evaluating(backbone.body), evaluating(head), torch.no_grad():
-            for batch in by_length([len(row) for row in rows], batch_tokens(device)):
-                hidden = backbone.encode(plain_batch([rows[i] for i in batch]).to(device))
-                head(hidden, torch.arange(len(batch), device=device))
-                for i, feature in zip(batch, given.pop().double().cpu(), strict=True):
-                    found[i] = feature
-    finally:
-        hook.remove()
-    return torch.stack([feature for feature in found if feature is not None])
 
 
 def _regressed(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -92,9 +92,13 @@ class Trainer:
         self.remarks.append(text)
         self.callback.on_remark(text)
 
-    def evaluate(self, slow: SlowCopy | None = None) -> None:
-        """Score dev; keep the parameters, or their running mean `slow`, if they are the best so far."""
-        self.progress = self.judge.judged(self.progress, slow)
+    def evaluate(self, slow: SlowCopy | None = None, *, probe: bool = False) -> None:
+        """Score dev; keep the parameters, or their running mean `slow`, if they are the best so far.
+
+        :param probe: whether nothing but the head's last layer differs from the best ones.
+        """
+        judge = self.judge
+        self.progress = judge.probed(self.progress) if probe else judge.judged(self.progress, slow)
         self.callback.on_evaluate(self.session, self.progress)
 
     def asked_to_end(self) -> bool:

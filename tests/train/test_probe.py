@@ -11,6 +11,8 @@ from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
 from aang_core.processes import Processes
 from aang_core.testing import tiny_backbone, tiny_task
+from aang_core.train.callbacks import Progress
+from aang_core.train.evaluation import DevJudge, scores
 from aang_core.train.head_fitting import _regressed, features_of, fit_probe, last_layer
 from aang_core.train.session import build_session
 
@@ -57,6 +59,32 @@ def test_classes_without_rows_are_never_the_answer(present):
         expected = torch.as_tensor(fitted.predict_proba(features.numpy()))
         own = logits[:, list(present)].softmax(-1)
         torch.testing.assert_close(own, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_last_evaluation_reads_dev_only_where_it_has_to(tmp_path, monkeypatch, resumed):
+    """A new last layer reads what the one before read of the best encoder; a resumed run reads it anew."""
+    session = session_of()
+    heads = attrs.evolve(session.config.heads, finish="probe")
+    session.config = attrs.evolve(session.config, heads=heads)
+    judge = DevJudge(session, tmp_path / "best.safetensors")
+    progress = judge.judged(Progress())
+    own = session.predict(session.stopping)
+    metrics = scores(session.task, own, session.stopping)
+    assert {name: progress.evaluations[0][name] for name in metrics} == metrics
+    fit_probe(session)
+    logits = session.predict(session.stopping)
+    if resumed:
+        judge.features = None
+    passes, encode = [], session.model.backbone.encode
+    backbone = type(session.model.backbone)
+    monkeypatch.setattr(backbone, "encode", lambda _, batch: passes.append(batch) or encode(batch))
+    progress = judge.probed(progress)
+    assert bool(passes) == resumed
+    metrics = scores(session.task, logits, session.stopping)
+    assert {name: progress.evaluations[1][name] for name in metrics} == metrics
+    answers = last_layer(session)(judge.features)
+    torch.testing.assert_close(answers, torch.stack(logits).to(answers), rtol=1e-5, atol=1e-6)
 
 
 def test_a_task_without_classes_is_refused_in_words():

@@ -92,5 +92,5 @@ def _step(trainer: Trainer, optimizer: torch.optim.Optimizer) -> None:
 def finish_with_probe(trainer: Trainer) -> None:
     """Fit the head's last layer anew on the best encoder's features, and keep it where dev prefers it."""
     trainer.progress = trainer.progress.reading(fit_probe(trainer.session))
-    trainer.evaluate()
+    trainer.evaluate(probe=True)
     trainer.judge.load_best()
