@@ -15,9 +15,11 @@ PAPER = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "tab
 OURS = {
     "digits": 4,
     "few-labels": 6,
-    "few-labels-screening": 5,
+    "few-labels-screening": 8,
     "few-labels-spaces": 10,
     "one-change": 8,
+    "td-confirmation": 6,
+    "td-screening": 5,
     "weighting-rules": 13,
 }
 RUNS = {**PAPER, **OURS}
@@ -42,16 +44,20 @@ def test_a_specification_gives_valid_runs_over_legal_spaces(name):
         assert config.seeds == (0, 1, 2) or name in OURS
 
 
-def test_the_confirmation_has_other_seeds_than_the_screening_and_all_of_its_tasks():
+@pytest.mark.parametrize(
+    ("screening", "study"),
+    [("few-labels-screening", "few-labels"), ("td-screening", "td-confirmation")],
+)
+def test_a_study_has_other_seeds_than_its_screening(screening, study):
     chosen, confirmed = (
-        load_experiment(FOLDER / f"{name}.toml").runs
-        for name in ("few-labels-screening", "few-labels")
+        {
+            seed
+            for config in load_experiment(FOLDER / f"{name}.toml").runs.values()
+            for seed in config.seeds
+        }
+        for name in (screening, study)
     )
-    seeds = [
-        {seed for config in runs.values() for seed in config.seeds} for runs in (chosen, confirmed)
-    ]
-    assert not seeds[0] & seeds[1]
-    assert len(confirmed) == 2 * OURS["few-labels"]
+    assert not chosen & confirmed
 
 
 def test_runs_lie_over_the_base_and_the_grid_over_both(tmp_path):
