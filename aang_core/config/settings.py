@@ -129,8 +129,8 @@ class Meta:
     :param control: ``shuffled``: what the rule learns of an objective moves the weight of another one, through one
         permutation a seed (`rules.Shuffled`); ``none`` for a run that means what it learns.
     :param alignment: ``cosine`` (public code) or ``dot`` (paper, eq. 5).
-    :param alignment_layers: alignments and gradient norms over ``all`` of the encoder's layers, ``every-N`` from the
-        first (the embeddings) on, or the ``last-N``.
+    :param alignment_layers: alignments and gradient norms over ``all`` of the encoder's layers, ``every-N``: every Nth
+        from the first (the embeddings) on and the last, or the ``last-N``.
     :param logit_step: ``direct`` (public code), ``softmax`` (through the Jacobian of w) or ``exponentiated``.
     :param factor_reduce: ``mean`` or ``sum`` over the objectives that share a primitive.
     :param factor_lr, end_task_lr: learning rate of the logits of objectives and primitives, and of those of λ.
@@ -155,7 +155,7 @@ class Meta:
     rule: str = setting(Text(), AUTO)
     control: str = setting(Choice(("none", "shuffled")), "none")
     alignment: str = setting(Choice(("cosine", "dot")), "cosine")
-    alignment_layers: str = setting(Choice(LAYERS), "all")
+    alignment_layers: str = setting(Choice(LAYERS), "every-3")
     logit_step: str = setting(Choice(("direct", "softmax", "exponentiated")), "direct")
     factor_reduce: str = setting(Choice(("mean", "sum")), "mean")
     factor_lr: float = setting(Number(0), 1.0)

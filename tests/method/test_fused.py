@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from aang_core.batch.protocols import BackboneSettings
 from aang_core.batch.rows import Hidden
 from aang_core.method.gradient.engine import Engine
-from aang_core.method.gradient.metagrad import disagreement, fused, layers_of, looped, tracked
+from aang_core.method.gradient.metagrad import (
+    chosen,
+    disagreement,
+    fused,
+    layers_of,
+    looped,
+    tracked,
+)
 from aang_core.method.gradient.tracked_layers import FusedUnsupportedError, Tape, is_short
 from aang_core.testing import tiny_backbone
 
@@ -191,6 +198,17 @@ def test_layers_are_told_by_the_first_number_in_a_name():
     assert found == [names[:2], names[2:4], [names[4], "last.norm"], ["tail.0.w"]]
     assert layers_of(["weight"]) == [["weight"]]
     assert layers_of([]) == []
+
+
+def test_every_nth_layer_and_the_last_are_chosen():
+    seven = list(range(7))
+    assert chosen(seven, "all") == seven
+    assert chosen(seven, "every-3") == [0, 3, 6]
+    assert chosen(seven[:6], "every-3") == [0, 3, 5]
+    assert chosen(seven[:2], "every-3") == [0, 1]
+    assert chosen(seven, "every-2") == [0, 2, 4, 6]
+    assert chosen(seven, "last-2") == [5, 6]
+    assert chosen(seven[:1], "last-2") == [0]
 
 
 def test_the_engine_falls_back_to_the_loop_and_says_why():

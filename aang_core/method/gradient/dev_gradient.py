@@ -4,6 +4,8 @@ Paper, Algorithm 1 and eq. 5: a fresh dev head φ* is fitted with the body froze
 is taken over other examples (Appendix D has the sizes). The body does not change while the head is fitted, so one
 encoder pass serves all its steps. Dropout is off for both.
 
+V is over the parameters of `Model.compared`, not always the whole body: no other weight's gradient is formed.
+
 We differ if ``meta.dev_head_start`` is ``end-task``: φ* begins as the end-task's current head. A fresh head reads the
 classes along other directions than the head in training. Early in a run even the end-task's own gradient is then
 orthogonal to V (docs/choices.md has the numbers).

@@ -11,7 +11,9 @@ How ``fused`` works: each row of the stream belongs to one objective, so a layer
 (per position) has the weight gradient ``c_k G_k = Σ_{positions of k} g aᵀ`` for objective k. While the layers form the
 gradient of ``Σ c_k L_k`` segment by segment (`tracked_layers`), they take ``⟨c_k G_k, V⟩`` and ``‖c_k G_k‖²`` on the
 way and return the sum. The number of multiply-adds is that of plain training; one buffer of the size of a weight is
-added.
+added. (Of short segments the products cost less without ``G_k``, from their positions.)
+
+V, dots and norms are over the parameters of `Model.compared`, some of the layers. The others run as in plain training.
 
 A gradient is of the body when it flows through `Hidden`. What a head does with a body parameter (a decoder tied
 to the embeddings) enters ``.grad`` but not the alignment, as in the paper, whose decoder is a copy.
@@ -131,11 +133,14 @@ def layers_of(names: Iterable[str]) -> list[list[str]]:
 
 
 def chosen(layers: list[list[str]], which: str) -> list[list[str]]:
-    """Those that ``meta.alignment_layers`` means: ``all``, ``every-N`` from the first on, or the ``last-N``."""
+    """Those that ``meta.alignment_layers`` means."""
     if which == "all":
         return layers
     kind, number = which.split("-")
-    return layers[:: int(number)] if kind == "every" else layers[-int(number) :]
+    if kind == "last":
+        return layers[-int(number) :]
+    last = len(layers) - 1
+    return [layer for i, layer in enumerate(layers) if i % int(number) == 0 or i == last]
 
 
 def dot(left: Gradient, right: Gradient) -> Tensor:
