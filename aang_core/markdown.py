@@ -40,4 +40,6 @@ def interval_of(found: Sequence[float] | None, digits: int = 4, scale: float = 1
 
 def p_value_of(found: float | None) -> str:
     """Three digits; empty where no test was possible."""
-    return "" if found is None else f"{found:.3f}"
+    if found is None:
+        return ""
+    return f"{found:.3f}" if found >= 0.001 else "<0.001"

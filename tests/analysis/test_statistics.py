@@ -256,3 +256,4 @@ def test_scores_are_written_one_way():
     assert interval_of([-0.012, 0.031]) == "-0.0120 to +0.0310"
     assert interval_of([-0.012, 0.031], 1, 100) == "-1.2 to +3.1"
     assert (interval_of(None), p_value_of(None), p_value_of(0.0312)) == ("", "", "0.031")
+    assert p_value_of(0.0004) == "<0.001"

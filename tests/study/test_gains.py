@@ -13,6 +13,7 @@ from aang_cli.main import main
 from click.testing import CliRunner
 
 from aang_core.analysis.compare import compare_runs
+from aang_core.analysis.statistics import Chance
 from aang_core.errors import RunError
 from aang_core.rundir.finished import read_runs
 from aang_core.study.sweeps.gains import compare_sweeps
@@ -22,7 +23,9 @@ OURS = {0: 28, 1: 31, 2: 30}
 WORSE = {0: 10, 1: 14, 2: 11}
 
 
-def write_sweep(path, runs, *, task="tasks/trec", dev=None, planned=(), rows=100, changed=None):
+def write_sweep(
+    path, runs, *, task="tasks/trec", dev=None, planned=(), rows=100, dev_rows=0, changed=None
+):
     """A sweep of one task: name → seed → how many of 40 test answers are right.
 
     :param dev: name → its score on dev. :param planned: seeds that every run has besides the finished ones.
@@ -40,7 +43,7 @@ def write_sweep(path, runs, *, task="tasks/trec", dev=None, planned=(), rows=100
                     {seed: right[seed]},
                     method="finetune",
                     changed=own,
-                    config={"train_rows": rows},
+                    config={"train_rows": rows, "dev_rows": dev_rows},
                 )
                 if dev:
                     file = path / place / "report.json"
@@ -77,6 +80,7 @@ def test_each_task_says_what_a_comparison_of_its_runs_says(sweeps):
     assert (row["metric"], row["split"], row["seeds"]) == ("accuracy", "test", [0, 1, 2])
     assert (row["tokens"], row["cpu_seconds"], row["baseline_tokens"]) == (30_000, 11.0, 30_000)
     assert row["verdict"] == "win"
+    assert "labels (train + dev): trec 100 + 20, sst2 100 + 20" in found["remarks"]
     verdicts = {(r["task"], r["method"]): r["verdict"] for r in found["tasks"]}
     assert verdicts["sst2", "ours"] == "tie"
     assert verdicts["trec", "worse"] == "loss"
@@ -105,6 +109,14 @@ def test_the_mean_over_tasks_counts_every_task_alike(sweeps):
     error = (sum(stdev(d) ** 2 / 3 for d in deltas) / 4) ** 0.5 / 40
     assert low < figures["delta"] < high
     assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.15)
+    chances = [
+        Chance(seeds=own["errors"]["seeds"] ** 2, freedom=2, texts=own["errors"]["texts"] ** 2)
+        for row in found["tasks"]
+        if row["method"] == "ours"
+        for own in [row["metrics"]["own"]]
+    ]
+    assert figures["interval"] == pytest.approx(Chance.mean_of(chances).interval(figures["delta"]))
+    assert figures["detectable"] == pytest.approx(Chance.mean_of(chances).detectable())
     assert figures["interval_tasks"] is None
     assert ours["verdicts"] == {"win": 1, "loss": 0, "tie": 1}
     assert (ours["pairs"], ours["tasks"]) == (6, ["trec", "sst2"])
@@ -175,13 +187,21 @@ def test_sweeps_of_one_task_are_put_together_unless_their_labels_differ(tmp_path
     paths = [
         write_sweep(tmp_path / "a", runs),
         write_sweep(tmp_path / "b", later),
-        write_sweep(tmp_path / "c", runs, rows=400),
+        write_sweep(tmp_path / "c", runs, rows=400, dev_rows=10),
     ]
     found = compare_sweeps(paths, ["plain"])
     assert [(row["task"], row["seeds"]) for row in found["tasks"]] == [
         ("trec, 100 labels", [0, 1, 2, 3]),
-        ("trec, 400 labels", [0, 1]),
+        ("trec, 400 labels and 10 in dev", [0, 1]),
     ]
+
+
+def test_a_sweep_that_has_finished_nothing_is_counted_as_missing(tmp_path):
+    begun = write_sweep(tmp_path / "a", {"plain": PLAIN, "ours": OURS})
+    waiting = write_sweep(tmp_path / "b", {"plain": {}, "ours": {}}, planned=(7,))
+    found = compare_sweeps([waiting, begun], ["plain"])
+    assert [row["task"] for row in found["tasks"]] == ["trec"]
+    assert [row["missing"] for row in found["incomplete"]] == [[7], [7]]
 
 
 def test_tasks_of_one_name_are_told_apart(tmp_path):

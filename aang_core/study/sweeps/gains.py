@@ -44,6 +44,12 @@ class Method:
     missing: tuple[int, ...]
 
 
+_Key = tuple[str, tuple[int, int] | None]
+"""A task and its labels (``train_rows``, ``dev_rows``), which are None where a sweep has several or none finished."""
+
+_Part = tuple[_Key, str, list[int], list[FinishedRun]]
+"""What a sweep has of a configuration: its task, its name, the planned seeds, the finished runs."""
+
 Tasks = Mapping[str, Mapping[str, Method]]
 """A task's name, for people → a configuration's name → what is there of it."""
 
@@ -61,24 +67,29 @@ _RESULTS = _form(
 def read_sweeps(paths: Sequence[Path]) -> Tasks:
     """The finished trials of sweeps, which may go on meanwhile, by task and configuration.
 
-    Sweeps of one task are put together; one with another number of labels (``train_rows``) is another task.
+    Sweeps of one task are put together; one with another number of labels is another task.
 
     :raises RunError: where a directory is no sweep, is given twice or is damaged, or two have the same trial.
     """
     if len({path.resolve() for path in paths}) < len(paths):
         raise RunError("the same sweep is given twice; name each once")
     faults: list[str] = []
-    planned: dict[tuple[str, int | None], dict[str, set[int]]] = {}
-    done: dict[tuple[str, int | None], dict[str, list[FinishedRun]]] = {}
+    parts: list[_Part] = []
     for path in paths:
         try:
-            for key, name, seeds, runs in _read_sweep(path):
-                planned.setdefault(key, {}).setdefault(name, set()).update(seeds)
-                done.setdefault(key, {}).setdefault(name, []).extend(runs)
+            parts += _read_sweep(path)
         except RunError as fault:
             faults.append(str(fault))
     if faults:
         raise RunError(one_message(faults, "sweeps that cannot be read"))
+    known = {key for key, *_ in parts}
+    planned: dict[_Key, dict[str, set[int]]] = {}
+    done: dict[_Key, dict[str, list[FinishedRun]]] = {}
+    for (task, labels), name, seeds, runs in parts:
+        same = [key for key in known if key[0] == task and key[1] is not None]
+        key = same[0] if labels is None and len(same) == 1 else (task, labels)
+        planned.setdefault(key, {}).setdefault(name, set()).update(seeds)
+        done.setdefault(key, {}).setdefault(name, []).extend(runs)
     names = _names(list(planned))
     return {
         names[key]: {
@@ -97,10 +108,8 @@ def _method(name: str, planned: set[int], runs: Sequence[FinishedRun]) -> Method
     return Method(run=run, missing=tuple(sorted(planned - set(run.seeds))))
 
 
-def _read_sweep(
-    path: Path,
-) -> Iterator[tuple[tuple[str, int | None], str, list[int], list[FinishedRun]]]:
-    """((task, labels), configuration, planned seeds, finished runs); no labels where the sweep varies their number.
+def _read_sweep(path: Path) -> Iterator[_Part]:
+    """Each of its configurations.
 
     :raises RunError: where it is no sweep, or damaged.
     """
@@ -126,13 +135,17 @@ def _read_sweep(
             runs.setdefault(trial["configuration"], []).append(read_run(place))
     for task in dict.fromkeys(row["task"] for row in found["configurations"]):
         own = [row["configuration"] for row in found["configurations"] if row["task"] == task]
-        labels = {run.config.train_rows for name in own for run in runs.get(name, ())}
+        labels = {
+            (run.config.train_rows, run.config.dev_rows)
+            for name in own
+            for run in runs.get(name, ())
+        }
         key = (task, labels.pop() if len(labels) == 1 else None)
         for name in own:
             yield key, name, seeds.get(name, []), runs.get(name, [])
 
 
-def _names(keys: Sequence[tuple[str, int | None]]) -> dict[tuple[str, int | None], str]:
+def _names(keys: Sequence[_Key]) -> dict[_Key, str]:
     """A name for each task: the last part of its path, and what else tells it from the others."""
     found = {}
     for task, labels in keys:
@@ -140,7 +153,8 @@ def _names(keys: Sequence[tuple[str, int | None]]) -> dict[tuple[str, int | None
         same = {other for other, _ in keys if (PurePath(other).name or other) == short}
         name = short if len(same) == 1 else task
         if sum(other == task for other, _ in keys) > 1:
-            name += f", {'unknown' if labels is None else labels or 'all'} labels"
+            train, dev = labels or ("unknown", 0)
+            name += f", {train or 'all'} labels" + (f" and {dev} in dev" if dev else "")
         found[task, labels] = name
     return found
 
@@ -238,9 +252,10 @@ def _chosen(methods: Mapping[str, Method], baselines: Sequence[str]) -> dict[str
 
 def _row(task: str, name: str, baseline: FinishedRun, run: FinishedRun) -> dict[str, Any]:
     """One method on one task: ``task``, ``method``, ``baseline``, ``metric`` (the task's own), ``split``, ``seeds``,
-    ``metrics``: for each of `SHOWN` that the task has, what `compare.compare_runs` says, with ``deltas`` by seed and
-    the ``baseline`` mean; ``verdict`` by the task's own (``win``, ``loss``: the interval lies above, below 0; else
-    ``tie``; None for one seed, which says nothing of others); ``tokens``, ``cpu_seconds`` and the baseline's.
+    ``labels`` of train and dev, ``metrics``: for each of `SHOWN` that the task has, what `compare.compare_runs` says,
+    with ``deltas`` by seed and the ``baseline`` mean; ``verdict`` by the task's own (``win``, ``loss``: the interval
+    lies above, below 0; else ``tie``; None for one seed, which says nothing of others); ``tokens``, ``cpu_seconds`` and
+    the baseline's.
     """
     compared = compare_runs([baseline, run])
     first, second = compared.rows
@@ -265,6 +280,10 @@ def _row(task: str, name: str, baseline: FinishedRun, run: FinishedRun) -> dict[
         "metric": own,
         "split": compared.split,
         "seeds": sorted(run.seeds),
+        "labels": {
+            "train": run.report["seeds"][0].get("train_rows"),
+            "dev": run.config.dev_rows or run.report.get("audit", {}).get("splits", {}).get("dev"),
+        },
         "metrics": metrics,
         "verdict": verdict,
         **{
@@ -296,14 +315,16 @@ def _method_row(rows: Sequence[Mapping[str, Any]], draws: int, seed: int) -> dic
 
 
 def _mean_gain(found: Sequence[Mapping[str, Any]], draws: int, seed: int) -> dict[str, Any]:
-    """The mean over tasks of one metric's gain: ``delta``; ``interval_seeds``, for these tasks, None where one has
-    fewer than `LEAST_SEEDS`; ``interval_tasks``, for others like them, None below `LEAST_TASKS`
-    (`statistics.resampled_means`, 95 %); ``p_value`` (`statistics.sign_flip_test`); ``detectable``, on these tasks, by
-    seeds and test texts, None where one has a single seed; ``tasks``, how many.
+    """The mean over tasks of one metric's gain: ``delta`` and three 95 % intervals, of what would have come out with
+    other seeds (``interval_seeds``, None where a task has fewer than `LEAST_SEEDS`), with other seeds and test texts
+    (``interval``, by `statistics.Chance`, None where a task has a single seed) and with other tasks
+    (``interval_tasks``, None below `LEAST_TASKS`); the first and the last by `statistics.resampled_means`.
+    ``p_value``, by `statistics.sign_flip_test`; ``detectable``, the true gain that ``interval`` would tell from 0;
+    ``tasks``, how many.
     """
     deltas = [list(figures["deltas"].values()) for figures in found]
 
-    def interval(enough: bool, other_tasks: bool) -> list[float] | None:
+    def resampled(enough: bool, other_tasks: bool) -> list[float] | None:
         if not enough:
             return None
         generator = np.random.default_rng(seed)
@@ -319,13 +340,16 @@ def _mean_gain(found: Sequence[Mapping[str, Any]], draws: int, seed: int) -> dic
         )
         for figures, own in zip(found, deltas, strict=True)
     ]
+    chance = Chance.mean_of(chances) if min(map(len, deltas)) > 1 else Chance()
+    delta = fmean(fmean(own) for own in deltas)
     return {
         "tasks": len(found),
-        "delta": fmean(fmean(own) for own in deltas),
-        "interval_seeds": interval(min(map(len, deltas)) >= LEAST_SEEDS, other_tasks=False),
-        "interval_tasks": interval(len(found) >= LEAST_TASKS, other_tasks=True),
+        "delta": delta,
+        "interval_seeds": resampled(min(map(len, deltas)) >= LEAST_SEEDS, other_tasks=False),
+        "interval": chance.interval(delta),
+        "interval_tasks": resampled(len(found) >= LEAST_TASKS, other_tasks=True),
         "p_value": sign_flip_test(deltas, np.random.default_rng(seed)),
-        "detectable": Chance.mean_of(chances).detectable() if min(map(len, deltas)) > 1 else None,
+        "detectable": chance.detectable(),
     }
 
 
@@ -354,16 +378,19 @@ def _remarks(
             means = ", ".join(f"{name} {100 * mean:.1f}" for name, mean in found["dev"].items())
             over = f"{len(found['seeds'])} seed{'s' if len(found['seeds']) > 1 else ''}"
             yield f"baseline on {task}, by dev over {over} ({means}): {found['baseline']}"
+    if labels := {row["task"]: row["labels"] for row in rows if all(row["labels"].values())}:
+        counts = ", ".join(f"{task} {n['train']} + {n['dev']}" for task, n in labels.items())
+        yield f"labels (train + dev): {counts}"
     everywhere = max(len(row["tasks"]) for row in methods)
     for row in methods:
         if len(row["tasks"]) < everywhere:
             yield f"{row['method']} has run on {len(row['tasks'])} of {everywhere} tasks: its mean is over those alone"
     if few := dict.fromkeys(row["task"] for row in rows if len(row["seeds"]) < LEAST_SEEDS):
         yield (
-            f"fewer than {LEAST_SEEDS} shared seeds on {', '.join(few)}: no interval of the mean for these tasks; one "
+            f"fewer than {LEAST_SEEDS} shared seeds on {', '.join(few)}: no interval of the mean over other seeds; one "
             "seed alone is no win or loss, and its interval is over test texts"
         )
     if everywhere < LEAST_TASKS:
-        yield f"fewer than {LEAST_TASKS} tasks say nothing of other tasks, so there is no interval over them"
+        yield f"fewer than {LEAST_TASKS} tasks say nothing of other tasks, so there is no interval for them"
     if dev := dict.fromkeys(row["task"] for row in rows if row["split"] == "dev"):
         yield f"scores on dev, which also chose the checkpoints, because test has no labels: {', '.join(dev)}"

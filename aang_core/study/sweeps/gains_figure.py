@@ -52,8 +52,8 @@ def gains_plot(found: Mapping[str, Any]) -> Plot:
     return Plot(
         name="gains",
         title=_title(found, most),
-        note="Mean paired difference and its 95 % interval: of a task over seeds and test texts; of the mean the thick "
-        "line is over other seeds of these tasks, the thin one over other tasks as well.",
+        note="Mean paired difference and its 95 % interval over seeds and test texts; the thin line of the mean is "
+        "for other tasks.",
         draw=draw,
         height=_LINE * lines + _GAP * len(blocks) + 0.5 + 0.17 * -(-len(names) // 2),
     )
@@ -71,7 +71,7 @@ def _blocks(found: Mapping[str, Any], most: int) -> list[tuple[str, dict[str, _M
         blocks.append((_plain(about + ")"), marks))
     if len(blocks) > 1:
         means = {
-            row["method"]: _mark(row["metrics"][OWN], "interval_seeds", "interval_tasks")
+            row["method"]: _mark(row["metrics"][OWN], "interval", "interval_tasks")
             for row in found["methods"]
             if len(row["tasks"]) == most  # a mean over fewer is no match for it
         }
