@@ -98,7 +98,8 @@ def drawn(plot: Plot, title: bool) -> Iterator[Figure]:
 def _settle(figure: Figure) -> None:
     """Lay the figure out and keep its tick labels; no draw is needed for that, which costs as much again.
 
-    Axes that the layout makes smaller or larger choose other ticks; their longer labels would find no room.
+    Axes that the layout makes smaller or larger choose other ticks; their longer labels would find no room. Saving lays
+    the figure out once more, round the labels that are kept.
     """
     from matplotlib.ticker import FixedLocator
 
@@ -110,8 +111,6 @@ def _settle(figure: Figure) -> None:
             low, high = sorted(axis.get_view_interval())
             shown = [at for at in axis.get_majorticklocs() if low <= at <= high]
             axis.set_major_locator(FixedLocator(shown))
-    layout.execute(figure)
-    figure.set_layout_engine("none")  # else saving does it once more
 
 
 def inline_svg(plot: Plot) -> str:
