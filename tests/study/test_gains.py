@@ -204,6 +204,27 @@ def test_a_sweep_that_has_finished_nothing_is_counted_as_missing(tmp_path):
     assert [row["missing"] for row in found["incomplete"]] == [[7], [7]]
 
 
+def test_one_sweep_over_tasks_and_labels_is_as_good_as_several(tmp_path):
+    """`aang sweep --task a --task b` ends the names with the task's, and a grid of `train_rows` with their number."""
+    parts = []
+    for task, rows in (("a", 50), ("b", 50), ("c", 100)):
+        added = f", task=t/{task}, train_rows={rows}"
+        runs = {f"plain{added}": PLAIN, f"ours{added}": OURS}
+        parts.append(write_sweep(tmp_path / task, runs, task=f"t/{task}", rows=rows))
+    whole = {"schema": 1, "configurations": [], "trials": []}
+    for path in parts:
+        found = json.loads((path / "results.json").read_text("utf-8"))
+        whole["configurations"] += found["configurations"]
+        whole["trials"] += [
+            {**t, "directory": f"{path.name}/{t['directory']}"} for t in found["trials"]
+        ]
+    (tmp_path / "results.json").write_text(json.dumps(whole), "utf-8")
+    found = compare_sweeps([tmp_path], ["plain"])
+    assert found["methods"][0]["tasks"] == ["a", "b", "c"]
+    assert {row["method"] for row in found["tasks"]} == {"ours"}
+    assert found["tasks"] == compare_sweeps(parts, ["plain"])["tasks"]
+
+
 def test_tasks_of_one_name_are_told_apart(tmp_path):
     runs = {"plain": PLAIN, "ours": OURS}
     paths = [write_sweep(tmp_path / n, runs, task=f"{n}/trec") for n in "ab"]

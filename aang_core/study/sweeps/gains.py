@@ -7,6 +7,7 @@ fractions; every metric is better when larger.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -45,7 +46,7 @@ class Method:
 
 
 _Key = tuple[str, tuple[int, int] | None]
-"""A task and its labels (``train_rows``, ``dev_rows``), which are None where a sweep has several or none finished."""
+"""A task and its labels (``train_rows``, ``dev_rows``), which are None where nothing is finished."""
 
 _Part = tuple[_Key, str, list[int], list[FinishedRun]]
 """What a sweep has of a configuration: its task, its name, the planned seeds, the finished runs."""
@@ -133,16 +134,17 @@ def _read_sweep(path: Path) -> Iterator[_Part]:
         seeds.setdefault(trial["configuration"], []).append(trial["seed"])
         if (place / "report.json").is_file():
             runs.setdefault(trial["configuration"], []).append(read_run(place))
-    for task in dict.fromkeys(row["task"] for row in found["configurations"]):
-        own = [row["configuration"] for row in found["configurations"] if row["task"] == task]
-        labels = {
-            (run.config.train_rows, run.config.dev_rows)
-            for name in own
-            for run in runs.get(name, ())
-        }
-        key = (task, labels.pop() if len(labels) == 1 else None)
-        for name in own:
-            yield key, name, seeds.get(name, []), runs.get(name, [])
+    for row in found["configurations"]:
+        name, task = row["configuration"], row["task"]
+        own = runs.get(name, [])
+        labels = (own[0].config.train_rows, own[0].config.dev_rows) if own else None
+        yield (task, labels), _method_name(name, task), seeds.get(name, []), own
+
+
+def _method_name(configuration: str, task: str) -> str:
+    """Without what a sweep over tasks or numbers of labels has added, since each of them is a task of its own."""
+    added = rf", (task={re.escape(task)}|train_rows=\d+|dev_rows=\d+)(?=,|$)"
+    return re.sub(added, "", configuration)
 
 
 def _names(keys: Sequence[_Key]) -> dict[_Key, str]:
