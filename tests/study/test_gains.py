@@ -284,9 +284,19 @@ def test_directories_that_are_no_sweeps_are_named_together(sweeps, tmp_path):
         f"{run} is no sweep: it has no results.json; expected a folder that `aang sweep --out` has made",
         "holds no results of a sweep: `configurations` is missing",
         "broken/results.json is damaged",
-        "../run does not lie in the sweep",
+        "'../run' does not lie in the sweep",
     ):
         assert part in message
+
+
+@pytest.mark.parametrize("place", ["a\x00b", "x" * 5000, "/"])
+def test_a_place_that_cannot_be_is_damage(place, tmp_path):
+    path = write_sweep(tmp_path / "a", {"plain": PLAIN, "ours": OURS})
+    text = json.loads((path / "results.json").read_text("utf-8"))
+    text["trials"][0]["directory"] = place
+    (path / "results.json").write_text(json.dumps(text), "utf-8")
+    with pytest.raises(RunError, match=r"does not lie in the sweep|holds no results of a sweep"):
+        compare_sweeps([path], ["plain"])
 
 
 def test_the_command_as_table_json_markdown_csv_and_picture(sweeps, tmp_path):

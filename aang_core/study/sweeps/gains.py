@@ -129,10 +129,17 @@ def _read_sweep(path: Path) -> Iterator[_Part]:
     seeds: dict[str, list[int]] = {}
     for trial in found["trials"]:
         place = path / trial["directory"]
-        if not place.resolve().is_relative_to(path.resolve()):
-            raise RunError(f"{file} is damaged: {trial['directory']} does not lie in the sweep")
+        try:
+            inside = place.resolve().is_relative_to(path.resolve())
+            done = inside and (place / "report.json").is_file()
+        except (OSError, ValueError):  # no name that a file system knows
+            inside = False
+        if not inside:
+            raise RunError(
+                f"{file} is damaged: {trial['directory'][:80]!r} does not lie in the sweep"
+            )
         seeds.setdefault(trial["configuration"], []).append(trial["seed"])
-        if (place / "report.json").is_file():
+        if done:
             runs.setdefault(trial["configuration"], []).append(read_run(place))
     for row in found["configurations"]:
         name, task = row["configuration"], row["task"]
