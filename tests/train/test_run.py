@@ -70,6 +70,7 @@ def test_every_method_trains_and_reports(method, task, tmp_path):
     if trains and not joint:
         assert shares == ({1.0} if method == "finetune" else {0.0, 1.0})
     learns = method in ("aang", "tartan")
+    assert seed["alignment_layers"] == ({"used": 2, "of": 3} if learns else None)
     assert any(line["alignments"] for line in steps) is learns
     assert len(written["weights"]["objectives"].values()) == 0 or learns is (
         len(set(written["weights"]["objectives"].values())) > 1
