@@ -40,9 +40,9 @@ def command(
     csv_file: Path | None,
     plots: Path | None,
 ) -> None:
-    """Compare finished runs over the same seeds, or sweeps over several tasks.
+    """Compare finished runs, or sweeps over several tasks.
 
-    Of runs, the first is the baseline. Of sweeps, --baseline names a configuration that they have.
+    Of runs, which have the same seeds, the first is the baseline. Of sweeps, --baseline names a configuration that they have.
 
     \b
     Example:
