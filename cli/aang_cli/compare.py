@@ -42,7 +42,8 @@ def command(
 ) -> None:
     """Compare finished runs, or sweeps over several tasks.
 
-    Of runs, which have the same seeds, the first is the baseline. Of sweeps, --baseline names a configuration that they have.
+    Of runs, which have the same seeds, the first is the baseline. Of sweeps, --baseline names a
+    configuration that they have.
 
     \b
     Example:
