@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aang_core.analysis.compare import compare_runs
-from aang_core.analysis.detectability import POINTS
+from aang_core.analysis.detectability import POINTS, could_show
 from aang_core.analysis.levels import said as levels_said
 from aang_core.analysis.statistics import macro_f1_standard_error
 from aang_core.config.settings import WITHOUT_OBJECTIVES
@@ -166,14 +166,13 @@ def _difference(
     :param first, own: what `compare_runs` says of either under this metric.
     """
     deltas = [own["values"][seed] - first["values"][seed] for seed in own["values"]]
-    p_value, could = own["p_value"], own["detectable"]
+    p_value = own["p_value"]
     if len(deltas) == 1 and split == "test" and own["interval"]:
         p_value = _mcnemar(_classes(baseline, run.seeds[0]), _classes(run, run.seeds[0]))
-    known = (could[name] for name in ("both", "seeds", "texts"))
     return {
         "delta": own["delta"],
         "interval": own["interval"],
-        "detectable": next((value for value in known if value is not None), None),
+        "detectable": could_show(own["detectable"]),
         "p_value": p_value,
         "deltas": deltas,
     }

@@ -7,7 +7,7 @@ seeds says nothing about the choice of examples.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -65,6 +65,12 @@ def detectable(chance: Chance) -> dict[str, float | None]:
     seeds, texts = attrs.evolve(chance, texts=0.0), attrs.evolve(chance, seeds=0.0)
     both = chance.detectable() if seeds.error and texts.error else None
     return {"seeds": seeds.detectable(), "texts": texts.detectable(), "both": both}
+
+
+def could_show(found: Mapping[str, float | None] | None) -> float | None:
+    """Of what `detectable` says, the one number for people; by one source of chance where the other is not known."""
+    known = (found[name] for name in ("both", "seeds", "texts")) if found else ()
+    return next((value for value in known if value is not None), None)
 
 
 @attrs.frozen(eq=False)

@@ -209,9 +209,8 @@ class Hidden:
     def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The rows as [R, T, H] with zeros behind their end, and [R, T] bool, True on real positions."""
         lengths = self.offsets[1:] - self.offsets[:-1]
-        here = (
-            lengths[rows] if rows.device.type == "cpu" else lengths
-        )  # a device would be waited for
+        # a device would be waited for, so there the longest row of all bounds the rows asked for
+        here = lengths[rows] if rows.device.type == "cpu" else lengths
         place = torch.arange(int(here.max()) if len(rows) else 0, device=rows.device)[None, :]
         lengths, starts = (t.to(rows.device)[rows][:, None] for t in (lengths, self.offsets[:-1]))
         mask, source = place < lengths, starts + place.minimum(lengths - 1)

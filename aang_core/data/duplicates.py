@@ -97,9 +97,8 @@ def near_duplicates(
 
 def _features(first: Sequence[str], second: Sequence[str]) -> tuple[Any, Any, Any] | None:
     """Binary [A, F] and [B, F] of words and word pairs, and each feature's rank from the rarest on."""
-    from scipy.sparse import (
-        csr_matrix,  # not scikit-learn's vectoriser: its import takes as long as 10,000 texts
-    )
+    # not scikit-learn's vectoriser: its import takes as long as 10,000 texts
+    from scipy.sparse import csr_matrix
 
     known: dict[str, int] = {}
     indices: list[int] = []

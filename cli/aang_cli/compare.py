@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from aang_cli import options, render
@@ -52,9 +53,34 @@ def command(
     """
     if as_json and markdown:
         raise click.UsageError("--json and --markdown exclude each other")
-    if baselines:
-        _sweeps(runs, baselines, as_json, markdown, csv_file, plots)
-        return
+    shown = _sweeps(runs, baselines) if baselines else _runs(runs, plots)
+    if csv_file is not None:
+        render.written(csv_file, shown.csv())
+    if as_json:
+        render.document(shown.document)
+    else:
+        _tables(shown.tables, markdown)
+    for remark in shown.remarks:
+        render.remark(f"note: {remark}")
+    if plots is not None:
+        from aang_core.analysis.page.plots import write_plots
+        from aang_core.study.sweeps.gains_figure import gains_plot
+
+        for file in write_plots([gains_plot(shown.document)], plots):
+            render.remark(f"picture {file}")
+
+
+@attrs.frozen(eq=False)
+class _Shown:
+    """A comparison as each form of output shows it. :param tables: title → rows."""
+
+    document: Any
+    tables: Mapping[str, Sequence[Mapping[str, str]]]
+    remarks: Sequence[str]
+    csv: Callable[[], str]
+
+
+def _runs(runs: Sequence[Path], plots: Path | None) -> _Shown:
     if plots is not None:
         raise click.UsageError("--plots draws what sweeps show, so it needs --baseline NAME")
     if sweeps := [path for path in runs if (path / "results.json").is_file()]:
@@ -66,15 +92,9 @@ def command(
     from aang_core.rundir.finished import read_runs
 
     found = compare_runs(read_runs(runs))
-    if csv_file is not None:
-        _write_csv(csv_file, found)
-    if as_json:
-        render.document(found.rows)
-    else:
-        cells = [_cells(row, metric) for row in found.rows for metric in row["metrics"]]
-        _tables({f"{found.split} scores, baseline {found.rows[0]['run']}": cells}, markdown)
-    for remark in found.remarks:
-        render.remark(f"note: {remark}")
+    cells = [_cells(row, metric) for row in found.rows for metric in row["metrics"]]
+    title = f"{found.split} scores, baseline {found.rows[0]['run']}"
+    return _Shown(found.rows, {title: cells}, found.remarks, lambda: _runs_csv(found))
 
 
 def _tables(found: Mapping[str, Sequence[Mapping[str, str]]], markdown: bool) -> None:
@@ -112,48 +132,26 @@ def _cells(row: Mapping[str, Any], metric: str) -> dict[str, str]:
 def _detectable(
     found: Mapping[str, float | None] | None, shown: Callable[[float], str] = "{:.4f}".format
 ) -> str:
-    value = _known(found)
+    from aang_core.analysis.detectability import could_show
+
+    value = could_show(found)
     return "" if value is None else shown(value)
 
 
-def _known(found: Mapping[str, float | None] | None) -> float | None:
-    """The smallest difference that the study could have shown; by seeds alone where texts cannot be judged."""
-    known = (found[name] for name in ("both", "seeds", "texts")) if found else ()
-    return next((value for value in known if value is not None), None)
-
-
-def _sweeps(
-    paths: tuple[Path, ...],
-    baselines: tuple[str, ...],
-    as_json: bool,
-    markdown: bool,
-    csv_file: Path | None,
-    plots: Path | None,
-) -> None:
+def _sweeps(paths: Sequence[Path], baselines: Sequence[str]) -> _Shown:
     from aang_core.study.sweeps.gains import compare_sweeps
 
     found = compare_sweeps(paths, baselines)
-    if csv_file is not None:
-        _write_gains(csv_file, found)
-    if as_json:
-        render.document(found)
-    else:
-        over = " or ".join(baselines)
-        means = [c for row in found["methods"] for c in _mean_cells(row, _own(found))]
-        tasks = [c for row in found["tasks"] for c in _task_cells(row)]
-        titles = (
-            f"gains over {over}, mean over tasks, in points",
-            f"gains over {over}, task by task, in points",
-        )
-        _tables(dict(zip(titles, (means, tasks), strict=True)), markdown)
-    for remark in found["remarks"]:
-        render.remark(f"note: {remark}")
-    if plots is not None:
-        from aang_core.analysis.page.plots import write_plots
-        from aang_core.study.sweeps.gains_figure import gains_plot
-
-        for file in write_plots([gains_plot(found)], plots):
-            render.remark(f"picture {file}")
+    over = " or ".join(baselines)
+    tables = {
+        f"gains over {over}, mean over tasks, in points": [
+            cells for row in found["methods"] for cells in _mean_cells(row, _own(found))
+        ],
+        f"gains over {over}, task by task, in points": [
+            cells for row in found["tasks"] for cells in _task_cells(row)
+        ],
+    }
+    return _Shown(found, tables, found["remarks"], lambda: _gains_csv(found))
 
 
 def _own(found: Mapping[str, Any]) -> str:
@@ -220,8 +218,10 @@ def _points(value: float | None, signed: bool = False) -> str:
     return "" if value is None else f"{100 * value:{'+' if signed else ''}.1f}"
 
 
-def _write_gains(path: Path, found: Mapping[str, Any]) -> None:
+def _gains_csv(found: Mapping[str, Any]) -> str:
     """A line a task, method and metric."""
+    from aang_core.analysis.detectability import could_show
+
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     facts = ("task", "method", "baseline", "split")
@@ -236,12 +236,12 @@ def _write_gains(path: Path, found: Mapping[str, Any]) -> None:
             line = [*(row[fact] for fact in facts), metric, " ".join(map(str, row["seeds"]))]
             line += [own["mean"], own["baseline"], own["delta"]]
             line += [*(own["interval"] or [None, None]), own["p_value"]]
-            line += [_known(own["detectable"]), row["verdict"] if name == "own" else None]
+            line += [could_show(own["detectable"]), row["verdict"] if name == "own" else None]
             table.writerow([*line, *(row[cost] for cost in costs)])
-    render.written(path, text.getvalue())
+    return text.getvalue()
 
 
-def _write_csv(path: Path, found: Comparison) -> None:
+def _runs_csv(found: Comparison) -> str:
     """A line a run and metric, with a column a seed."""
     seeds = list(found.rows[0]["values"])
     head = ["run", "method", "space", "model", "split", "metric", *_FIGURES]
@@ -265,4 +265,4 @@ def _write_csv(path: Path, found: Comparison) -> None:
             line += [(figures["detectable"] or {}).get("both"), (unseen or {}).get("mean")]
             line += [row["tokens"], row["seconds"], *(figures["values"][seed] for seed in seeds)]
             table.writerow(line)
-    render.written(path, text.getvalue())
+    return text.getvalue()
