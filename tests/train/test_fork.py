@@ -1,29 +1,33 @@
 """`fork-merge`: branches against trainings of their own, merges against sums by hand, harm, interruption, refusals."""
 
 import json
+import os
+import socket
 
 import attrs
 import pytest
 import torch
+from _children import ended, started
 from _plugins import ORIGIN
 from _rules import RECORDS, registry
 from _steps import MIXED, bind
 from _tasks import settings, untimed, write_task
 from aang_cli.closing import show
 from aang_weightings.algorithm import check_shares
+from safetensors.torch import load_file, save_file
 
 import aang_core as aang
 from aang_core.analysis.page.page import build_story, page
 from aang_core.batch.packing import pack, plain_batch
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
-from aang_core.processes import Processes
+from aang_core.processes import Processes, join_processes, leave_processes
 from aang_core.registry.registry import Registered
 from aang_core.rundir.finished import read_run
 from aang_core.testing import tiny_backbone, tiny_task
 from aang_core.train.callbacks import Callback, Stopped
 from aang_core.train.fork.rounds import Fork
-from aang_core.train.fork.state import merged
+from aang_core.train.fork.state import merged, state_of
 from aang_core.train.resolve import chosen_weighting
 from aang_core.train.session import build_session
 from aang_core.train.step import Preparation, train_step
@@ -46,7 +50,7 @@ class Denying:
         return -20 * self.output.losses(head, hidden, targets)
 
 
-def session_of(method, harmful=False, rows=0, **training):
+def session_of(method, harmful=False, rows=0, processes=None, **training):
     task, backbone = tiny_task(), tiny_backbone(torch.float64)
     config = RunConfig.from_mapping(
         {
@@ -69,7 +73,7 @@ def session_of(method, harmful=False, rows=0, **training):
         one = next(o for o in objectives if o.id.endswith("end-task"))
         objectives = [attrs.evolve(one, output=Denying(one.output))]
     entry = Registered(record=RECORDS["fork-merge"], provenance=ORIGIN)
-    return build_session(config, 0, task, backbone, objectives, Processes(), entry)
+    return build_session(config, 0, task, backbone, objectives, processes or Processes(), entry)
 
 
 def model(session):
@@ -268,6 +272,50 @@ def test_a_callback_ends_a_forked_run_at_its_next_merge(task, tmp_path):
     (seed,) = report.seeds
     assert seed.steps == 8
     assert len(seed.merges) == 2
+
+
+def run_of(processes, directory, stop):
+    """A training in the directory, interrupted after `stop` steps; what it leaves, as tensors."""
+    chosen = {"rows": 3, "mean_evaluation": "best", "processes": processes}
+    with pytest.raises(Stopped):
+        Trainer(session_of("aang", **chosen), directory, StopAt(stop)).run(resume=False)
+    trainer = Trainer(session_of("aang", **chosen), directory, Callback())
+    progress = trainer.run(resume=True)
+    found = {n: t.contiguous() for n, t in state_of(trainer.session).items()}
+    for i, merge in enumerate(progress.merges):
+        numbers = [merge["step"], merge["share"], *merge["losses"].values()]
+        found[f"merge.{i}"] = torch.tensor(numbers, dtype=torch.float64)
+    found["cost"] = torch.tensor(list(progress.cost.values()))
+    found["scores"] = torch.tensor([e[trainer.session.task.metric] for e in progress.evaluations])
+    return found
+
+
+def part(directory, rank, port):
+    """The same as one of two processes, which leaves a file of its own."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    processes = join_processes()
+    save_file(run_of(processes, directory / "run", 4), directory / f"{rank}.safetensors")
+    processes.barrier()
+    leave_processes()
+    os._exit(0)  # at a usual end threads of torch now and then abort
+
+
+def test_two_processes_merge_as_one_does_and_hold_the_same_bits(tmp_path):
+    """Also the slow copy, the moments and the cost; both trainings go on from within a branch."""
+    one = run_of(Processes(), tmp_path / "alone", 4)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    children = [started(part, tmp_path, rank, port) for rank in (0, 1)]
+    assert [ended(child, 240) for child in children] == [0, 0]
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1))
+    assert first.keys() == second.keys() == one.keys()
+    assert {"merge.0", "merge.1", "merge.2"} < one.keys()
+    for name, expected in one.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], expected, rtol=1e-7, atol=1e-10, msg=name)
 
 
 @pytest.mark.parametrize(
