@@ -109,7 +109,7 @@ def _prepared_job(
     for pool in pools:
         for text in pool.task.remarks if pool.task is not None else ():
             noted(f"{pool.name}: {text}")
-    found = checked(config, target, pools, progress)
+    found = checked(config, base.task, target, pools, progress)
     resolved = SelectionContext(
         target=target,
         examples=found.examples,
@@ -197,6 +197,7 @@ class _Job:
             "model": self.model,
             "seed": config.seed,
             "train_rows": config.train_rows,
+            "dev_rows": config.dev_rows,
             "examples_per_task": config.examples_per_task,
             "max_length": config.max_length,
             "ranked": len(selection),
@@ -244,6 +245,7 @@ def _as_run(config: SelectionConfig) -> RunConfig:
             "method": "finetune",
             "seeds": [config.seed],
             "train_rows": config.train_rows,
+            "dev_rows": config.dev_rows,
             "drop_empty": config.drop_empty,
             "columns": config.columns,
             "unlabelled": config.unlabelled,

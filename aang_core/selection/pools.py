@@ -220,20 +220,23 @@ class Checked:
 
 def checked(
     config: SelectionConfig,
+    whole: Task,
     target: Task,
     pools: Sequence[Pool],
     progress: Callable[[str, int, int], None],
 ) -> Checked:
     """Read every pool once and decide which rows are trained on, scored and left out.
 
+    :param whole: the target with all its rows: a dev row that this seed does not keep leaks into another seed's run.
+    :param target: with this seed's.
     :raises TaskError: names every fault: leaks, single classes, quantities as classes, pools that are the target or
         have nothing to score, and a `top` that is larger than what can be scored.
     """
-    scans = _scans(target, pools, progress)
+    scans = _scans(whole, pools, progress)
     faults = _label_faults(target, "the target")
     for pool, seen in zip(pools, scans, strict=True):
         if pool.task is not None:
-            if _same(pool.task, target):  # it holds the very rows that the target is trained on
+            if _same(pool.task, whole):  # it holds the very rows that the target is trained on
                 faults.append(f"the pool {pool.spec} is the target itself; leave it out")
             faults += _label_faults(pool.task, f"the pool {pool.name}")
         if seen.leaks and not config.exclude_leaks:
@@ -315,7 +318,7 @@ def _is_number(text: str) -> bool:
 
 
 def _same(one: Task, other: Task) -> bool:
-    """Whether two tasks begin their dev with the same examples: `train_rows` leaves dev alone."""
+    """Whether two tasks begin their dev with the same examples."""
     mine, theirs = one.splits["dev"], other.splits["dev"]
     return bool(mine.column_names == theirs.column_names and mine[:20] == theirs[:20])
 

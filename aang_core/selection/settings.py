@@ -33,6 +33,8 @@ class SelectionConfig:
     :param model: the encoder; empty for the target's usual one.
     :param seed: the seed of every draw.
     :param train_rows: labelled training rows of the target, drawn as a run with this seed draws them; 0 for all.
+    :param dev_rows: labelled dev rows of the target, for selectors that read dev, drawn in the same way; 0 for all.
+        Leaks are looked for in all of dev.
     :param examples_per_task: rows of each task that a selector may train on, which are not scored; of a pool at most
         half. The same rows for every selector, so that all of them choose among the same ones.
     :param exclude_leaks: leave out pool rows that share a text with the target's dev or test, instead of refusing.
@@ -58,6 +60,7 @@ class SelectionConfig:
     model: str = setting(Text(empty=True), "")
     seed: int = setting(Integer(0), 0)
     train_rows: int = setting(Integer(0), 0)
+    dev_rows: int = setting(Integer(0), 0)
     examples_per_task: int = setting(Integer(0), 500)
     exclude_leaks: bool = setting(Flag(), False)
     drop_empty: bool = setting(Flag(), False)

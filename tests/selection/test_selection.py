@@ -10,11 +10,14 @@ import time
 import numpy as np
 import pytest
 from _selections import POOLS, settings, write_pools
+from _tasks import write_split, write_task
 from aang_cli.main import main
 from click.testing import CliRunner
 
 import aang_core
-from aang_core.data.auxiliary import read_selection
+from aang_core.data.auxiliary import ROWS, read_selection
+from aang_core.data.splits import draw_dev_rows
+from aang_core.data.task import load_task
 from aang_core.errors import RunError
 from aang_core.registry.registry import load_registry
 from aang_core.selection.pools import load_pools
@@ -204,6 +207,33 @@ def test_selectors_are_listed_without_torch():
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert {"discriminator-bce", "embedding", "gradient", "random"} <= rows.keys()
     assert rows["discriminator-bce"]["options"]["epochs"] == 5
+
+
+def test_a_selector_reads_the_dev_rows_that_a_run_with_its_seed_keeps(root, tmp_path):
+    """As if the task had no others; but a text of a row that is not kept is a leak all the same."""
+    target = root / "target"
+    task = load_task(str(target), reads=("text",), registered={}, external={})
+    kept = list(draw_dev_rows(task, 4, seed=1).splits["dev"])
+    write_task(tmp_path / "target")
+    named = [{**row, "label": task.label_names[row["label"]]} for row in kept]
+    write_split(tmp_path / "target", "dev", named)
+    left = next(row["text"] for row in task.splits["dev"] if row not in kept)
+    lines = (root / "lines.txt").read_text("utf-8").splitlines()
+    (tmp_path / "texts.txt").write_text("\n".join([left, *lines]), "utf-8")
+    given = settings(
+        root, "gradient", seed=1, pools=(), options={"head_steps": 1}, exclude_leaks=True
+    )
+    given["from_"] = [str(root / "near"), str(tmp_path / "texts.txt")]
+    drawn = aang_core.select(out=tmp_path / "drawn", dev_rows=4, **given)
+    assert drawn.summary["dev_rows"] == 4
+    assert drawn.summary["tasks"][1]["leaks"] == [0]
+    given["target"] = str(tmp_path / "target")
+    (tmp_path / "texts.txt").write_text("\n".join(["", *lines]), "utf-8")  # or it would be scored
+    aang_core.select(out=tmp_path / "by-hand", **given)
+    given["target"] = str(target)
+    aang_core.select(out=tmp_path / "all", **given)
+    rows = {n: (tmp_path / n / ROWS).read_bytes() for n in ("drawn", "by-hand", "all")}
+    assert rows["drawn"] == rows["by-hand"] != rows["all"]
 
 
 def test_text_files_stay_on_disk(root):

@@ -216,7 +216,7 @@ def _check(study: Study, cell: Cell) -> None:
     """
     config = attrs.evolve(_selection_config(study, cell), top=max(study.spec.top))
     target = _task(cell.target, study.reads, study.registry)
-    checked(config, target, load_pools(cell.pools, study.reads, study.registry), no_op)
+    checked(config, target, target, load_pools(cell.pools, study.reads, study.registry), no_op)
 
 
 def _trial(study: Study, cell: Cell, arm: Arm) -> Trial:

@@ -46,8 +46,9 @@ from aang_core.errors import ConfigError, one_message
 from aang_core.selection.settings import CONTROLS, SelectionConfig
 from aang_core.study.selected.selections import Arm, arms_of
 
-_OF_ARMS = ("task", "selection", "top", "seeds", "aux_tasks", "space", "method", "train_rows")
-_OF_SELECTIONS = ("target", "from", "selector", "seed", "top", "train_rows")
+_DRAWN = ("train_rows", "dev_rows")
+_OF_ARMS = ("task", "selection", "top", "seeds", "aux_tasks", "space", "method", *_DRAWN)
+_OF_SELECTIONS = ("target", "from", "selector", "seed", "top", *_DRAWN)
 
 
 @attrs.frozen(kw_only=True)
