@@ -99,7 +99,9 @@ class Tape:
     position_dots: Tensor | None
     uses: Counter[str]
     _buffers: dict[tuple[int, ...], Tensor] = attrs.field(factory=dict)
-    _short: dict[tuple[int, ...], ShortSegments | None] = attrs.field(factory=dict)
+    _parted: dict[tuple[int, ...], tuple[ShortSegments | None, list[int]]] = attrs.field(
+        factory=dict
+    )
 
     @classmethod
     def of(
@@ -134,13 +136,13 @@ class Tape:
             self._buffers[shape] = torch.empty(shape, dtype=dtype, device=device)
         return self._buffers[shape]
 
-    def short(self, shape: tuple[int, int]) -> ShortSegments | None:
-        """The segments that are short for a weight of this shape, or None; layers share them."""
-        if shape not in self._short:
-            numbers = [s for s, (a, b) in enumerate(self.spans) if is_short(b - a, shape)]
-            found = ShortSegments.of(self.spans, numbers, self.owner.device) if numbers else None
-            self._short[shape] = found
-        return self._short[shape]
+    def parted(self, shape: tuple[int, int]) -> tuple[ShortSegments | None, list[int]]:
+        """The segments that are short for a weight of this shape, and the numbers of the others; layers share them."""
+        if shape not in self._parted:
+            short = [s for s, (a, b) in enumerate(self.spans) if is_short(b - a, shape)]
+            found = ShortSegments.of(self.spans, short, self.owner.device) if short else None
+            self._parted[shape] = found, [s for s in range(len(self.spans)) if s not in short]
+        return self._parted[shape]
 
     def record(self, name: str, dots: Tensor, squared_norms: Tensor) -> None:
         """Add one parameter's products ([S] each)."""
@@ -178,13 +180,13 @@ def matrix_gradient(tape: Tape, name: str, gradients: Tensor, inputs: Tensor) ->
     flat_dev = dev.reshape(-1)
     buffer = tape.buffer(shape, gradients.dtype, gradients.device)
     products = torch.zeros(2, len(tape.spans), dtype=gradients.dtype, device=gradients.device)
-    if short := tape.short(shape):
+    short, others = tape.parted(shape)
+    if short is not None:
         products[:, short.numbers], total = short.products(gradients, inputs, dev)
     else:
         total = torch.zeros(shape, dtype=gradients.dtype, device=gradients.device)
-    for s, (start, stop) in enumerate(tape.spans):
-        if is_short(stop - start, shape):
-            continue
+    for s in others:
+        start, stop = tape.spans[s]
         torch.mm(gradients[start:stop].t(), inputs[start:stop], out=buffer)
         flat = buffer.view(-1)
         torch.dot(flat, flat_dev, out=products[0, s])
