@@ -108,6 +108,12 @@ class JobDirectory:
                 f"{here} exists, is no {self.what}'s directory and is not an empty folder; choose another --out"
             )
 
+    def defaulted(self) -> list[str]:
+        """Each setting that the mark does not name, since a version without it wrote the mark, and its value here."""
+        named = _dotted(toml_of(_as_written(self.path / self.mark)))
+        here = _dotted(toml_of(self.text))
+        return [f"{key} = {value!r}" for key, value in here.items() if key not in named]
+
     @contextmanager
     def taken(self, resume: bool, processes: Processes | None = None) -> Iterator[None]:
         """Take the directory for the block, or refuse. One process takes it for all that share the job.

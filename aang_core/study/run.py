@@ -126,9 +126,15 @@ def _carried_out(
     loggers = chosen_loggers(chosen.log, registry)
     logged = Logged(loggers if spoken else (), chosen)
     everyone = Callbacks([logged, *heard.members])
-    taken = run_directory(directory, chosen).taken(resume, processes)
-    with taken, explained(chosen, directory), closing(logged):
+    place = run_directory(directory, chosen)
+    with place.taken(resume, processes), explained(chosen, directory), closing(logged):
         everyone.on_begin(directory)
+        if resume and not (directory / "report.json").exists() and (new := place.defaulted()):
+            everyone.on_remark(
+                f"{directory / place.mark} is of another version of aang and does not name {', '.join(new)}; the "
+                "run goes on with these defaults. If it began with other values (see the changelog), stop it, write "
+                "them there, and resume again"
+            )
         audit = _audited(resolved, everyone)
         if jobs > 1 and len(chosen.seeds) > 1:  # where each process logs its own seed
             seeds = run_seeds(chosen, directory, resume, heard, jobs)

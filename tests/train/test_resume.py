@@ -1,6 +1,7 @@
 """Interrupted runs: killed or stopped in the middle, they end as if nothing had happened."""
 
 import json
+from contextlib import suppress
 
 import pytest
 import torch
@@ -73,6 +74,38 @@ def test_a_run_stopped_anywhere_ends_the_same(method, where, task, whole, tmp_pa
     assert not (out / "report.json").exists()
     aang.run(out=out, resume=True)
     assert contents(out) == expected
+
+
+class Heard(aang.Callback):
+    def __init__(self):
+        self.remarks = []
+
+    def on_remark(self, text):
+        self.remarks.append(text)
+
+
+def test_a_resume_names_the_settings_that_an_older_version_did_not_know(task, tmp_path):
+    """Only while the run is unfinished."""
+    out, written, found = tmp_path / "run", tmp_path / "run" / "config.toml", []
+    chosen = settings(method="static", training={"max_steps": 4, "eval_every": 2})
+    with pytest.raises(Stop):
+        aang.run(task=str(task), out=out, callbacks=Killer(step=3), **chosen)
+    lines = written.read_text("utf-8").splitlines(keepends=True)
+    new = ("dev_rows = 0\n", "alignment_layers = ")  # the settings of the run, not of `meta`
+    old = "".join(line for line in lines if not line.startswith(new))
+    for text in ("".join(lines), old, old):
+        written.write_text(text, "utf-8")
+        heard = Heard()
+        callbacks = [heard, *([Killer(step=4)] if text != old else [])]
+        with suppress(Stop):
+            aang.run(out=out, resume=True, callbacks=callbacks)
+        found.append([text for text in heard.remarks if "config.toml" in text])
+    assert found[0] == found[2] == []
+    assert len(found[1]) == 1
+    assert (
+        "does not name dev_rows = 0, meta.alignment_layers = 'every-3'; the run goes on"
+        in found[1][0]
+    )
 
 
 def test_a_finished_seed_is_not_trained_again(task, tmp_path):
