@@ -123,16 +123,17 @@ def summarise(config: RunConfig, registry: Registry, against: str = NO_BASELINE)
 
 
 def _race_summary(resolved: ResolvedRun) -> PlanSummary:
-    """A race: every candidate in short, then as many of the costliest in full as go on."""
+    """A race: every candidate in short, as many of the costliest in full as go on, and one once more on train and dev."""
     known = {name: _summary(each) for name, each in entrants(resolved).items()}
     costliest = sorted(known.values(), key=lambda each: -each.minutes)
-    plan = rounds(len(known), resolved.config.training.max_steps)
+    again = refits(resolved.config)
+    plan = rounds(len(known), resolved.config.training.max_steps, again)
     longest = plan[-1][1]
     parts = [
         (each, steps / longest)
         for number, (count, steps) in enumerate(plan)
         for each in (known.values() if number == 0 else costliest[:count])
-    ]
+    ] + [(each, 1.0) for each in costliest[:again]]
     remarks = dict.fromkeys(remark for each in known.values() for remark in each.remarks)
     first = costliest[0]
     return attrs.evolve(

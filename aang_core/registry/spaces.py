@@ -88,6 +88,8 @@ def check_candidates(space: Space, registry: Registry) -> list[str]:
             for key in settings
             if key not in _SETTABLE
         ]
+        if "refit" in settings.get("training", {}):
+            faults.append(f"{where} sets `training.refit`, which belongs to the whole race")
         own = str(settings.get("space", ""))
         entry = registry.spaces.get(own)
         if own == space.name or (entry is not None and entry.record.candidates):

@@ -30,6 +30,7 @@ from aang_core.train.finish.race import (
     steps_of,
     verdict,
 )
+from aang_core.train.finish.refit import refits
 from aang_core.train.resolve import ResolvedRun
 from aang_core.train.trainer import Trainer
 
@@ -41,7 +42,7 @@ def raced(resolved: ResolvedRun, job: SeedJob) -> Trainings:
     lane = _Lane(job.beside(FOLDER))
     known = entrants(resolved, job.callbacks.on_remark)
     names, steps = list(known), resolved.config.training.max_steps
-    plan = rounds(len(names), steps)
+    plan = rounds(len(names), steps, refits(resolved.config))
     for number, (count, short) in enumerate(plan, 1):
         if number > 1:
             names = qualified(lane.round, count)

@@ -3,6 +3,7 @@
 import json
 import math
 
+import attrs
 import pytest
 from _tasks import settings, untimed, write_task
 
@@ -73,18 +74,20 @@ def tried(name, score, steps=10):
 
 @pytest.mark.parametrize("count", range(1, 12))
 @pytest.mark.parametrize("steps", [7, 200])
-def test_a_race_costs_at_most_three_trainings_and_two_train_in_full(count, steps):
-    plan = rounds(count, steps)
+@pytest.mark.parametrize(("refit", "finalists"), [(False, 2), (True, 1)])
+def test_a_race_costs_at_most_three_trainings(count, steps, refit, finalists):
+    plan = rounds(count, steps, refit)
     assert plan[0][0] == count
-    assert plan[-1] == (min(count, 2), steps)
+    assert plan[-1] == (min(count, finalists), steps)
     most = 3 * steps + sum(size for size, _ in plan)  # where steps do not divide, one more each
-    assert sum(size * short for size, short in plan) <= most
+    assert sum(size * short for size, short in plan) + refit * steps <= most
     assert all(short <= steps for _, short in plan)
 
 
 def test_four_candidates_qualify_with_a_quarter_each():
     assert rounds(4, 200) == [(4, 50), (2, 200)]
     assert rounds(8, 200) == [(8, 12), (4, 25), (2, 200)]
+    assert rounds(8, 200, refit=True) == [(8, 12), (4, 25), (1, 200)]
 
 
 def test_a_tie_goes_to_the_earlier_one_and_what_is_not_finite_loses():
@@ -165,6 +168,9 @@ def test_a_dry_run_counts_every_training(task, space):
     plan = summarise(config, load_registry())
     assert plan.steps == 2 + 2 + 0 + 6 + 6
     assert plan.method == "race of plain, pairs, probe"
+    again = attrs.evolve(config, training=attrs.evolve(config.training, refit="all"))
+    plan = summarise(again, load_registry())
+    assert plan.steps == 2 + 2 + 0 + 6 + 6, "the best in full, and once more on train and dev"
 
 
 def test_folds_train_the_final_model_with_the_candidate_that_most_kept(task, space, tmp_path):
@@ -184,6 +190,7 @@ def test_folds_train_the_final_model_with_the_candidate_that_most_kept(task, spa
         ("[candidates.a]\nspace = 'td'\nseeds = [1]\n", "candidate a sets 'seeds'"),
         ("[candidates.a]\nspace = 'auto'\n", "which is a race itself"),
         ("[candidates.a]\nspace = 'td'\ntraining = { lrr = 1 }\n", "lrr"),
+        ("[candidates.a]\nspace = 'td'\ntraining = { refit = 'all' }\n", "belongs to the whole race"),
         ("[candidates.a]\nspace = 'nowhere'\n", "nowhere"),
         ("name = 'empty'\n", "found neither"),
     ],
@@ -246,5 +253,18 @@ def test_a_race_may_end_with_a_training_on_all_labels(task, space, tmp_path):
     (seed,) = report.seeds
     assert seed.refit["rows"] == 34, "24 of train and 10 of dev"
     assert seed.race["kept"]
+    full = [each for each in seed.race["tried"] if each["steps"] == 4]
+    assert len(full) <= 1, "the training on all labels takes the second finalist's place"
     tried = sum(each["cost"]["tokens"] for each in seed.race["tried"])
     assert seed.cost["tokens"] > tried, "the last training is counted"
+
+
+def test_a_probe_that_wins_is_fitted_once_more_on_all_labels(task, tmp_path):
+    path = tmp_path / "race.toml"
+    path.write_text("name = 'one'\nsummary = 's'\n[candidates.probe]\nmethod = 'probe'\n", "utf-8")
+    training = {"max_steps": 4, "final_epochs": 0, "refit": "all"}
+    report = aang.run(
+        task=str(task), out=tmp_path / "run", **{**settings(training=training), "space": str(path)}
+    )
+    (seed,) = report.seeds
+    assert (seed.race["kept"], seed.refit["rows"]) == ("probe", 34)

@@ -2,9 +2,10 @@
 
 No recipe for few labels wins on every task, so a space may hold candidates in place of objectives (`Space.candidates`):
 other spaces, methods and settings. A qualifying round is successive halving with few arms (Jamieson and Talwalkar,
-AISTATS 2016): it shares the steps of one training among all; the two best then train in full. So a race costs at most
-three trainings. Dev chooses at the end among all that was trained. We differ from the paper in that the finalists start
-anew: a learning rate that has come down to zero cannot go on.
+AISTATS 2016): it shares the steps of one training among all; the two best then train in full. Where the run trains once
+more on train and dev (``training.refit``), the best one alone does, so a race costs at most three trainings either way.
+Dev chooses at the end among all that was trained. We differ from the paper in that the finalists start anew: a learning
+rate that has come down to zero cannot go on.
 
 Test is read once, for the model that is kept; the cost of all trainings is the run's cost.
 """
@@ -25,8 +26,8 @@ from aang_core.registry.legality import Illegal, enumerate_objectives
 from aang_core.registry.spaces import check_candidates, suggestions
 from aang_core.train.resolve import ResolvedRun, resolved_as, seed_task
 
-FINALISTS = 2
-"""How many candidates train in full."""
+_FINALISTS = 2
+"""How many candidates train in full where nothing is trained once more after the race."""
 
 _MOST_SHORT = 4
 """With more candidates the first round halves them, so that a qualifying training is never shorter than an eighth."""
@@ -127,7 +128,9 @@ def _entrant(
     entry = resolved.registry.spaces.get(str(own["space"]))
     suggested = entry.record.settings if entry is not None and "space" in settings else {}
     raw = laid_over(given, laid_over(suggested, laid_over(changed, own)))
-    return resolved_as(resolved, RunConfig.from_mapping(raw))
+    config = RunConfig.from_mapping(raw)
+    once = attrs.evolve(config.training, refit="none")  # the race's winner alone is trained again
+    return resolved_as(resolved, attrs.evolve(config, training=once))
 
 
 def _changed(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,12 +160,15 @@ def steps_of(resolved: ResolvedRun) -> int:
     return 0 if config.method == "probe" else config.training.max_steps
 
 
-def rounds(candidates: int, steps: int) -> list[tuple[int, int]]:
-    """(how many train, for how many steps) of each round; all together at most three times `steps`."""
-    short = []
-    while candidates > FINALISTS:
+def rounds(candidates: int, steps: int, refit: bool = False) -> list[tuple[int, int]]:
+    """(how many train, for how many steps) of each round; all together at most three times `steps`.
+
+    :param refit: whether the best is trained once more afterwards, which takes the second finalist's place.
+    """
+    short, finalists = [], 1 if refit else _FINALISTS
+    while candidates > finalists:
         short.append(candidates)
-        candidates = max(FINALISTS, candidates // 2) if candidates > _MOST_SHORT else FINALISTS
+        candidates = max(finalists, candidates // 2) if candidates > _MOST_SHORT else finalists
     shared = [(count, max(1, steps // (len(short) * count))) for count in short]
     return [*shared, (candidates, steps)]
 
