@@ -62,7 +62,7 @@ def command(peer: str, seed: int, args: argparse.Namespace, folder: Path) -> lis
     shared = {"lr": args.lr, "head_lr": args.head_lr, "warmup": args.warmup}
     shared |= {"eval_every": args.eval_every, "max_length": args.max_length, "clip": 1.0}
     if peer in AANG:
-        shared |= {"patience": args.steps, "final_epochs": 0}
+        shared |= {"patience": args.steps, "final_epochs": 0, "refit": "none"}
         shared |= {"end_task_rows": args.end_task_rows, "auxiliary_rows": args.auxiliary_rows}
         if peer != "aang-setfit":  # whose space chooses the mean
             shared["pooling"] = encoder(given)["pooling"]

@@ -45,6 +45,9 @@ _PROBES: Mapping[str, Any] = {"start": "probe", "finish": "probe"}
 """A probe as the last layer, before the first step and after the last; dev judges both. With 77 intents the start is
 worth four points."""
 
+_ALL_LABELS: Mapping[str, Any] = {"refit": "all"}
+"""Once dev has chosen, its labels train, too: where labels are few, dev holds as many of them as train."""
+
 _FIGURE_2 = Block(
     data=("out-of-domain", "in-domain", "task", "neural-lm"),
     transform=("no-op", "replace", "mask", "bert-op", "noise-embeddings"),
@@ -136,7 +139,7 @@ SPACES = (
         optional=frozenset({"unlabelled", "in-domain"}),
         settings={
             **_TAUGHT,
-            "training": {**_TAUGHT["training"], **_SMALL, "pooling": "mean"},
+            "training": {**_TAUGHT["training"], **_SMALL, **_ALL_LABELS, "pooling": "mean"},
             "heads": _PROBES,
         },
     ),
@@ -190,7 +193,7 @@ SPACES = (
         blocks=(_block("task/no-op/bidirectional/same-class"),),
         settings={
             "method": "static",
-            "training": {**_SMALL, "pooling": "mean", "final_epochs": 0},
+            "training": {**_SMALL, **_ALL_LABELS, "pooling": "mean", "final_epochs": 0},
             "heads": _PROBES,
         },
     ),
@@ -204,7 +207,7 @@ SPACES = (
     Space(
         name="auto",
         summary="A race of the recipes for few labels; dev chooses, for each task and seed",
-        settings={"training": {**_SMALL, "final_epochs": 0}},
+        settings={"training": {**_SMALL, **_ALL_LABELS, "final_epochs": 0}},
         candidates={
             "setfit": {"space": "setfit"},
             "few-labels": {"space": "few-labels"},

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "experiments"
 PAPER = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "table7": 27}
 OURS = {
     "digits": 4,
-    "few-labels": 6,
+    "few-labels": 9,
     "few-labels-screening": 8,
     "few-labels-spaces": 10,
     "one-change": 8,

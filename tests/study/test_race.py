@@ -190,7 +190,10 @@ def test_folds_train_the_final_model_with_the_candidate_that_most_kept(task, spa
         ("[candidates.a]\nspace = 'td'\nseeds = [1]\n", "candidate a sets 'seeds'"),
         ("[candidates.a]\nspace = 'auto'\n", "which is a race itself"),
         ("[candidates.a]\nspace = 'td'\ntraining = { lrr = 1 }\n", "lrr"),
-        ("[candidates.a]\nspace = 'td'\ntraining = { refit = 'all' }\n", "belongs to the whole race"),
+        (
+            "[candidates.a]\nspace = 'td'\ntraining = { refit = 'all' }\n",
+            "belongs to the whole race",
+        ),
         ("[candidates.a]\nspace = 'nowhere'\n", "nowhere"),
         ("name = 'empty'\n", "found neither"),
     ],
