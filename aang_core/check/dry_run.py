@@ -123,7 +123,7 @@ def summarise(config: RunConfig, registry: Registry, against: str = NO_BASELINE)
 
 
 def _race_summary(resolved: ResolvedRun) -> PlanSummary:
-    """A race: every candidate in short, as many of the costliest in full as go on, and one once more on train and dev."""
+    """A race: every candidate in short, the costliest in full, and one of them once more on train and dev."""
     known = {name: _summary(each) for name, each in entrants(resolved).items()}
     costliest = sorted(known.values(), key=lambda each: -each.minutes)
     again = refits(resolved.config)
