@@ -183,13 +183,14 @@ class HeadSettings:
     :param decoder: ``tied`` to the encoder's embeddings, or ``untied`` copies (paper).
     :param start: what the end-task's last layer begins with: ``fresh`` values, or a linear ``probe`` on the encoder's
         features.
-    :param finish: ``probe``: fit a probe on the trained features and keep it if dev improves; ``none``: fit nothing.
+    :param finish: ``probe``: fit a probe on the trained features and keep it if dev improves; ``always``: keep it in
+        any case; ``none``: fit nothing.
     """
 
     policy: str = setting(Choice(("per-objective", "per-output")), "per-output")
     decoder: str = setting(Choice(("tied", "untied")), "tied")
     start: str = setting(Choice(("fresh", "probe")), "fresh")
-    finish: str = setting(Choice(("none", "probe")), "none")
+    finish: str = setting(Choice(("none", "probe", "always")), "none")
 
 
 _OPTIONS = TableOf(TableOf(Anything()))  # `registry.options` checks what is inside

@@ -44,7 +44,7 @@ from aang_core.study.selected.experiment import write_task
 from aang_core.study.trial import Trial
 from aang_core.train.callbacks import Callback
 from aang_core.train.finish.race import entrants
-from aang_core.train.finish.refit import length_of, settled
+from aang_core.train.finish.refit import ends_with_probe, length_of, settled
 from aang_core.train.resolve import ResolvedRun, resolve
 
 SCHEMA = 1
@@ -184,12 +184,15 @@ def _final(
     rows = sorted(row for part in parts for row in part["test"])
     # the run wants a dev split, which here chooses nothing: there is one evaluation, at the end
     own = _written(task, {"train": rows, "dev": parts[0]["test"]}, out / "data" / _FINAL)
-    best = _best_steps(runs)
+    seeds = _kept_seeds(runs)
     if kept := _winner(runs):
         config = entrants(resolved)[kept].config
         callback.on_remark(f"final: {kept}, which most folds kept")
-    steps = length_of(config, best)
-    final = attrs.evolve(settled(config, steps, _mean_weights(runs), out), seeds=config.seeds[:1])
+    steps = length_of(config, [seed["best_step"] for seed in seeds])
+    probes = [ends_with_probe(config, task.metric, seed["evaluations"]) for seed in seeds]
+    most = 2 * sum(probes) > len(probes)
+    config = settled(config, steps, _mean_weights(runs), out, most)
+    final = attrs.evolve(config, seeds=config.seeds[:1])
     callback.on_remark(
         f"final: {len(rows)} rows, {steps} steps, the median of the folds'; its dev rows are some of those that it "
         "trains on, so its dev score and the audit's count of leaks say nothing"
@@ -203,11 +206,11 @@ def _winner(runs: Sequence[FinishedRun]) -> str:
     return Counter(raced).most_common(1)[0][0] if raced else ""
 
 
-def _best_steps(runs: Sequence[FinishedRun]) -> list[int]:
-    """Of every seed of every fold; after races, of those that kept the winner."""
+def _kept_seeds(runs: Sequence[FinishedRun]) -> list[Mapping[str, Any]]:
+    """The reports of every seed of every fold; after races, of those that kept the winner."""
     kept = _winner(runs)
     seeds = [seed for run in runs for seed in run.report["seeds"]]
-    return [s["best_step"] for s in seeds if not kept or s["race"]["kept"] == kept]
+    return [seed for seed in seeds if not kept or seed["race"]["kept"] == kept]
 
 
 def _mean_weights(runs: Sequence[FinishedRun]) -> dict[str, Any]:

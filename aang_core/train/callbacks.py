@@ -27,9 +27,9 @@ class Progress:
     """The state of a training; each step and evaluation makes a new one.
 
     :param phase: index of the phase; `step` counts in it, `done` over all phases.
-    :param best_step: steps done when dev was best; 0, with `best_score` None, until it is finite once.
+    :param best_step: steps that the best parameters have taken; 0, with `best_score` None, until dev is finite once.
     :param waited: evaluations since then.
-    :param evaluations: ``{"step", metric: value, …}`` each.
+    :param evaluations: ``{"step", metric: value, …}`` each; a last probe has the step of the encoder that it reads.
     :param best_number: the index of the best evaluation in `evaluations`; −1 for none.
     :param best_is_mean: whether the best parameters are the slow copy's.
     :param merges: of a forked run ``{"step", "share", "losses"}`` each (`rounds.Merge`).
@@ -77,21 +77,23 @@ class Progress:
         """After the merge of two branches."""
         return attrs.evolve(self, merges=(*self.merges, {"step": self.done, **merge}))
 
-    def evaluated(self, metrics: dict[str, float], metric: str, mean: bool = False) -> Progress:
+    def evaluated(
+        self, metrics: dict[str, float], metric: str, mean: bool = False, step: int | None = None
+    ) -> Progress:
         """After an evaluation; `waited` is 0 where it is the best so far.
 
-        :param mean: whether the slow copy was judged.
+        :param mean: whether the slow copy was judged. :param step: how many steps its encoder has taken, if not `done`.
 
         An equal score is not better, and one that is not finite never is: nothing would ever beat a NaN.
         """
-        value = metrics[metric]
+        value, step = metrics[metric], self.done if step is None else step
         better = math.isfinite(value) and (self.best_score is None or value > self.best_score)
         return attrs.evolve(
             self,
-            evaluations=(*self.evaluations, {"step": self.done, **metrics}),
+            evaluations=(*self.evaluations, {"step": step, **metrics}),
             waited=0 if better else self.waited + 1,
             best_score=value if better else self.best_score,
-            best_step=self.done if better else self.best_step,
+            best_step=step if better else self.best_step,
             best_number=len(self.evaluations) if better else self.best_number,
             best_is_mean=mean if better else self.best_is_mean,
         )

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -146,23 +147,27 @@ class DevJudge:
             with slow.in_place():
                 found.append((*self._scores(), True))
         metrics, features, mean = max(found, key=lambda each: _finite(each[0][metric]))
-        progress = self._kept(progress, metrics, slow if mean else None)
+        progress = self._kept(progress.evaluated(metrics, metric, mean), slow if mean else None)
         if progress.waited == 0:
             self.features = features
         return progress
 
     def probed(self, progress: Progress) -> Progress:
-        """The same for a new last layer on the best parameters, which reads what the former one read."""
+        """The same for a new last layer on the best parameters, which reads what the former one read.
+
+        With ``heads.finish = "always"`` it counts as the best whatever its score is.
+        """
         if self.features is None:
             self.features = self._features()
-        return self._kept(progress, self._answered(self.features))
+        metrics, metric = self._answered(self.features), self.session.task.metric
+        encoder = (progress.best_is_mean, progress.best_step)
+        if self.session.config.heads.finish == "always":
+            progress = attrs.evolve(progress, best_score=None)
+        return self._kept(progress.evaluated(metrics, metric, *encoder))
 
-    def _kept(
-        self, progress: Progress, metrics: dict[str, float], mean: SlowCopy | None = None
-    ) -> Progress:
-        """`progress` after an evaluation; its parameters, or their `mean`, are written if they are the best so far."""
+    def _kept(self, progress: Progress, mean: SlowCopy | None = None) -> Progress:
+        """`progress` itself; the parameters, or their `mean`, are written if the last evaluation is the best so far."""
         session = self.session
-        progress = progress.evaluated(metrics, session.task.metric, mean is not None)
         if progress.waited == 0 and session.processes.is_main:
             with mean.in_place() if mean is not None else nullcontext():
                 save_tensors(self.best, session.trained_tensors)
@@ -186,7 +191,7 @@ class DevJudge:
     def _scores(self) -> tuple[dict[str, float], Tensor | None]:
         """Dev's metrics, and what `features` says."""
         session = self.session
-        if session.config.heads.finish == "probe":
+        if session.config.heads.finish != "none":
             features = self._features()
             return self._answered(features), features
         with session.engine.autocast():

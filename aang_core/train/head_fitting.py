@@ -8,7 +8,7 @@ objectives share it (``heads.policy``).
 the first step, so that no random head distorts them (LP-FT: Kumar et al., ICLR 2022); dev judges this start as well.
 The method ``probe`` ends there: logistic regression on frozen features. ``heads.finish = "probe"`` fits
 it anew on the features of the trained encoder, as SetFit does (Tunstall et al., 2022), and dev decides whether
-it is kept.
+it is kept (``"always"``: it is kept in any case).
 n labelled rows, D inputs of the last layer, C classes.
 """
 

@@ -82,7 +82,7 @@ class Trainer:
             fine_tune_at_last(self)
         else:
             self.judge.load_best()
-        if self.session.config.heads.finish == "probe":
+        if self.session.config.heads.finish != "none":
             finish_with_probe(self)
         self.callback.on_train_end(self.session, self.progress)
         return self.progress

@@ -94,6 +94,19 @@ def test_a_task_without_classes_is_refused_in_words():
         fit_probe(attrs.evolve(session, task=task))
 
 
+def test_a_probe_is_kept_in_any_case_where_it_always_is(tmp_path):
+    training = {"max_steps": 6, "eval_every": 2, "end_task_rows": 8, "final_epochs": 0, "lr": 1e-3}
+    how = {"model": "scratch:tiny", "method": "finetune", "train_rows": 40, "training": training}
+    (chosen,) = aang_core.run(heads={"finish": "probe"}, out=tmp_path / "one", **how).seeds
+    (kept,) = aang_core.run(heads={"finish": "always"}, out=tmp_path / "two", **how).seeds
+    assert kept.evaluations == chosen.evaluations
+    *others, last = chosen.evaluations
+    best = max(others, key=lambda each: each["accuracy"])
+    assert last["step"] == best["step"], "the probe reads the best encoder"
+    assert kept.dev == {name: value for name, value in last.items() if name != "step"}
+    assert kept.best_step == best["step"]
+
+
 def test_a_run_may_start_and_finish_with_a_probe(tmp_path):
     report = aang_core.run(
         model="scratch:tiny",

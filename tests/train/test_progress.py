@@ -29,6 +29,12 @@ def test_a_score_that_is_not_finite_is_never_the_best(wrong):
     assert (later.best_score, later.best_step, later.waited) == (0.2, 4, 1)
 
 
+def test_a_last_probe_has_the_step_of_the_encoder_that_it_reads():
+    progress = after(0.1, 0.3, 0.2)
+    probed = progress.evaluated({"f1": 0.4}, "f1", step=progress.best_step)
+    assert (probed.best_step, probed.best_score, probed.evaluations[-1]["step"]) == (2, 0.4, 2)
+
+
 def test_a_run_whose_dev_is_never_finite_says_so_and_its_history_is_strict_json(tmp_path, capsys):
     def refuse(word):
         raise AssertionError(f"{word} is no JSON")

@@ -1,6 +1,7 @@
 """`training.refit`: once more on train and dev, with the length and the weights that the search found."""
 
 import json
+import math
 
 import attrs
 import pytest
@@ -15,7 +16,7 @@ from aang_core.errors import ConfigError
 from aang_core.rundir.finished import read_run
 from aang_core.study.folds import cross_validate
 from aang_core.train.callbacks import Stopped
-from aang_core.train.finish.refit import length_of
+from aang_core.train.finish.refit import ends_with_probe, length_of
 from aang_core.train.resolve import chosen_weighting
 
 
@@ -37,14 +38,14 @@ def made(task, tmp_path_factory):
     return out, once, aang.run(task=str(task), out=out / "twice", **chosen())
 
 
-def by_hand(task, folder, steps, method, recipe=""):
+def by_hand(task, folder, steps, method, recipe="", **more):
     """Train and dev in one task, and a run on it that chooses nothing."""
     folder.mkdir()
     parts = {name: (task / f"{name}.jsonl").read_text("utf-8") for name in ("train", "dev", "test")}
     parts["train"] += parts["dev"]
     for name, text in parts.items():
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    given = chosen(method, "none", max_steps=steps, eval_every=steps)
+    given = {**chosen(method, "none", max_steps=steps, eval_every=steps), **more}
     if recipe:
         given["weights"] = str(recipe)
     return aang.run(task=str(folder), out=folder.with_name("run-by-hand"), **given)
@@ -75,6 +76,32 @@ def test_plain_fine_tuning_is_refitted_as_well(task, tmp_path):
     left = [tmp_path / run / "model" / "model.safetensors" for run in ("run", "run-by-hand")]
     assert left[0].read_bytes() == left[1].read_bytes()
     assert not (tmp_path / "run" / "refit" / "weights.json").exists()
+
+
+def test_it_ends_with_a_probe_where_dev_has_kept_one(task, tmp_path):
+    probe = {"heads": {"finish": "always"}}  # as if dev preferred it
+    report = aang.run(task=str(task), out=tmp_path / "run", **chosen("finetune"), **probe)
+    steps = report.seeds[0].refit["steps"]
+    by_hand(task, tmp_path / "both", steps, "finetune", **probe)
+    left = [tmp_path / run / "model" / "model.safetensors" for run in ("run", "run-by-hand")]
+    assert left[0].read_bytes() == left[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("finish", "scores", "kept"),
+    [
+        ("probe", [0.5, 0.7, 0.8], True),
+        ("probe", [0.5, 0.8, 0.8], False),
+        ("probe", [0.5, math.nan, 0.4], False),
+        ("probe", [0.5, 0.6, math.nan], False),
+        ("probe", [math.nan, 0.4], True),
+        ("always", [0.5, 0.8, 0.7], True),
+        ("none", [0.5, 0.8], False),
+    ],
+)
+def test_whether_dev_has_kept_the_probe_follows_from_the_evaluations(finish, scores, kept):
+    config = RunConfig.from_mapping({"heads": {"finish": finish}})
+    assert ends_with_probe(config, "f1", [{"f1": score} for score in scores]) is kept
 
 
 def test_report_closing_lines_page_and_card_say_what_dev_is_worth(made, capsys):

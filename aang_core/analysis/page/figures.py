@@ -196,8 +196,10 @@ def dev_curve(story: Story) -> Plot:
         axes = figure.subplots()
         for number, seed in enumerate(report["seeds"]):
             points = [(e["step"], e[metric]) for e in seed["evaluations"]]
+            steps = [step for step, _ in points]
+            course = points[:-1] if steps != sorted(steps) else points  # a last probe goes back
             axes.plot(
-                *zip(*points, strict=True), color=colour_of(number), label=f"seed {seed['seed']}"
+                *zip(*course, strict=True), color=colour_of(number), label=f"seed {seed['seed']}"
             )
             chosen = [value for step, value in points if step == seed["best_step"]]
             if chosen:

@@ -101,7 +101,8 @@ def entrants(
 def _unfit(resolved: ResolvedRun) -> str:
     """Why a candidate cannot run on this task; empty where it can, as far as this is known before data is bound."""
     config, task = resolved.config, resolved.task
-    probes = config.method == "probe" or "probe" in (config.heads.start, config.heads.finish)
+    heads = config.heads
+    probes = config.method == "probe" or heads.start == "probe" or heads.finish != "none"
     if probes and task.kind != "class":
         return f"a probe needs classes, one a text, and the task is of the kind {task.kind!r}"
     if resolved.space is None:

@@ -6,6 +6,7 @@ The model has then seen dev, so no score on dev estimates it; the search's is th
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,18 +40,29 @@ def length_of(config: RunConfig, best_steps: Sequence[int]) -> int:
     return median if config.training.epochs else min(median, config.training.max_steps)
 
 
+def ends_with_probe(
+    config: RunConfig, metric: str, evaluations: Sequence[Mapping[str, float]]
+) -> bool:
+    """Whether a finished training kept the probe that ``heads.finish`` fits, which is judged last."""
+    *others, last = (each[metric] for each in evaluations)
+    if config.heads.finish != "probe":
+        return config.heads.finish == "always"
+    return math.isfinite(last) and not any(other >= last for other in others)
+
+
 def settled(
-    config: RunConfig, steps: int, weights: Mapping[str, Any], directory: Path
+    config: RunConfig, steps: int, weights: Mapping[str, Any], directory: Path, probe: bool
 ) -> RunConfig:
     """The configuration that trains so many steps with fixed weights, and reads dev once, at the end.
 
+    :param probe: whether its last layer is a probe on the trained features, as dev has chosen.
     :param weights: ``objectives`` and ``end_task`` that a search has learned; written into `directory`, if the method
         learns any.
     """
     training = attrs.evolve(
         config.training, max_steps=steps, eval_every=steps, epochs=0, final_epochs=0, refit="none"
     )
-    heads = attrs.evolve(config.heads, finish="none")
+    heads = attrs.evolve(config.heads, finish="always" if probe else "none")
     config = attrs.evolve(config, training=training, heads=heads, guard=False)
     if config.method not in META_METHODS:
         return config
@@ -71,13 +83,15 @@ def refit_run(
     """
     from datasets import concatenate_datasets
 
-    seed, best = found.session.seed, found.progress.best_step
+    seed, progress = found.session.seed, found.progress
+    probe = ends_with_probe(found.session.config, resolved.task.metric, progress.evaluations)
     config = attrs.evolve(
         found.session.config, seeds=(seed,), train_rows=0, dev_rows=0, split_anew=()
     )
-    config = settled(config, length_of(config, [best]), weights, directory)
+    steps = length_of(config, [progress.best_step])
+    config = settled(config, steps, weights, directory, probe)
     if config.training.mean_evaluation != "off":  # as dev has chosen
-        mean = "only" if found.progress.best_is_mean else "off"
+        mean = "only" if progress.best_is_mean else "off"
         config = attrs.evolve(config, training=attrs.evolve(config.training, mean_evaluation=mean))
     task = seed_task(resolved, seed)
     both = concatenate_datasets([task.splits["train"], task.splits["dev"]])
