@@ -7,6 +7,9 @@
 The first command needs aang and writes the labelled rows that a run with these flags would train on, its dev and its
 test. The last one needs SetFit (pinned; no dependency of aang) and prints one JSON line: scores on dev and test, tokens
 read in training, CPU-seconds. Test is read once, for the model at the end.
+
+SetFit needs no dev. ``rows --all-labels`` gives it dev's labels for training, too, as ``training.refit = "all"`` does;
+``train --iterations N`` makes fewer pairs, for equal tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import time
 from pathlib import Path
 
 ITERATIONS = 20
-"""SetFit's pairs a text: 2 · 20 pairs of two texts each."""
+"""SetFit's default: 2 · 20 pairs a text, of two texts each."""
 
 
 def rows(arguments: argparse.Namespace) -> None:
@@ -30,6 +33,8 @@ def rows(arguments: argparse.Namespace) -> None:
         {
             "task": arguments.task,
             "train_rows": arguments.train_rows,
+            "dev_rows": arguments.dev_rows,
+            "split_anew": arguments.split_anew,
             "seeds": [arguments.seed],
             "method": "finetune",
         }
@@ -44,6 +49,8 @@ def rows(arguments: argparse.Namespace) -> None:
         split: [{n: row[n] for n in names if row.get(n) is not None} for row in examples]
         for split, examples in task.splits.items()
     }
+    if arguments.all_labels:
+        found["train"] = found["train"] + found.pop("dev")
     said = {"task": task.name, "seed": arguments.seed, "metric": task.metric}
     said |= {"label_names": list(task.label_names), "splits": found}
     if arguments.model:
@@ -84,7 +91,7 @@ def train(arguments: argparse.Namespace) -> None:
         output_dir=arguments.scratch,
         batch_size=16,
         num_epochs=1,
-        num_iterations=ITERATIONS,
+        num_iterations=arguments.iterations,
         seed=given["seed"],
         report_to="none",
         save_strategy="no",
@@ -106,9 +113,8 @@ def train(arguments: argparse.Namespace) -> None:
         f1 = f1_score(right, found, labels=classes, average="macro", zero_division=0)
         scores[split] = {"accuracy": accuracy_score(right, found), "f1": f1}
     texts = [row["text"] for row in given["splits"]["train"]]
-    tokens = (
-        4 * ITERATIONS * sum(len(ids) for ids in model.model_body.tokenizer(texts)["input_ids"])
-    )
+    lengths = map(len, model.model_body.tokenizer(texts)["input_ids"])
+    tokens = 4 * arguments.iterations * sum(lengths)
     line = {"task": given["task"], "seed": given["seed"], **scores, "tokens": tokens}
     json.dump({**line, "cpu_seconds": spent}, sys.stdout)
     print()
@@ -121,6 +127,9 @@ def main() -> None:
     first = commands.add_parser("rows")
     first.add_argument("--task", required=True)
     first.add_argument("--train-rows", type=int, default=100)
+    first.add_argument("--dev-rows", type=int, default=0)
+    first.add_argument("--split-anew", type=float, nargs=2, default=())
+    first.add_argument("--all-labels", action="store_true", help="dev's labels train, too")
     first.add_argument("--seed", type=int, default=0)
     first.add_argument("--out", required=True)
     first.add_argument("--model", default="", help="also say where this encoder lies")
@@ -129,6 +138,7 @@ def main() -> None:
     second = commands.add_parser("train")
     second.add_argument("rows")
     second.add_argument("--model", required=True, help="a folder in sentence-transformers' form")
+    second.add_argument("--iterations", type=int, default=ITERATIONS)
     second.add_argument("--scratch", default="setfit-scratch")
     second.set_defaults(run=train)
     arguments = parser.parse_args()

@@ -120,3 +120,17 @@ def test_refusals_name_what_is_wrong(done, task, tmp_path):
     missing = run(tmp_path / "nothing", tmp_path / "new")
     assert missing.returncode == 1
     assert "writing the rows of seed 3 ended with 1" in missing.stderr
+
+
+def test_setfit_may_train_on_the_labels_of_dev_as_well(task, tmp_path):
+    found = {}
+    for name, more in (("train", ()), ("all", ("--all-labels",))):
+        out = tmp_path / f"{name}.json"
+        words = ["rows", "--task", task, "--train-rows", ROWS, "--dev-rows", 6, "--seed", SEED]
+        script = SCRIPT.with_name("setfit_peer.py")
+        command = [sys.executable, script, *words, *more, "--out", out]
+        subprocess.run([str(word) for word in command], check=True)
+        found[name] = json.loads(out.read_text("utf-8"))["splits"]
+    assert (len(found["train"]["train"]), len(found["train"]["dev"])) == (ROWS, 6)
+    assert found["all"]["train"] == found["train"]["train"] + found["train"]["dev"]
+    assert "dev" not in found["all"]
