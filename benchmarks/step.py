@@ -229,6 +229,7 @@ def windows(answers: list[dict]) -> list[dict]:
 def table(rows: list[dict]) -> str:
     """Markdown, group by group; ratios to the group's ``static``, or to its first case."""
     lines, last = [], ""
+    beside = len({row["checkout"] for row in rows}) > 1
     for row in rows:
         if row["group"] != last:
             last = row["group"]
@@ -236,12 +237,13 @@ def table(rows: list[dict]) -> str:
             base = next((r for r in members if r["method"] == "static"), members[0])
             lines += [
                 f"\n**{last}** ({base['tokens']:.0f} positions a step)\n",
-                "| method | engine | checkout | objectives | CPU s | wall s | × CPU | MiB | products |",
-                "|---|---|---|--:|--:|--:|--:|--:|--:|",
+                f"| method | engine | {'checkout | ' * beside}objectives | CPU s | wall s | × CPU | MiB | products |",
+                f"|---|---|{'---|' * beside}--:|--:|--:|--:|--:|--:|",
             ]
         ratio = row["cpu_us_per_token"] / base["cpu_us_per_token"]
         lines.append(
-            f"| {row['method']} ({row['space']}) | {row['engine']} | {row['checkout']} | {row['objectives']} | "
+            f"| {row['method']} ({row['space']}) | {row['engine']} | "
+            f"{(row['checkout'] + ' | ') * beside}{row['objectives']} | "
             f"{row['cpu_s']:.2f} | {row['wall_s']:.2f} | {ratio:.2f} | {row['peak_memory_mib']:.0f} | "
             f"{row['gemm_share']:.0%} |"
         )
