@@ -16,7 +16,7 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 demo: $(READY)
-	$(BIN)/aang run --space td+ed --task sample --model bundled:minilm --max-steps 40 --set training.final_epochs=3 \
+	$(BIN)/aang run --space td+ed --task sample --model bundled:minilm --max-steps 40 --set training.precision=auto \
 		--out "runs/demo-$$(date +%Y%m%d-%H%M%S)"
 
 # Without --quiet, under which --strict fails for no warning.
