@@ -87,6 +87,17 @@ def test_it_ends_with_a_probe_where_dev_has_kept_one(task, tmp_path):
     assert left[0].read_bytes() == left[1].read_bytes()
 
 
+def test_where_dev_prefers_the_first_probe_one_is_fitted_on_all_labels(task, tmp_path):
+    still = chosen("finetune", lr=1e-12, head_lr=1e-12)
+    report = aang.run(task=str(task), out=tmp_path / "run", heads={"start": "probe"}, **still)
+    (seed,) = report.seeds
+    assert (seed.best_step, seed.refit["steps"]) == (0, 0)
+    assert "(34 rows, a probe on the encoder as it comes)" in seed.refit["said"]
+    by_hand(task, tmp_path / "both", 1, "probe")
+    left = [tmp_path / run / "model" / "model.safetensors" for run in ("run", "run-by-hand")]
+    assert left[0].read_bytes() == left[1].read_bytes()
+
+
 @pytest.mark.parametrize(
     ("finish", "scores", "kept"),
     [
@@ -157,7 +168,7 @@ def test_the_length_is_the_median_of_the_best_steps():
     config = RunConfig.from_mapping({"training": {"max_steps": 50}})
     assert length_of(config, [10, 40, 20, 30]) == 30
     assert length_of(config, [70]) == 50  # the rest is the final fine-tuning's
-    assert length_of(config, [0]) == 1
+    assert length_of(config, [0]) == 0
     two = attrs.evolve(config, method="pretrain-finetune")
     assert length_of(two, [two.training.pretrain_steps + 7]) == 7
 

@@ -33,10 +33,10 @@ def refits(config: RunConfig) -> bool:
 
 def length_of(config: RunConfig, best_steps: Sequence[int]) -> int:
     """The median of the best steps of finished trainings (the higher of two), without those of a first phase or of a
-    final fine-tuning.
+    final fine-tuning; 0 where dev preferred the probe that they began with.
     """
     first = config.training.pretrain_steps if config.method == "pretrain-finetune" else 0
-    median = max(1, int(statistics.median_high(step - first for step in best_steps)))
+    median = max(0, int(statistics.median_high(step - first for step in best_steps)))
     return median if config.training.epochs else min(median, config.training.max_steps)
 
 
@@ -55,12 +55,16 @@ def settled(
 ) -> RunConfig:
     """The configuration that trains so many steps with fixed weights, and reads dev once, at the end.
 
+    :param steps: as `length_of` says; without any it fits a probe on the encoder as it comes.
     :param probe: whether its last layer is a probe on the trained features, as dev has chosen.
     :param weights: ``objectives`` and ``end_task`` that a search has learned; written into `directory`, if the method
         learns any.
     """
+    if steps == 0:
+        config = attrs.evolve(config, method="probe")
+    most = max(steps, 1)
     training = attrs.evolve(
-        config.training, max_steps=steps, eval_every=steps, epochs=0, final_epochs=0, refit="none"
+        config.training, max_steps=most, eval_every=most, epochs=0, final_epochs=0, refit="none"
     )
     heads = attrs.evolve(config.heads, finish="always" if probe else "none")
     config = attrs.evolve(config, training=training, heads=heads, guard=False)
@@ -103,8 +107,9 @@ def refit_run(
 def account_of(refitted: Trainer) -> dict[str, Any]:
     """What the report says of it: ``steps``, ``rows``, and ``said``, the same for people."""
     steps, rows = refitted.progress.done, len(refitted.session.task.splits["train"])
+    length = f"{steps} step{'s' * (steps != 1)}" if steps else "a probe on the encoder as it comes"
     said = (
-        f"trained once more on train and dev ({rows} rows, {steps} steps): the model has seen dev, so the dev score is "
+        f"trained once more on train and dev ({rows} rows, {length}): the model has seen dev, so the dev score is "
         "that of the model before and does not estimate this one"
     )
     return {"steps": steps, "rows": rows, "said": said}
