@@ -164,7 +164,10 @@ def summary_of(seeds: Sequence[SeedReport], metric: str) -> dict[str, Any]:
 
 
 def mean_weights(seeds: Sequence[SeedReport]) -> dict[str, Any]:
-    """The learned weights, averaged over seeds; none, and λ = 1, for methods that end with the end-task alone."""
+    """The learned weights, averaged over seeds; none, and λ = 1, for methods that end with the end-task alone.
+
+    An objective that a seed lacks, as where a race kept another candidate, has the weight 0 there.
+    """
     learned = [seed.weights for seed in seeds if seed.weights]
     if not learned:
         return {"objectives": {}, "stages": {stage: {} for stage in STAGES}, "end_task": 1.0}
@@ -214,7 +217,8 @@ def versions() -> dict[str, str]:
 
 
 def _mean(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: statistics.fmean(t[name] for t in tables) for name in tables[0]}
+    names = dict.fromkeys(name for table in tables for name in table)
+    return {name: statistics.fmean(table.get(name, 0.0) for table in tables) for name in names}
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:

@@ -13,9 +13,11 @@ from aang_core.analysis.page.page import told
 from aang_core.check.dry_run import summarise
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
+from aang_core.registry.records import STAGES
 from aang_core.registry.registry import load_registry
 from aang_core.registry.spaces import suggestions
 from aang_core.rundir.finished import read_run
+from aang_core.rundir.report import mean_weights
 from aang_core.study.folds import cross_validate
 from aang_core.train.callbacks import Callback, Stopped
 from aang_core.train.finish.race import Tried, best_of, entrants, qualified, rounds
@@ -260,6 +262,24 @@ def test_a_race_may_end_with_a_training_on_all_labels(task, space, tmp_path):
     assert len(full) <= 1, "the training on all labels takes the second finalist's place"
     tried = sum(each["cost"]["tokens"] for each in seed.race["tried"])
     assert seed.cost["tokens"] > tried, "the last training is counted"
+
+
+def test_seeds_that_kept_candidates_with_other_objectives_have_mean_weights(finished):
+    (seed,) = finished.seeds
+    stages = {stage: {f"a {stage}": 1.0} for stage in STAGES}
+    tables = [
+        {"objectives": {"pairs": 1.0}, "stages": stages, "end_task": 0.5},
+        {
+            "objectives": {"pairs": 0.25, "agree": 0.75},
+            "stages": {stage: {f"another {stage}": 1.0} for stage in STAGES},
+            "end_task": 0.3,
+        },
+        {},  # plain fine-tuning has none
+    ]
+    found = mean_weights([attrs.evolve(seed, weights=table) for table in tables])
+    assert found["objectives"] == {"pairs": 0.625, "agree": 0.375}
+    assert found["stages"]["output"] == {"a output": 0.5, "another output": 0.5}
+    assert found["end_task"] == pytest.approx(0.4)
 
 
 def test_a_probe_that_wins_is_fitted_once_more_on_all_labels(task, tmp_path):
