@@ -164,16 +164,13 @@ def summary_of(seeds: Sequence[SeedReport], metric: str) -> dict[str, Any]:
 
 
 def mean_weights(seeds: Sequence[SeedReport]) -> dict[str, Any]:
-    """The learned weights, averaged over seeds; none, and λ = 1, for methods that end with the end-task alone.
-
-    An objective that a seed lacks, as where a race kept another candidate, has the weight 0 there.
-    """
+    """The learned weights, averaged over seeds; none, and λ = 1, for methods that end with the end-task alone."""
     learned = [seed.weights for seed in seeds if seed.weights]
     if not learned:
         return {"objectives": {}, "stages": {stage: {} for stage in STAGES}, "end_task": 1.0}
     return {
-        "objectives": _mean([w["objectives"] for w in learned]),
-        "stages": {stage: _mean([w["stages"][stage] for w in learned]) for stage in STAGES},
+        "objectives": mean_table([w["objectives"] for w in learned]),
+        "stages": {stage: mean_table([w["stages"][stage] for w in learned]) for stage in STAGES},
         "end_task": statistics.fmean(w["end_task"] for w in learned),
     }
 
@@ -216,7 +213,8 @@ def versions() -> dict[str, str]:
     return {"aang": __version__, "python": platform.python_version(), **found}
 
 
-def _mean(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean_table(tables: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Weights by name, averaged; what a table lacks, as where a race kept another candidate, has the weight 0 there."""
     names = dict.fromkeys(name for table in tables for name in table)
     return {name: statistics.fmean(table.get(name, 0.0) for table in tables) for name in names}
 

@@ -37,7 +37,7 @@ from aang_core.errors import ConfigError, RunError, TaskError
 from aang_core.registry.registry import Registry
 from aang_core.rundir.directory import JobDirectory
 from aang_core.rundir.finished import FinishedRun, read_run
-from aang_core.rundir.report import write_json
+from aang_core.rundir.report import mean_table, write_json
 from aang_core.study.pool import StudyCallback, in_processes
 from aang_core.study.run import run_trials
 from aang_core.study.selected.experiment import write_task
@@ -184,8 +184,10 @@ def _final(
     rows = sorted(row for part in parts for row in part["test"])
     # the run wants a dev split, which here chooses nothing: there is one evaluation, at the end
     own = _written(task, {"train": rows, "dev": parts[0]["test"]}, out / "data" / _FINAL)
-    seeds = _kept_seeds(runs)
-    if kept := _winner(runs):
+    kept = _winner(runs)
+    seeds = [seed for run in runs for seed in run.report["seeds"]]
+    if kept:
+        seeds = [seed for seed in seeds if seed["race"]["kept"] == kept]
         config = entrants(resolved)[kept].config
         callback.on_remark(f"final: {kept}, which most folds kept")
     steps = length_of(config, [seed["best_step"] for seed in seeds])
@@ -206,22 +208,11 @@ def _winner(runs: Sequence[FinishedRun]) -> str:
     return Counter(raced).most_common(1)[0][0] if raced else ""
 
 
-def _kept_seeds(runs: Sequence[FinishedRun]) -> list[Mapping[str, Any]]:
-    """The reports of every seed of every fold; after races, of those that kept the winner."""
-    kept = _winner(runs)
-    seeds = [seed for run in runs for seed in run.report["seeds"]]
-    return [seed for seed in seeds if not kept or seed["race"]["kept"] == kept]
-
-
 def _mean_weights(runs: Sequence[FinishedRun]) -> dict[str, Any]:
-    """Of the objectives and λ, over the folds; an objective that a fold lacks has the weight 0 there."""
+    """Of the objectives and λ, over the folds."""
     tables = [run.report["weights"] for run in runs]
-    names = sorted({name for table in tables for name in table["objectives"]})
     return {
-        "objectives": {
-            name: statistics.fmean(table["objectives"].get(name, 0.0) for table in tables)
-            for name in names
-        },
+        "objectives": mean_table([table["objectives"] for table in tables]),
         "end_task": statistics.fmean(table["end_task"] for table in tables),
     }
 
