@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing as mp
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -36,6 +37,31 @@ def ended(process: Any, seconds: float = 600) -> int:
     process.join(seconds)
     assert process.exitcode is not None, "the child did not end"
     return int(process.exitcode)
+
+
+def in_two_processes(work: Callable[..., None], *arguments: Any) -> None:
+    """Do `work(processes, *arguments)`, a function of a test module, in two gloo processes that share its steps."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    children = [started(_part, rank, port, work, *arguments) for rank in (0, 1)]
+    assert [ended(child, 240) for child in children] == [0, 0]
+
+
+def _part(rank: int, port: int, work: Callable[..., None], *arguments: Any) -> None:
+    """One of the two."""
+    import torch
+
+    from aang_core.processes import join_processes, leave_processes
+
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    processes = join_processes()
+    work(processes, *arguments)
+    processes.barrier()
+    leave_processes()
+    os._exit(0)  # threads of torch may abort a process that tears down under load
 
 
 def trains(out: str, task: str, chosen: dict[str, Any]) -> None:

@@ -1,29 +1,23 @@
 """Two gloo processes against one: the same gradients, alignments, weights, and the same run."""
 
 import json
-import os
-import socket
 
 import pytest
 import torch
-from _children import ended, launched, started
+from _children import in_two_processes, launched
 from _steps import MIXED, bind
 from safetensors.torch import load_file, save_file
 
 from aang_core.config.settings import RunConfig
-from aang_core.processes import join_processes, leave_processes
+from aang_core.processes import Processes
 from aang_core.testing import tiny_backbone, tiny_task
 from aang_core.train.head_fitting import fit_heads
 from aang_core.train.session import build_session
 from aang_core.train.step import Preparation, train_step
 
 
-def steps(method: str, out: str, rank: int = 0, size: int = 1, port: int = 0) -> None:
-    """Four steps as one of `size` processes; the first writes records and parameters."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size))
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    processes = join_processes()
+def steps(processes: Processes, method: str, out: str) -> None:
+    """Four steps as one of the processes; the first writes records and parameters."""
     task, backbone = tiny_task(), tiny_backbone(torch.float64)
     training = {"end_task_rows": 5, "auxiliary_rows": 13, "max_steps": 4, "fit_heads_steps": 2}
     meta = {"objectives_per_step": "all", "dev_rows": 4, "dev_head_rows": 4}
@@ -42,25 +36,13 @@ def steps(method: str, out: str, rank: int = 0, size: int = 1, port: int = 0) ->
                 tensors[f"{i}.{name}"] = torch.tensor(values, dtype=torch.float64)
             tensors[f"{i}.tokens"] = torch.tensor(record.tokens)
         save_file(tensors, out)
-    processes.barrier()
-    if size > 1:
-        leave_processes()
-        os._exit(
-            0
-        )  # the steps are compared; threads of torch may abort a process that tears down under load
 
 
 @pytest.mark.parametrize("method", ["aang", "static"])
-def test_two_processes_take_the_same_steps_as_one(method, tmp_path, monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "0")  # what `steps` sets is taken back
+def test_two_processes_take_the_same_steps_as_one(method, tmp_path):
     outs = [str(tmp_path / f"{count}.safetensors") for count in (1, 2)]
-    steps(method, outs[0])
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    children = [started(steps, method, outs[1], rank, 2, port) for rank in (0, 1)]
-    assert [ended(child, 240) for child in children] == [0, 0]
+    steps(Processes(), method, outs[0])
+    in_two_processes(steps, method, outs[1])
     one, two = map(load_file, outs)
     assert one.keys() == two.keys()
     for name in one:

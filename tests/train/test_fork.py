@@ -1,13 +1,11 @@
 """`fork-merge`: branches against trainings of their own, merges against sums by hand, harm, interruption, refusals."""
 
 import json
-import os
-import socket
 
 import attrs
 import pytest
 import torch
-from _children import ended, started
+from _children import in_two_processes
 from _plugins import ORIGIN
 from _rules import RECORDS, registry
 from _steps import MIXED, bind
@@ -21,7 +19,7 @@ from aang_core.analysis.page.page import build_story, page
 from aang_core.batch.packing import pack, plain_batch
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
-from aang_core.processes import Processes, join_processes, leave_processes
+from aang_core.processes import Processes
 from aang_core.registry.registry import Registered
 from aang_core.rundir.finished import read_run
 from aang_core.testing import tiny_backbone, tiny_task
@@ -290,26 +288,15 @@ def run_of(processes, directory, stop):
     return found
 
 
-def part(directory, rank, port):
+def part(processes, directory):
     """The same as one of two processes, which leaves a file of its own."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    processes = join_processes()
-    save_file(run_of(processes, directory / "run", 4), directory / f"{rank}.safetensors")
-    processes.barrier()
-    leave_processes()
-    os._exit(0)  # at a usual end threads of torch now and then abort
+    save_file(run_of(processes, directory / "run", 4), directory / f"{processes.rank}.safetensors")
 
 
 def test_two_processes_merge_as_one_does_and_hold_the_same_bits(tmp_path):
     """Also the slow copy, the moments and the cost; both trainings go on from within a branch."""
     one = run_of(Processes(), tmp_path / "alone", 4)
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
-    children = [started(part, tmp_path, rank, port) for rank in (0, 1)]
-    assert [ended(child, 240) for child in children] == [0, 0]
+    in_two_processes(part, tmp_path)
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1))
     assert first.keys() == second.keys() == one.keys()
     assert {"merge.0", "merge.1", "merge.2"} < one.keys()
