@@ -277,6 +277,7 @@ def run_of(processes, directory, stop):
     chosen = {"rows": 3, "mean_evaluation": "best", "processes": processes}
     with pytest.raises(Stopped):
         Trainer(session_of("aang", **chosen), directory, StopAt(stop)).run(resume=False)
+    processes.barrier()  # the first one may still be writing its checkpoint
     trainer = Trainer(session_of("aang", **chosen), directory, Callback())
     progress = trainer.run(resume=True)
     found = {n: t.contiguous() for n, t in state_of(trainer.session).items()}
