@@ -34,6 +34,7 @@ MOVED: Mapping[str, str] = {
     "contracts.tiny_data": "check.contracts.tiny_data",
     "contracts.tiny_encoder": "check.contracts.tiny_encoder",
     "contracts.transform": "check.contracts.transform",
+    "cores": "machine",
     "deduplication": "data.duplicates",
     "degenerate": "check.sanity",
     "detectability": "analysis.detectability",

@@ -11,6 +11,7 @@ also runs with the packages of another checkout, in turns with this one's (A B A
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import multiprocessing as mp
@@ -134,7 +135,16 @@ def work(case: dict, task: str, model: str, end_task_rows: int, pipe) -> None:
     sys.path[:0] = [str(root), str(root / "plugins"), str(root / "cli")]
     from aang_core.train.step import train_step
 
-    session, preparation = build(case, task, model, end_task_rows)
+    try:
+        from aang_core.machine import kept_pages
+    except ImportError:  # an older checkout
+        kept_pages = contextlib.nullcontext
+    with kept_pages():
+        answer_orders(*build(case, task, model, end_task_rows), train_step, pipe)
+
+
+def answer_orders(session, preparation, train_step, pipe) -> None:
+    """The steps and profiles that are asked for, until the end."""
     pipe.send(len(session.factors.ids))
     steps = itertools.count()
 
@@ -207,7 +217,7 @@ def measure(group: list[dict], args: argparse.Namespace) -> list[dict]:
                     for k in ("group", "method", "engine", "objectives", "rows", "space_size")
                 },
                 "space": Path(case["space"]).stem,
-                "checkout": case["checkout"].name,
+                "checkout": "/".join(case["checkout"].parts[-2:]),
                 "objectives": case["objectives"] or case["space_size"],
                 "tokens": tokens,
                 "cpu_s": statistics.median(a["cpu"] for a in own),

@@ -20,7 +20,7 @@ import torch
 
 from aang_core.batch.protocols import no_op
 from aang_core.config.settings import RunConfig
-from aang_core.cores import cores
+from aang_core.machine import cores
 from aang_core.study.trial import Outcome, Trial
 from aang_core.train.callbacks import Callback, Progress
 from aang_core.train.step import StepRecord

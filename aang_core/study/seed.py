@@ -19,6 +19,7 @@ from aang_core.batch.rows import Row
 from aang_core.data.audit import seen_in_training
 from aang_core.errors import RunError
 from aang_core.files import json_of, same_file
+from aang_core.machine import kept_pages
 from aang_core.method.gradient.engine import TOLERANCE
 from aang_core.method.gradient.metagrad import layers_of
 from aang_core.processes import Processes
@@ -49,6 +50,7 @@ FINISHED = "seed.json"
 """A seed's report, the last file that it writes."""
 
 
+@kept_pages()
 def run_seed(resolved: ResolvedRun, job: SeedJob) -> SeedReport:
     """Train one seed; write its model, predictions and ``seed.json`` into its directory."""
     directory, processes = job.directory, job.processes

@@ -22,8 +22,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from aang_cli import options, render
-from aang_core.cores import cores
 from aang_core.errors import AangError
+from aang_core.machine import cores
 from aang_core.registry.records import MEND, NOTE, OK, HealthFinding, load_factory
 
 LEAST_SPACE = 2**30

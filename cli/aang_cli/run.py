@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aang_cli import folds, options, render, selected_runs
-from aang_core.cores import cores
+from aang_core.machine import cores
 
 AGAINST = ("auto", "finetune", "none")
 _BESIDE = "--against finetune or --control shuffled"
