@@ -1,8 +1,8 @@
-"""The optimiser: AdamW in four groups, the schedule of its learning rates, and its state by parameter name."""
+"""The optimiser: AdamW in four groups, of embeddings only the rows in use; its learning rates, its state by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import Any
 
 import torch
@@ -20,21 +20,23 @@ def optimizer_for(
     pretrained: Set[str],
     training: Training,
     lr: float = 0.0,
-) -> torch.optim.AdamW:
+    tables: Collection[Tensor] = (),
+) -> RowAdamW:
     """AdamW in four groups: pretrained parameters and new ones, with and without weight decay (vectors have none).
 
     :param pretrained: names of the heads' parameters that train as the encoder's do.
     :param lr: one learning rate for all groups, for the final fine-tuning; 0 for those of `training`.
+    :param tables: embeddings, of which on CPUs only the rows in use have moments (`RowAdamW`).
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    members_of: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         known = name.startswith("body.") or name in pretrained
-        groups.setdefault((known, parameter.ndim > 1), []).append(parameter)
-    tables: list[dict[str, Any]] = []
-    for (known, decays), members in groups.items():
+        members_of.setdefault((known, parameter.ndim > 1), []).append(parameter)
+    groups: list[dict[str, Any]] = []
+    for (known, decays), members in members_of.items():
         base = lr or (training.lr if known else training.head_lr)
         decay = training.weight_decay if known else training.head_weight_decay
-        tables.append(
+        groups.append(
             {
                 "params": members,
                 "lr": base,
@@ -43,7 +45,85 @@ def optimizer_for(
             }
         )
     betas = (training.beta1, training.beta2)
-    return torch.optim.AdamW(tables, betas=betas, fused=fuses(parameters.values()))
+    trained = {id(parameter) for parameter in parameters.values()}
+    by_row = {id(t): t for t in tables if id(t) in trained and t.device.type == "cpu"}.values()
+    return RowAdamW(groups, by_row, betas=betas, fused=fuses(parameters.values()))
+
+
+class RowAdamW(torch.optim.AdamW):
+    """AdamW that keeps moments for those rows of a table alone that have had a gradient in some step.
+
+    A row [H] that never had one has moments of zero, and AdamW would do nothing but let it decay. We leave it as it
+    is, which is the only difference: at the defaults such a row keeps the 6e-5 of its length that it would have lost
+    after 120 steps. A row that has had a gradient is updated in every later step. Once half of the rows have had one,
+    as under a tied decoder, which reads all, the table is treated as a whole.
+
+    :param tables: parameters [V, H] on the CPU, members of `groups`; on other devices a step would have to wait for
+        the numbers of the rows.
+    :ivar state: a table's moments are [R, H], beside them ``rows`` [R], the numbers of their rows.
+    """
+
+    def __init__(
+        self, groups: Iterable[dict[str, Any]], tables: Iterable[Tensor], **settings: Any
+    ) -> None:
+        super().__init__(groups, **settings)
+        self.tables = tuple(tables)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Update every parameter that has a gradient."""
+        found = ((table, self._rows(table)) for table in self.tables if table.grad is not None)
+        parts = [
+            (table, rows, self._part(table, rows)) for table, rows in found if rows is not None
+        ]
+        for table, _, part in parts:
+            self._replace(table, part)
+        loss = super().step(closure)
+        for table, rows, part in parts:
+            self._replace(part, table)
+            table[rows] = part
+            self.state[table] = {"rows": rows, **self.state.pop(part)}
+        return loss
+
+    def _rows(self, table: Tensor) -> Tensor | None:
+        """[R] the rows that have had a gradient, this step's new ones last; None where the table is a whole."""
+        assert table.grad is not None
+        state = self.state.get(table, {})
+        if state and "rows" not in state:
+            return None
+        rows = state.get("rows", torch.zeros(0, dtype=torch.long))
+        had = torch.linalg.vector_norm(table.grad, dim=1) != 0
+        had[rows] = False
+        rows = torch.cat([rows, had.nonzero()[:, 0]])
+        if 2 * len(rows) <= len(table):
+            return rows
+        if state:
+            known = state.pop("rows")
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state[moment] = torch.zeros_like(table).index_copy_(0, known, state[moment])
+        return None
+
+    def _part(self, table: Tensor, rows: Tensor) -> nn.Parameter:
+        """[R, H] those rows as a parameter, with their gradient and moments."""
+        assert table.grad is not None
+        part = nn.Parameter(table[rows])
+        part.grad = table.grad[rows]
+        if state := self.state.pop(table, None):
+            new = part.new_zeros(len(rows) - len(state.pop("rows")), part.shape[1])
+            for moment in ("exp_avg", "exp_avg_sq"):
+                state[moment] = torch.cat([state[moment], new])
+            self.state[part] = state
+        return part
+
+    def _replace(self, old: Tensor, new: Tensor) -> None:
+        """Put a parameter in the place of another, in its group."""
+        for group in self.param_groups:
+            group["params"] = [new if member is old else member for member in group["params"]]
+
+
+def tables_of(body: nn.Module) -> list[Tensor]:
+    """The weights of an encoder's embeddings."""
+    return [module.weight for module in body.modules() if isinstance(module, nn.Embedding)]
 
 
 def fuses(parameters: Iterable[Tensor]) -> bool:
@@ -98,7 +178,7 @@ def restore_optimizer(
     for name, parameter in parameters.items():
         suffix = f".{name}"
         state = {}
-        for key in ("step", "exp_avg", "exp_avg_sq"):
+        for key in ("step", "exp_avg", "exp_avg_sq", "rows"):
             if (value := tensors.get(f"optimizer.{key}{suffix}")) is not None:
                 state[key] = value.clone() if key == "step" else value.to(parameter.device).clone()
         if state:

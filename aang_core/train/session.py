@@ -42,7 +42,7 @@ from aang_core.registry.registry import Registered
 from aang_core.rundir.recipe import starting_state
 from aang_core.train.evaluation import predict
 from aang_core.train.fork.rounds import Fork
-from aang_core.train.optimizer import optimizer_for
+from aang_core.train.optimizer import RowAdamW, optimizer_for, tables_of
 
 META_METHODS = ("aang", "tartan")
 """The methods that learn weights; the others compute no dev gradient."""
@@ -133,9 +133,10 @@ class Session:
         """Some direction, where any will do: for comparing engines, and for timing them."""
         return {name: parameter.detach() for name, parameter in self.model.compared().items()}
 
-    def new_optimizer(self, lr: float = 0.0) -> torch.optim.AdamW:
+    def new_optimizer(self, lr: float = 0.0) -> RowAdamW:
         """A fresh optimiser; `lr` as in `optimizer_for`."""
-        return optimizer_for(self.parameters, self.pretrained, self.config.training, lr)
+        tables = tables_of(self.model.backbone.body)
+        return optimizer_for(self.parameters, self.pretrained, self.config.training, lr, tables)
 
     def taught(self, batch: FusedBatch, plan: StepPlan) -> Lesson:
         """A step's batch on the model's device, with the teacher's answers where outputs ask for them."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 CORE = Path(__file__).resolve().parents[2] / "aang_core"
-ROOT = ("errors", "files", "markdown", "cores", "randomness", "processes", "_moved")
+ROOT = ("errors", "files", "markdown", "machine", "randomness", "processes", "_moved")
 """The small modules that stand under all rooms; they import no room."""
 ROOMS = (
     *("config", "registry", "data", "batch", "method", "rundir"),

@@ -181,6 +181,33 @@ def test_moments_that_one_branch_lacks_are_the_others_and_counters_are_not_mixed
     assert merged(plain, joint, 1.0) is joint
 
 
+def with_rows(rows, values, size=4):
+    """A state whose table has moments for these rows; for all where `rows` is None."""
+    moment = torch.tensor(values, dtype=torch.float64)[:, None]
+    found = {f"optimizer.{key}.body.t": moment for key in ("exp_avg", "exp_avg_sq")}
+    found["body.t"] = torch.ones(size, 1, dtype=torch.float64)
+    if rows is not None:
+        found["optimizer.rows.body.t"] = torch.tensor(rows)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("plain", "joint", "rows", "moments"),
+    [
+        (with_rows([2], [4.0]), with_rows([3, 2], [8.0, 0.0]), [2, 3], [3.0, 2.0]),
+        (with_rows([2], [4.0]), with_rows(None, [0.0, 4, 8, 0]), None, [0.0, 1, 5, 0]),
+        (with_rows(None, [4.0, 0, 0, 0]), with_rows([1], [4.0]), None, [3.0, 1, 0, 0]),
+    ],
+    ids=["both by rows", "joint a whole", "plain a whole"],
+)
+def test_moments_of_different_rows_are_merged_row_by_row(plain, joint, rows, moments):
+    found = merged(plain, joint, 0.25)
+    known = found.get("optimizer.rows.body.t")
+    assert (known if known is None else known.tolist()) == rows
+    assert found["optimizer.exp_avg.body.t"][:, 0].tolist() == moments
+    assert found["optimizer.exp_avg_sq.body.t"][:, 0].tolist() == moments
+
+
 class StopAt(aang.Callback):
     def __init__(self, step):
         self.step, self.done = step, 0

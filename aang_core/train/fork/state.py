@@ -20,6 +20,8 @@ _SLOW_STEPS = "slow.steps"
 _COUNTERS = ("optimizer.step.", _SLOW_STEPS)
 """Names of what counts updates: taken from the joint branch, which has made as many as the plain one."""
 
+_ROWS, _MOMENTS = "optimizer.rows.", ("optimizer.exp_avg.", "optimizer.exp_avg_sq.")
+
 
 def state_of(session: Session) -> dict[str, Tensor]:
     """Copies of everything that a branch changes."""
@@ -48,10 +50,33 @@ def merged(plain: State, joint: State, share: float) -> State:
     """``(1 − λ) plain + λ joint``; a moment that only one of them has is taken from that one."""
     if share in (0.0, 1.0):
         return joint if share else plain  # to the bit
+    plain, joint = _on_equal_rows(plain, joint)
     return {
         name: _between(plain.get(name), joint.get(name), share, name.startswith(_COUNTERS))
         for name in {**plain, **joint}
     }
+
+
+def _on_equal_rows(*states: State) -> list[dict[str, Tensor]]:
+    """The same, embeddings with moments for the rows that any of them has met (`optimizer.RowAdamW`), in one order.
+
+    A row that a state has not met has moments of zero there.
+    """
+    found = [dict(state) for state in states]
+    for name in {key.removeprefix(_ROWS) for state in states for key in state if _ROWS in key}:
+        if not all(f"{_MOMENTS[0]}{name}" in state for state in found):
+            continue  # the table of one alone
+        met = [state.pop(_ROWS + name, None) for state in found]
+        some = [rows for rows in met if rows is not None]
+        union = torch.cat(some).unique() if len(some) == len(met) else None  # None: all rows
+        for state, rows in zip(found, met, strict=True):
+            for key in (moment + name for moment in _MOMENTS):
+                if rows is not None:
+                    state[key] = torch.zeros_like(state[name]).index_copy_(0, rows, state[key])
+                state[key] = state[key] if union is None else state[key][union]
+            if union is not None:
+                state[_ROWS + name] = union
+    return found
 
 
 def _between(plain: Tensor | None, joint: Tensor | None, share: float, counts: bool) -> Tensor:
