@@ -71,6 +71,19 @@ def test_the_teachers_passes_are_counted_and_the_mean_may_be_what_is_left(task, 
     assert other.seeds[0].cost["tokens"] > without.seeds[0].cost["tokens"]
 
 
+def test_an_objective_that_begins_late_is_unknown_until_then_and_keeps_its_share(task, tmp_path):
+    late = {"agree": {"ramp": [0.5, 1.0]}}
+    meta = {"rule": "exponentiated", "factor_lr": 2.0}
+    run = chosen(space="few-labels", primitives=late, meta=meta, training={"final_epochs": 0})
+    aang.run(task=str(task), out=tmp_path / "run", **run)
+    steps = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").open()]
+    (agree,) = [name for name in steps[0]["weights"] if name.endswith("/agree")]
+    known = [agree in step["alignments"] for step in steps]
+    assert known == [False] * 4 + [True] * 2  # of six steps the ramp begins with the fourth, at 0
+    assert [step["weights"][agree] for step in steps[:4]] == [0.5] * 4
+    assert all(len(step["alignments"]) == 2 for step in steps[:4])  # the end-task and the pairs
+
+
 def test_the_strangers_output_works_in_less_than_forty_lines(task, tmp_path, monkeypatch):
     (code,) = [b.body for b in blocks(ROOT / "docs" / "teachers.md") if b.language == "python"]
     assert len([line for line in code.splitlines() if line.strip()]) < 40

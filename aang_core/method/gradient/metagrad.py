@@ -45,7 +45,8 @@ class Alignment:
 
     :param dots: [S] ⟨g_k, V⟩ with V the dev gradient.
     :param squared_norms: [S] ‖g_k‖².
-    :param observed: [S] bool; False without rows, targets or weight, which is not the same as zero.
+    :param observed: [S] bool; False without rows, targets or weight, which is not the same as an alignment of zero;
+        in a training step (`train.step`) also without a gradient.
     :param dev_norm: ‖V‖.
     """
 
