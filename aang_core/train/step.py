@@ -211,7 +211,8 @@ def _gradients(
             products = torch.stack([_scattered(c.double(), places, size) for c in columns])
         dots, squared_norms, observed = group.sum(products)
         norm = dot(session.dev_gradient, session.dev_gradient).sqrt()
-        spoke = (observed > 0) & (squared_norms != 0)  # `agree` in its ramp has rows and teaches nothing
+        # `agree` in its ramp has rows and teaches nothing
+        spoke = (observed > 0) & (squared_norms != 0)
         alignment = Alignment(dots, squared_norms, spoke, norm)
     group.sum_gradients(session.parameters.values())
     return group.sum(losses), alignment
