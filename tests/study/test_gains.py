@@ -337,6 +337,14 @@ def test_the_command_says_how_to_name_a_baseline(sweeps, tmp_path):
     assert "is no sweep" in lost.stderr
 
 
+def test_no_two_methods_look_alike():
+    from aang_core.analysis.page.plots import colour_of
+    from aang_core.study.sweeps.gains_figure import marker_of
+
+    looks = {(colour_of(number), marker_of(number)) for number in range(40)}
+    assert len(looks) == 40
+
+
 def test_the_picture_escapes_names_and_holds_every_method(tmp_path):
     pytest.importorskip("matplotlib", reason="plots are an extra")
     from matplotlib.text import Text

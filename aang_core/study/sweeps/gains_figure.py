@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aang_core.analysis.page.plots import INK, Plot, colour_of, label_above
+from aang_core.analysis.page.plots import COLOURS, INK, Plot, colour_of, label_above
 from aang_core.study.sweeps.gains import OWN
 
 if TYPE_CHECKING:
@@ -108,15 +108,19 @@ def _draw_mark(axes: Axes, mark: _Mark, at: float, number: int, edge: float) -> 
     for ends, width in zip(intervals, (2.0, 0.8)[: len(intervals)], strict=True):
         if ends:
             axes.plot(ends, [at, at], color=colour, linewidth=width)
-    marker = _MARKERS[number % len(_MARKERS)]
-    axes.plot([value], [at], marker, color=colour, markersize=4.5)
+    axes.plot([value], [at], marker_of(number), color=colour, markersize=4.5)
+
+
+def marker_of(number: int) -> str:
+    """The marker of the nth method. When colours begin again, they meet other markers."""
+    return _MARKERS[(number + number // len(COLOURS)) % len(_MARKERS)]
 
 
 def _legend(figure: Figure, names: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=colour_of(n), marker=_MARKERS[n % len(_MARKERS)], markersize=4.5)
+        Line2D([], [], color=colour_of(n), marker=marker_of(n), markersize=4.5)
         for n in range(len(names))
     ]
     # matplotlib leaves out a name that begins with an underscore
