@@ -111,7 +111,7 @@ RULES: dict[str, Rule] = {
     ),
     "the last, unless worse by a standard error": within_error,
     "the last": lambda right, _: len(right) - 1,
-    "lowest loss": lambda _, p: int(-np.log(p.clip(1e-12)).mean(1).argmin()),
+    "lowest loss": lambda _, p: int((-np.log(p.clip(1e-12))).mean(1).argmin()),
 }
 
 

@@ -164,6 +164,9 @@ def run_trial(parameters: Mapping[str, Any]) -> None:
     trial = Trial.ordered(order)
     error = carried_out(trial, parameters["order"], environment, _Reporting(), Running())
     if error:
+        from ray import tune
+
+        tune.report({"error": error})  # what is raised reaches the driver as Ray's text, and later
         raise RunError(error)
 
 
@@ -197,6 +200,7 @@ def _callback(
             self, by_order: Mapping[str, Trial], callback: StudyCallback, ended: Ended
         ) -> None:
             self.by_order, self.callback, self.ended = by_order, callback, ended
+            self.errors: dict[str, str] = {}
 
         def __getstate__(self) -> dict[str, Any]:
             return {}  # Tune saves its callbacks to disk; ours holds locks and a terminal
@@ -211,15 +215,22 @@ def _callback(
             if "dev" in result:
                 told = result["step"], result["steps"], result["dev"]
                 self.callback.on_progress(self.named(trial), *told)
+            if "error" in result:
+                self.errors[trial.trial_id] = result["error"]
+
+        def reason(self, trial: Any) -> str:
+            """Why a trial failed: its own error, or what Ray says of a trial that could not say anything."""
+            own = self.errors.pop(trial.trial_id, None)
+            return own or str(trial.get_error() or "Ray lost it and gives no reason")
 
         def on_trial_recover(self, trial: Any, **_: Any) -> None:
-            self.callback.on_retry(self.named(trial), _reason(trial))
+            self.callback.on_retry(self.named(trial), self.reason(trial))
 
         def on_trial_complete(self, trial: Any, **_: Any) -> None:
             self.end(Outcome(trial=self.named(trial), attempts=trial.num_failures + 1))
 
         def on_trial_error(self, trial: Any, **_: Any) -> None:
-            attempts, error = trial.num_failures, _reason(trial)
+            attempts, error = trial.num_failures, self.reason(trial)
             self.end(Outcome(trial=self.named(trial), attempts=attempts, error=error))
 
         def end(self, outcome: Outcome) -> None:
@@ -227,9 +238,3 @@ def _callback(
             self.callback.on_end(outcome)
 
     return Telling(by_order, callback, ended)
-
-
-def _reason(trial: Any) -> str:
-    """Why a trial failed: its own error, without Ray's traceback around it."""
-    error = trial.get_error()
-    return str(getattr(error, "cause", None) or error)

@@ -28,7 +28,7 @@ class Progress:
 
     :param phase: index of the phase; `step` counts in it, `done` over all phases.
     :param best_step: steps that the best parameters have taken; 0, with `best_score` None, until dev is finite once.
-    :param waited: evaluations since then.
+    :param waited: evaluations since the best score was first reached.
     :param evaluations: ``{"step", metric: value, …}`` each; a last probe has the step of the encoder that it reads.
     :param best_number: the index of the best evaluation in `evaluations`; −1 for none.
     :param best_is_mean: whether the best parameters are the slow copy's.
@@ -56,6 +56,11 @@ class Progress:
         best = self.evaluations[self.best_number] if self.best_number >= 0 else {}
         return {name: value for name, value in best.items() if name != "step"}
 
+    @property
+    def is_best(self) -> bool:
+        """Whether the last evaluation is the best so far."""
+        return self.best_number == len(self.evaluations) - 1 >= 0
+
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> Progress:
         """The inverse of ``attrs.asdict`` after JSON, where tuples have become lists."""
@@ -80,22 +85,26 @@ class Progress:
     def evaluated(
         self, metrics: dict[str, float], metric: str, mean: bool = False, step: int | None = None
     ) -> Progress:
-        """After an evaluation; `waited` is 0 where it is the best so far.
+        """After an evaluation; `waited` is 0 where it is better than all before.
 
-        :param mean: whether the slow copy was judged. :param step: how many steps its encoder has taken, if not `done`.
+        Of equal scores the later is the best: on a small dev they are frequent, and more steps have seen more
+        (docs/results.md). A probe on the best encoder has to be better. A score that is not finite is never the best:
+        nothing would ever beat a NaN.
 
-        An equal score is not better, and one that is not finite never is: nothing would ever beat a NaN.
+        :param mean: whether the slow copy was judged. :param step: how many steps a probe's encoder has taken; None
+            where no probe was judged.
         """
-        value, step = metrics[metric], self.done if step is None else step
+        value, at = metrics[metric], self.done if step is None else step
         better = math.isfinite(value) and (self.best_score is None or value > self.best_score)
+        best = better or (step is None and value == self.best_score)
         return attrs.evolve(
             self,
-            evaluations=(*self.evaluations, {"step": step, **metrics}),
+            evaluations=(*self.evaluations, {"step": at, **metrics}),
             waited=0 if better else self.waited + 1,
-            best_score=value if better else self.best_score,
-            best_step=step if better else self.best_step,
-            best_number=len(self.evaluations) if better else self.best_number,
-            best_is_mean=mean if better else self.best_is_mean,
+            best_score=value if best else self.best_score,
+            best_step=at if best else self.best_step,
+            best_number=len(self.evaluations) if best else self.best_number,
+            best_is_mean=mean if best else self.best_is_mean,
         )
 
 

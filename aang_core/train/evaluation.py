@@ -148,7 +148,7 @@ class DevJudge:
                 found.append((*self._scores(), True))
         metrics, features, mean = max(found, key=lambda each: _finite(each[0][metric]))
         progress = self._kept(progress.evaluated(metrics, metric, mean), slow if mean else None)
-        if progress.waited == 0:
+        if progress.is_best:
             self.features = features
         return progress
 
@@ -168,7 +168,7 @@ class DevJudge:
     def _kept(self, progress: Progress, mean: SlowCopy | None = None) -> Progress:
         """`progress` itself; the parameters, or their `mean`, are written if the last evaluation is the best so far."""
         session = self.session
-        if progress.waited == 0 and session.processes.is_main:
+        if progress.is_best and session.processes.is_main:
             with mean.in_place() if mean is not None else nullcontext():
                 save_tensors(self.best, session.trained_tensors)
         return progress

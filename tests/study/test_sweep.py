@@ -231,8 +231,9 @@ def test_two_trials_with_ray(task, tmp_path):
     found = json.loads(done.stdout)
     states = {t["configuration"]: t["state"] for t in found["trials"]}
     assert states == {"plain": "finished", "absent": "failed"}
-    assert "absent/" in next(t["error"] for t in found["trials"] if t["state"] == "failed")
-    assert "tried again: absent" in done.stderr
+    (error,) = [t["error"] for t in found["trials"] if t["state"] == "failed"]
+    assert error.startswith("cannot load the configuration of model 'absent/'"), "without traceback"
+    assert "tried again: absent, seed 0: cannot load the configuration" in done.stderr
     assert read_run(out / "runs" / "plain").seeds == (0,)
     assert list(found["chosen"].values()) == ["plain"]
 

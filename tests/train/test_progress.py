@@ -26,7 +26,18 @@ def test_a_score_that_is_not_finite_is_never_the_best(wrong):
     assert after(wrong).best_score is None
     assert (after(wrong).best_step, after(wrong).waited) == (0, 1)
     later = after(wrong, 0.1, wrong, 0.2, 0.2)
-    assert (later.best_score, later.best_step, later.waited) == (0.2, 4, 1)
+    assert (later.best_score, later.best_step, later.waited) == (0.2, 5, 1)
+    assert not after(wrong).is_best
+    assert not Progress().is_best
+
+
+def test_of_equal_scores_the_later_is_the_best_and_patience_runs_on():
+    progress = after(0.1, 0.3, 0.3, 0.3)
+    assert (progress.best_step, progress.best_number, progress.waited) == (4, 3, 2)
+    assert progress.is_best
+    assert (after(0.3, 0.1).best_step, after(0.3, 0.1).is_best) == (1, False)
+    probed = progress.evaluated({"f1": 0.3}, "f1", step=progress.best_step)
+    assert (probed.best_number, probed.is_best) == (3, False)  # a last probe has to be better
 
 
 def test_a_last_probe_has_the_step_of_the_encoder_that_it_reads():

@@ -88,8 +88,8 @@ def test_it_ends_with_a_probe_where_dev_has_kept_one(task, tmp_path):
 
 
 def test_where_dev_prefers_the_first_probe_one_is_fitted_on_all_labels(task, tmp_path):
-    still = chosen("finetune", lr=1e-12, head_lr=1e-12)
-    report = aang.run(task=str(task), out=tmp_path / "run", heads={"start": "probe"}, **still)
+    spoilt = chosen("finetune", lr=1e30, head_lr=1e30)
+    report = aang.run(task=str(task), out=tmp_path / "run", heads={"start": "probe"}, **spoilt)
     (seed,) = report.seeds
     assert (seed.best_step, seed.refit["steps"]) == (0, 0)
     assert "(34 rows, a probe on the encoder as it comes)" in seed.refit["said"]
