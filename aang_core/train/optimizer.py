@@ -14,6 +14,9 @@ from aang_core.errors import ConfigError
 _FUSED = {"cpu", "cuda", "mps", "xpu"}
 """Devices with a fused AdamW in every torch that we take."""
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's names of them."""
+
 
 def optimizer_for(
     parameters: Mapping[str, nn.Parameter],
@@ -99,8 +102,8 @@ class RowAdamW(torch.optim.AdamW):
             return rows
         if state:
             known = state.pop("rows")
-            for moment in ("exp_avg", "exp_avg_sq"):
-                state[moment] = torch.zeros_like(table).index_copy_(0, known, state[moment])
+            for moment in MOMENTS:
+                state[moment] = over_table(state[moment], known, table)
         return None
 
     def _part(self, table: Tensor, rows: Tensor) -> nn.Parameter:
@@ -110,7 +113,7 @@ class RowAdamW(torch.optim.AdamW):
         part.grad = table.grad[rows]
         if state := self.state.pop(table, None):
             new = part.new_zeros(len(rows) - len(state.pop("rows")), part.shape[1])
-            for moment in ("exp_avg", "exp_avg_sq"):
+            for moment in MOMENTS:
                 state[moment] = torch.cat([state[moment], new])
             self.state[part] = state
         return part
@@ -119,6 +122,11 @@ class RowAdamW(torch.optim.AdamW):
         """Put a parameter in the place of another, in its group."""
         for group in self.param_groups:
             group["params"] = [new if member is old else member for member in group["params"]]
+
+
+def over_table(moment: Tensor, rows: Tensor, table: Tensor) -> Tensor:
+    """[V, H] a moment [R, H] of some rows, laid over the whole table; those of all others are zero."""
+    return torch.zeros_like(table).index_copy_(0, rows, moment)
 
 
 def tables_of(body: nn.Module) -> list[Tensor]:
@@ -170,16 +178,21 @@ def optimizer_tensors(
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    tensors: Mapping[str, Tensor],
+    optimizer: RowAdamW, parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` gave; the step counter stays where the optimiser keeps it."""
+    """Put back what `optimizer_tensors` gave, maybe on another device, where a table that went by rows is a whole.
+
+    The step counter stays where the optimiser keeps it.
+    """
+    by_row = {id(table) for table in optimizer.tables}
     for name, parameter in parameters.items():
         suffix = f".{name}"
         state = {}
-        for key in ("step", "exp_avg", "exp_avg_sq", "rows"):
+        for key in ("step", *MOMENTS, "rows"):
             if (value := tensors.get(f"optimizer.{key}{suffix}")) is not None:
                 state[key] = value.clone() if key == "step" else value.to(parameter.device).clone()
+        if "rows" in state and id(parameter) not in by_row:
+            rows = state.pop("rows")
+            state |= {key: over_table(state[key], rows, parameter) for key in MOMENTS}
         if state:
             optimizer.state[parameter] = state

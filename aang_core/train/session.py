@@ -78,7 +78,7 @@ class Session:
     planner: Planner
     parameters: Mapping[str, nn.Parameter]
     pretrained: frozenset[str]
-    optimizer: torch.optim.Optimizer = attrs.Factory(lambda s: s.new_optimizer(), takes_self=True)
+    optimizer: RowAdamW = attrs.Factory(lambda s: s.new_optimizer(), takes_self=True)
     dev: Direction | None
     rule: Rule | None
     stopping: Sequence[Row]

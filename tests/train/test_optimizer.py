@@ -110,8 +110,9 @@ def test_rows_without_a_gradient_so_far_do_not_decay():
     torch.testing.assert_close(other[unseen], before[unseen] * (1 - 0.01 * 0.5) ** len(FEW))
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["by rows", "as on a GPU"])
 @pytest.mark.parametrize("cut", range(1, len(MORE)))
-def test_a_table_by_rows_goes_on_from_its_saved_state(cut):
+def test_a_table_by_rows_goes_on_from_its_saved_state(cut, elsewhere):
     table, ours = table_and_optimizer()
     whole, other = table_and_optimizer()
     for step, rows in enumerate(MORE):
@@ -122,6 +123,8 @@ def test_a_table_by_rows_goes_on_from_its_saved_state(cut):
             saved = optimizer_tensors(ours, {"body.t": table})
             saved = {name: tensor.clone() for name, tensor in saved.items()}
             begun, ours = table_and_optimizer()
+            if elsewhere:
+                ours.tables = ()  # no rows there
             with torch.no_grad():
                 begun.copy_(table)
             table = begun

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from aang_core.train.optimizer import optimizer_tensors, restore_optimizer
+from aang_core.train.optimizer import MOMENTS, optimizer_tensors, over_table, restore_optimizer
 
 if TYPE_CHECKING:
     from aang_core.train.session import Session
@@ -20,7 +20,7 @@ _SLOW_STEPS = "slow.steps"
 _COUNTERS = ("optimizer.step.", _SLOW_STEPS)
 """Names of what counts updates: taken from the joint branch, which has made as many as the plain one."""
 
-_ROWS, _MOMENTS = "optimizer.rows.", ("optimizer.exp_avg.", "optimizer.exp_avg_sq.")
+_ROWS, _MOMENTS = "optimizer.rows.", tuple(f"optimizer.{moment}." for moment in MOMENTS)
 
 
 def state_of(session: Session) -> dict[str, Tensor]:
@@ -72,7 +72,7 @@ def _on_equal_rows(*states: State) -> list[dict[str, Tensor]]:
         for state, rows in zip(found, met, strict=True):
             for key in (moment + name for moment in _MOMENTS):
                 if rows is not None:
-                    state[key] = torch.zeros_like(state[name]).index_copy_(0, rows, state[key])
+                    state[key] = over_table(state[key], rows, state[name])
                 state[key] = state[key] if union is None else state[key][union]
             if union is not None:
                 state[_ROWS + name] = union
