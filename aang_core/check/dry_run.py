@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aang_core.config.settings import RunConfig
 from aang_core.errors import RunError
+from aang_core.method.gradient.row_gradients import values
 from aang_core.method.precision import precision_remark
 from aang_core.method.step_plan import StepPlan
 from aang_core.processes import Processes
@@ -284,7 +285,9 @@ def _memory(session: Session) -> dict[str, float]:
         "parameters": size_mib(_all(session)),
         "gradients": trained,
         "optimiser moments": 2 * trained,
-        "dev gradient": size_mib((session.dev_gradient or {}).values()),
+        "dev gradient": size_mib(
+            values(gradient) for gradient in (session.dev_gradient or {}).values()
+        ),
     }
     there = sum(parts.values()) - parts["optimiser moments"]
     parts["activations and libraries"] = max(0.0, session.peak_memory_mib - there)

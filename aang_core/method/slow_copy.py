@@ -8,7 +8,7 @@ adapters are copied. Every process makes the same copy, because all have the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -34,14 +34,35 @@ class SlowCopy:
         self.parameters, self.decay, self.precision = parameters, decay, precision
         self.mean = {name: p.detach().clone() for name, p in parameters.items()}
         self.steps = 0
+        self._apart: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move the copy towards the parameters, after an optimiser step."""
+    def update(self, changed: Callable[[Tensor], Tensor | None]) -> None:
+        """Move the copy towards the parameters, after an optimiser step.
+
+        :param changed: of a parameter, the rows that the steps so far may have changed; None for all. The others are
+            as they were in the copy's last update, and where they are equal to it, nothing moves.
+        """
         decay = min(self.decay, (1 + self.steps) / (_RAMP + self.steps))
         self.steps += 1
-        own = [parameter.detach() for parameter in self.parameters.values()]
-        torch._foreach_lerp_(list(self.mean.values()), own, 1 - decay)
+        rest, own = [], []
+        for name, parameter in self.parameters.items():
+            if (rows := changed(parameter)) is None:
+                self._apart.pop(name, None)
+                rest.append(self.mean[name])
+                own.append(parameter.detach())
+            else:
+                rows = self._rows_apart(name, rows)
+                self.mean[name][rows] = self.mean[name][rows].lerp_(parameter[rows], 1 - decay)
+        if rest:
+            torch._foreach_lerp_(rest, own, 1 - decay)
+
+    def _rows_apart(self, name: str, changed: Tensor) -> Tensor:
+        """[R] the rows of a table in which it and its copy may differ: those of other optimisers, too."""
+        if name not in self._apart:
+            self._apart[name] = (self.mean[name] != self.parameters[name]).any(1)
+        self._apart[name][changed] = True
+        return self._apart[name].nonzero()[:, 0]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -67,3 +88,4 @@ class SlowCopy:
             for name, tensor in self.mean.items():
                 tensor.copy_(mean[name])
         self.steps = steps
+        self._apart = {}

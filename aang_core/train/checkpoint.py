@@ -20,6 +20,8 @@ from torch import Tensor
 
 from aang_core.errors import RunError
 from aang_core.files import flush, load_tensors, save_tensors, write_text
+from aang_core.method.gradient.metagrad import Gradient
+from aang_core.method.gradient.row_gradients import coalesced, of_rows, values
 from aang_core.method.weights.weighting import WeightState
 from aang_core.registry.records import STAGES
 from aang_core.train.callbacks import Progress
@@ -122,8 +124,7 @@ def snapshot(
     tensors |= optimizer_tensors(session.optimizer, session.parameters)
     tensors |= weight_tensors(session.weights, "weights")
     tensors |= weight_tensors(session.planned, "planned")
-    for name, value in (session.dev_gradient or {}).items():
-        tensors[f"dev.{name}"] = value
+    tensors |= _dev_tensors(session.dev_gradient or {})
     for name, value in (session.dev.memory if session.dev else {}).items():
         tensors[f"direction.{name}"] = value
     if session.fork is not None:
@@ -191,10 +192,7 @@ def restore(session: Session, saved: Checkpoint) -> Progress:
     restore_optimizer(session.optimizer, session.parameters, saved.tensors)
     session.weights = weight_state(saved.tensors, "weights")
     session.planned = weight_state(saved.tensors, "planned")
-    # In the encoder's own order, as it was made: the order of a sum shows in its last bit.
-    names = [name for name in session.model.body() if f"dev.{name}" in saved.tensors]
-    dev = {name: saved.tensors[f"dev.{name}"].to(session.device) for name in names}
-    session.dev_gradient = dev or None
+    session.dev_gradient = _dev_gradient(session, saved.tensors)
     if session.dev is not None:
         session.dev.memory = {
             name: saved.tensors[f"direction.{name}"].to(session.device)
@@ -207,6 +205,25 @@ def restore(session: Session, saved: Checkpoint) -> Progress:
         session.fork.load(own)
     _restore_teacher(session, saved)
     return Progress.read(saved.facts["progress"])
+
+
+def _dev_tensors(dev_gradient: Gradient) -> dict[str, Tensor]:
+    """V, of an embedding by rows their values and their numbers."""
+    found = {f"dev.{name}": values(gradient) for name, gradient in dev_gradient.items()}
+    by_row = {name: gradient for name, gradient in dev_gradient.items() if gradient.is_sparse}
+    return found | {f"dev-rows.{name}": g.indices()[0] for name, g in by_row.items()}
+
+
+def _dev_gradient(session: Session, tensors: Mapping[str, Tensor]) -> Gradient | None:
+    """V in the encoder's own order, as it was made: the order of a sum shows in its last bit."""
+    found = {}
+    for name, parameter in session.model.body().items():
+        if (value := tensors.get(f"dev.{name}")) is not None:
+            if (rows := tensors.get(f"dev-rows.{name}")) is not None:
+                value = coalesced(of_rows(rows, value, len(parameter)))
+                value = value if session.device.type == "cpu" else value.to_dense()
+            found[name] = value.to(session.device)
+    return found or None
 
 
 def _restore_teacher(session: Session, saved: Checkpoint) -> None:

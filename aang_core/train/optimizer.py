@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aang_core.config.settings import Training
 from aang_core.errors import ConfigError
+from aang_core.method.gradient.row_gradients import coalesced, rows_at, values
 
 _FUSED = {"cpu", "cuda", "mps", "xpu"}
 """Devices with a fused AdamW in every torch that we take."""
@@ -75,6 +76,8 @@ class RowAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Update every parameter that has a gradient."""
+        for table in self.tables:
+            table.grad = None if table.grad is None else coalesced(table.grad)
         found = ((table, self._rows(table)) for table in self.tables if table.grad is not None)
         parts = [
             (table, rows, self._part(table, rows)) for table, rows in found if rows is not None
@@ -92,25 +95,23 @@ class RowAdamW(torch.optim.AdamW):
         """[R] the rows that have had a gradient, this step's new ones last; None where the table is a whole."""
         assert table.grad is not None
         state = self.state.get(table, {})
-        if state and "rows" not in state:
-            return None
-        rows = state.get("rows", torch.zeros(0, dtype=torch.long))
-        had = torch.linalg.vector_norm(table.grad, dim=1) != 0
-        had[rows] = False
-        rows = torch.cat([rows, had.nonzero()[:, 0]])
-        if 2 * len(rows) <= len(table):
-            return rows
-        if state:
+        if not state or "rows" in state:
+            rows = state.get("rows", torch.zeros(0, dtype=torch.long))
+            rows = torch.cat([rows, _new_rows(table.grad, rows)])
+            if 2 * len(rows) <= len(table):
+                return rows
+        if "rows" in state:
             known = state.pop("rows")
             for moment in MOMENTS:
                 state[moment] = over_table(state[moment], known, table)
+        table.grad = table.grad.to_dense() if table.grad.is_sparse else table.grad
         return None
 
     def _part(self, table: Tensor, rows: Tensor) -> nn.Parameter:
         """[R, H] those rows as a parameter, with their gradient and moments."""
         assert table.grad is not None
         part = nn.Parameter(table[rows])
-        part.grad = table.grad[rows]
+        part.grad = rows_at(table.grad, rows)
         if state := self.state.pop(table, None):
             new = part.new_zeros(len(rows) - len(state.pop("rows")), part.shape[1])
             for moment in MOMENTS:
@@ -118,10 +119,24 @@ class RowAdamW(torch.optim.AdamW):
             self.state[part] = state
         return part
 
+    def rows(self, table: Tensor) -> Tensor | None:
+        """[R] the rows of a table that the steps so far may have changed; None for all."""
+        rows: Tensor | None = self.state.get(table, {}).get("rows")
+        return rows
+
     def _replace(self, old: Tensor, new: Tensor) -> None:
         """Put a parameter in the place of another, in its group."""
         for group in self.param_groups:
             group["params"] = [new if member is old else member for member in group["params"]]
+
+
+def _new_rows(gradient: Tensor, known: Tensor) -> Tensor:
+    """The rows of a coalesced gradient that are not zero, without the known ones."""
+    norms = torch.linalg.vector_norm(values(gradient), dim=1)
+    had = torch.zeros(len(gradient), dtype=torch.bool)
+    had[gradient.indices()[0] if gradient.is_sparse else slice(None)] = norms != 0
+    had[known] = False
+    return had.nonzero()[:, 0]
 
 
 def over_table(moment: Tensor, rows: Tensor, table: Tensor) -> Tensor:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aang_core.batch.stream import FusedBatch
 from aang_core.method.gradient.metagrad import Alignment, dot
+from aang_core.method.gradient.row_gradients import by_rows, coalesced, values
 from aang_core.method.step_plan import END_TASK, StepPlan
 from aang_core.method.teacher import Lesson
 from aang_core.method.weights.weighting import WeightState
@@ -165,11 +166,13 @@ def engine_fault(session: Session) -> str:
 
 @contextmanager
 def training(session: Session) -> Iterator[None]:
-    """Dropout on inside the block."""
+    """Inside the block dropout is on, and gradients of embeddings go by rows."""
     modules = (session.model.backbone.body, session.model.heads)
     for module in modules:
         module.train()
-    yield
+    alone = session.processes.size == 1  # others may have other rows, and sums want equal shapes
+    with by_rows(session.model.backbone.body) if alone else nullcontext():
+        yield
     for module in modules:
         module.eval()
 
@@ -243,7 +246,7 @@ def _scattered(values: Tensor, places: Sequence[int], size: int) -> Tensor:
 def _follow(session: Session, plan: StepPlan, lesson: Lesson | None) -> None:
     """Let the slow copy and the outputs' memories follow the step."""
     if session.slow is not None:
-        session.slow.update()
+        session.slow.update(session.optimizer.rows)
     if session.teacher is not None:
         memories = lesson.memories if lesson else {}
         session.teacher.remember(memories, plan.numbers, session.processes)
@@ -259,8 +262,14 @@ def _set_learning_rates(session: Session, step: int, total: int) -> float:
 
 def _clip(session: Session) -> Tensor:
     """Clip the gradient's norm; returns the norm before."""
+    clipped = list(session.parameters.values())
+    for i, parameter in enumerate(clipped):
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = coalesced(parameter.grad)
+            clipped[i] = nn.Parameter(values(parameter.grad))  # in its place, over the same memory
+            clipped[i].grad = values(parameter.grad)
     bound = session.config.training.clip or math.inf
-    return torch.nn.utils.clip_grad_norm_(session.parameters.values(), bound)
+    return torch.nn.utils.clip_grad_norm_(clipped, bound)
 
 
 def _not_finite(

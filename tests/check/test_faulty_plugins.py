@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import aang_core as aang
 from aang_core.errors import PluginError
+from aang_core.method.gradient.row_gradients import values
 from aang_core.train.step import DEV_GRADIENT
 
 FAULTS = {
@@ -83,7 +84,7 @@ def test_a_dev_gradient_that_is_no_number_is_named_and_made_anew(task, tmp_path)
             self.seen += (record.skipped,)
             if progress.done == 1:
                 gradient = next(iter(session.dev_gradient.values()))
-                gradient.fill_(torch.nan)
+                values(gradient).fill_(torch.nan)
 
     watcher = Spoiler()
     meta = {"dev_gradient_every": 100, "dev_gradient_decay": 0.5}

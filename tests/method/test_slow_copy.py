@@ -7,6 +7,10 @@ from torch import nn
 from aang_core.method.slow_copy import SlowCopy
 
 
+def all_rows(parameter):
+    """What an optimiser without rows has changed."""
+
+
 def parameters():
     draw = torch.Generator().manual_seed(0)
     shapes = {"matrix": (3, 4), "vector": (5,)}
@@ -24,18 +28,38 @@ def test_the_copy_is_the_mean_written_out():
     for step in range(200):
         for parameter in own.values():
             parameter.data += torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
-        copy.update()
+        copy.update(all_rows)
         decay = min(0.9, (1 + step) / (10 + step))
         slow = {n: decay * slow[n] + (1 - decay) * own[n].detach() for n in own}
     for name in own:
         torch.testing.assert_close(copy.mean[name], slow[name], rtol=1e-12, atol=1e-12)
 
 
+def test_a_table_by_rows_is_the_same_copy_to_the_bit():
+    """Also where the rows of an earlier optimiser are still apart, and where a later step changed all."""
+    draw = torch.Generator().manual_seed(3)
+    table = nn.Parameter(torch.randn(9, 3, generator=draw))
+    other = nn.Parameter(table.detach().clone())
+    ours, plain = SlowCopy({"table": table}, 0.9), SlowCopy({"table": other}, 0.9)
+    for rows in ([1, 4], [4], [1, 4, 7], [0], None, [2], [], [8, 2]):
+        moved = slice(None) if rows is None else torch.tensor(rows, dtype=torch.long)
+        for parameter in (table, other):
+            parameter.data[moved] += 0.25
+        ours.update(lambda _, rows=rows, moved=moved: None if rows is None else moved)
+        plain.update(all_rows)
+        assert torch.equal(ours.mean["table"], plain.mean["table"])
+    ours.load({"table": plain.mean["table"] + 1}, ours.steps)
+    plain.load({"table": plain.mean["table"] + 1}, plain.steps)
+    ours.update(lambda _: torch.tensor([3]))
+    plain.update(all_rows)
+    assert torch.equal(ours.mean["table"], plain.mean["table"])
+
+
 def test_the_decay_begins_low_so_that_the_start_is_forgotten():
     own = {"p": nn.Parameter(torch.zeros(1, dtype=torch.float64))}
     copy = SlowCopy(own, 0.999)
     own["p"].data.fill_(1.0)
-    copy.update()
+    copy.update(all_rows)
     assert float(copy.mean["p"]) == pytest.approx(0.9)  # a decay of 1 / 10
 
 
@@ -61,10 +85,10 @@ def test_a_loaded_copy_goes_on_bit_for_bit():
     one = SlowCopy(own, 0.9)
     for _ in range(3):
         own["vector"].data += 0.3
-        one.update()
+        one.update(all_rows)
     other = SlowCopy(own, 0.9)
     other.load({name: mean.clone() for name, mean in one.mean.items()}, one.steps)
     own["vector"].data -= 1
-    one.update()
-    other.update()
+    one.update(all_rows)
+    other.update(all_rows)
     assert all(torch.equal(one.mean[name], other.mean[name]) for name in own)

@@ -9,6 +9,7 @@ from torch import nn
 
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
+from aang_core.method.gradient.row_gradients import of_rows
 from aang_core.train.optimizer import (
     RowAdamW,
     linear_warmup_decay,
@@ -76,12 +77,17 @@ FEW = [[1, 4], [], [4, 7], [0], [1], []]
 MORE = [*FEW, list(range(8)), [2, 11]]  # the table is a whole from the seventh step on
 
 
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense gradient", "gradient by rows"])
 @pytest.mark.parametrize("seen", [FEW, MORE], ids=["few rows", "half of the rows and more"])
-def test_a_table_by_rows_is_adamw_to_the_bit(seen):
+def test_a_table_by_rows_is_adamw_to_the_bit(seen, sparse):
     table, ours = table_and_optimizer()
     other, plain = table_and_optimizer(kind=torch.optim.AdamW)
     for step, rows in enumerate(seen):
         table.grad, other.grad = gradient(step, rows), gradient(step, rows)
+        if sparse:  # a row twice, and one of zeros
+            ids = torch.tensor([*rows, *rows, 3])
+            halves = torch.cat([table.grad[ids[:-1]] / 2, table.grad.new_zeros(1, 3)])
+            table.grad = of_rows(ids, halves, 12)
         ours.step()
         plain.step()
         ours.zero_grad(set_to_none=True)

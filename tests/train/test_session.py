@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -10,23 +11,25 @@ from _steps import MIXED, bind
 from torch import nn
 
 from aang_core.config.settings import RunConfig
+from aang_core.method.gradient import dev_gradient
 from aang_core.processes import Processes
 from aang_core.testing import tiny_backbone, tiny_task
+from aang_core.train import step
 from aang_core.train.head_fitting import fit_heads
 from aang_core.train.session import build_session, forget_peak
 from aang_core.train.step import Preparation, train_step
 
 
-def session_of(method):
+def session_of(method, ids=MIXED, **training):
     task, backbone = tiny_task(), tiny_backbone(torch.float64)
     config = RunConfig.from_mapping(
         {
             "method": method,
-            "training": {"end_task_rows": 4, "auxiliary_rows": 13},
+            "training": {"end_task_rows": 4, "auxiliary_rows": 13, **training},
             "meta": {"dev_rows": 4},
         }
     )
-    return build_session(config, 0, task, backbone, bind(task, backbone, MIXED), Processes())
+    return build_session(config, 0, task, backbone, bind(task, backbone, ids), Processes())
 
 
 def test_tartan_learns_a_weight_for_each_objective_and_no_factors():
@@ -39,6 +42,27 @@ def test_tartan_learns_a_weight_for_each_objective_and_no_factors():
         assert float(session.weights.objectives.abs().max()) > 0
         moved[method] = any(bool(logits.any()) for logits in session.weights.stages.values())
     assert moved == {"aang": True, "tartan": False}
+
+
+def test_training_by_rows_is_training_with_dense_gradients(monkeypatch):
+    """Clipping, moments, the dev gradient and its alignments; no objective here decodes with the tied matrix."""
+    found = {}
+    for kind in ("by rows", "dense"):
+        if kind == "dense":
+            for module in (step, dev_gradient):
+                monkeypatch.setattr(module, "by_rows", lambda body: nullcontext())
+        session = session_of("aang", ids=(MIXED[1], MIXED[4]), clip=0.1)
+        preparation = Preparation(session, "joint", 4)
+        records = [train_step(session, preparation, number, 4) for number in range(4)]
+        preparation.close()
+        table = session.model.backbone.body.words.weight
+        found[kind] = [session.dev_gradient["words.weight"].is_sparse]
+        found[kind] += [{name: p.detach() for name, p in session.parameters.items()}]
+        found[kind] += [[record.alignments for record in records]]
+        found[kind] += [session.optimizer.rows(table)]
+    assert found["by rows"][0]
+    assert not found["dense"][0]
+    torch.testing.assert_close(found["by rows"][1:], found["dense"][1:], rtol=1e-9, atol=1e-12)
 
 
 def test_fitting_heads_draws_nothing_from_global_randomness():

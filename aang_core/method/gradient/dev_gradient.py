@@ -25,6 +25,7 @@ from aang_core.config.settings import Meta
 from aang_core.method.cross_fitting import Folds
 from aang_core.method.end_task import EndTask
 from aang_core.method.gradient.metagrad import Gradient, Model
+from aang_core.method.gradient.row_gradients import by_rows, coalesced
 from aang_core.randomness import evaluating, generator
 
 
@@ -62,7 +63,7 @@ class DevGradient:
         decay = self.meta.dev_gradient_decay
         if previous is None or decay == 0:
             return fresh
-        return {n: decay * previous[n] + (1 - decay) * fresh[n] for n in fresh}
+        return {n: coalesced(decay * previous[n] + (1 - decay) * fresh[n]) for n in fresh}
 
     def loss(self, step: int) -> Tensor:
         """The mean loss of this step's rows through the dev head, as the body is now; without a gradient.
@@ -121,10 +122,16 @@ class DevGradient:
 
     def _gradient(self, head: nn.Module, rows: Sequence[Row]) -> Gradient:
         compared = self.model.compared()
-        loss, parameters = self._loss(head, rows), list(compared.values())
+        parameters = list(compared.values())
+        with by_rows(self.model.backbone.body):
+            loss = self._loss(head, rows)
         grads = torch.autograd.grad(loss, parameters, allow_unused=True)
         # contiguous, as a checkpoint gives it back: the layout decides the order of a sum, and so its last bit
         return {
-            name: torch.zeros_like(parameter) if grad is None else grad.contiguous()
+            name: torch.zeros_like(parameter) if grad is None else _settled(grad)
             for (name, parameter), grad in zip(compared.items(), grads, strict=True)
         }
+
+
+def _settled(gradient: Tensor) -> Tensor:
+    return coalesced(gradient) if gradient.is_sparse else gradient.contiguous()

@@ -32,11 +32,12 @@ from aang_core.batch.protocols import Backbone
 from aang_core.batch.rows import Hidden
 from aang_core.batch.stream import FusedBatch
 from aang_core.method.gradient import tracked_layers
+from aang_core.method.gradient.row_gradients import coalesced, inner
 from aang_core.method.gradient.tracked_layers import FusedUnsupportedError, Tape
 from aang_core.method.heads import ObjectiveHeads
 
 Gradient = Mapping[str, Tensor]
-"""Body parameter name → a tensor of its shape, in fp32 or wider."""
+"""Body parameter name → a tensor of its shape, in fp32 or wider; of an embedding maybe sparse (`row_gradients`)."""
 
 
 @attrs.frozen(eq=False)
@@ -146,11 +147,7 @@ def chosen(layers: list[list[str]], which: str) -> list[list[str]]:
 
 def dot(left: Gradient, right: Gradient) -> Tensor:
     """⟨left, right⟩ over the parameters that both have, accumulated in fp32 or wider."""
-    products = [
-        torch.dot(_wide(left[name]).flatten(), _wide(right[name]).flatten())
-        for name in left
-        if name in right
-    ]
+    products = [inner(_wide(left[name]), _wide(right[name])) for name in left if name in right]
     return torch.stack(products).sum()
 
 
@@ -200,14 +197,15 @@ def one_objective(
         loss = loss + part
         for name, value in gradient.items():
             own[name] = own[name] + value if name in own else value
-    own = {name: gradient for name, gradient in own.items() if name in dev_gradient}
+    own = {name: coalesced(gradient) for name, gradient in own.items() if name in dev_gradient}
     observed = coefficient != 0 and pieces[0].segments[0].count > 0
-    zero = next(iter(dev_gradient.values())).new_zeros(())
+    dev_norm = dot(dev_gradient, dev_gradient).sqrt()
+    zero = torch.zeros_like(dev_norm)
     alignment = Alignment(
         dots=(dot(own, dev_gradient) if observed and own else zero)[None],
         squared_norms=(dot(own, own) if observed and own else zero)[None],
         observed=torch.tensor([observed], device=zero.device),
-        dev_norm=dot(dev_gradient, dev_gradient).sqrt(),
+        dev_norm=dev_norm,
     )
     return StepResult(losses=loss[None], alignment=alignment)
 

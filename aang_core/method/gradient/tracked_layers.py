@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from aang_core.batch.stream import FusedBatch
 from aang_core.errors import AangError
+from aang_core.method.gradient.row_gradients import of_rows, rows_at
 
 
 class FusedUnsupportedError(AangError):
@@ -255,39 +256,48 @@ class _LayerNorm(torch.autograd.Function):
 
 
 class _Embedding(torch.autograd.Function):
-    """Rows of a weight [V, D] by ids [...] holding exactly the N positions."""
+    """Rows of a table's weight [V, D] by ids [...] holding exactly the N positions."""
 
     @staticmethod
     def forward(
-        ctx: Any, ids: Tensor, weight: Tensor, padding: int, tape: Tape, name: str
+        ctx: Any, ids: Tensor, weight: Tensor, table: nn.Embedding, tape: Tape, name: str
     ) -> Tensor:
-        ctx.save_for_backward(ids, weight)
-        ctx.padding, ctx.tape, ctx.name = padding, tape, name
+        ctx.save_for_backward(ids)
+        ctx.padding, ctx.tape, ctx.name = table.padding_idx, tape, name
+        ctx.sparse, ctx.dtype, ctx.size = table.sparse, weight.dtype, len(weight)
         return F.embedding(ids, weight)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
-        ids, weight = ctx.saved_tensors
+        (ids,) = ctx.saved_tensors
         flat, ids = _flat(grad), ids.reshape(-1)
-        if ctx.padding >= 0:
+        if ctx.padding is not None:
             flat = flat * (ids != ctx.padding)[:, None]
-        total = embedding_gradient(ctx.tape, f"{ctx.name}.weight", flat, ids, weight.shape[0])
-        return None, total.to(weight.dtype), None, None, None
+        ids, rows = embedding_gradient(ctx.tape, f"{ctx.name}.weight", flat, ids, ctx.size)
+        if ctx.sparse:
+            total = of_rows(ids, rows, ctx.size)
+        else:
+            total = rows.new_zeros(ctx.size, rows.shape[1]).index_add_(0, ids, rows)
+        return None, total.to(ctx.dtype), None, None, None
 
 
-def embedding_gradient(tape: Tape, name: str, gradients: Tensor, ids: Tensor, size: int) -> Tensor:
-    """``Σ_k c_k G_k`` [V, D] from g [N, D]; a segment's rows of one id are summed before its norm is taken."""
+def embedding_gradient(
+    tape: Tape, name: str, gradients: Tensor, ids: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """``Σ_k c_k G_k`` of a table with V = `size` rows, from g [N, D]: ids [R], which may repeat, and their rows [R, D].
+
+    A segment's rows of one id are summed before its norm is taken.
+    """
     dev = tape.dev_gradient[name].to(gradients.dtype)
     pairs, inverse = torch.unique(tape.owner * size + ids, return_inverse=True)
     sums = gradients.new_zeros(len(pairs), gradients.shape[1]).index_add_(0, inverse, gradients)
     owner, row = pairs // size, pairs % size
-    products = torch.stack([(sums * dev[row]).sum(1), sums.square().sum(1)])
+    products = torch.stack([(sums * rows_at(dev, row)).sum(1), sums.square().sum(1)])
     tape.record(name, *products.new_zeros(2, len(tape.spans)).index_add_(1, owner, products))
     if tape.position_dots is not None:
-        tape.position_dots += (gradients * dev[ids]).sum(1)
-    total = gradients.new_zeros(size, gradients.shape[1])
-    return total.index_add_(0, row, sums)
+        tape.position_dots += (gradients * rows_at(dev, ids)).sum(1)
+    return row, sums
 
 
 def tracked_forward(module: nn.Module, name: str, tape: Tape) -> Callable[[Tensor], Tensor] | None:
@@ -313,13 +323,12 @@ def tracked_forward(module: nn.Module, name: str, tape: Tape) -> Callable[[Tenso
             return _LayerNorm.apply(x, norm.weight, norm.bias, norm.eps, tape, name)  # type: ignore[no-any-return, no-untyped-call]
 
         return run_norm
-    if isinstance(module, nn.Embedding) and module.max_norm is None and not module.sparse:
+    if isinstance(module, nn.Embedding) and module.max_norm is None:
         table = module
-        padding = -1 if table.padding_idx is None else table.padding_idx
 
         def run_embedding(ids: Tensor) -> Tensor:
             _check(name, ids.numel(), tape)
-            return _Embedding.apply(ids, table.weight, padding, tape, name)  # type: ignore[no-any-return, no-untyped-call]
+            return _Embedding.apply(ids, table.weight, table, tape, name)  # type: ignore[no-any-return, no-untyped-call]
 
         return run_embedding
     return None
