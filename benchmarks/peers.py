@@ -40,7 +40,7 @@ HERE = Path(__file__).parent
 AANG = {
     "aang-finetune": ("--method", "finetune", "--set", "training.row_budget=end-task"),
     "aang-static": ("--method", "static", "--space", "td"),
-    "aang-td": ("--method", "aang", "--space", "td"),
+    "aang-td": ("--method", "aang", "--rule", "aang", "--space", "td"),
     "aang-setfit": ("--space", "setfit"),
 }
 PEERS = ("plain", "trainer", *AANG, "setfit")

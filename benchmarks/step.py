@@ -101,6 +101,8 @@ def build(case: dict, task: str, model: str, end_task_rows: int):
     meta = {"objectives_per_step": case["objectives"] or "all"}
     if case["engine"] != "plain":
         meta["engine"] = case["engine"]
+    if method == "aang":
+        meta["rule"] = "aang"
     if case["every"]:
         meta["dev_gradient_every"] = case["every"]
     if case.get("equal"):

@@ -29,6 +29,8 @@ AUTO = "auto"
 UNLABELLED = ("none", "empty")
 LAYERS = ("all", "every-2", "every-3", "last-1", "last-2", "last-3")
 METHODS = ("aang", "tartan", "static", "finetune", "pretrain-finetune", "probe")
+META_METHODS = ("aang", "tartan")
+"""The methods that compare gradients with dev's, and may learn weights; the others compute no dev gradient."""
 WITHOUT_OBJECTIVES = ("finetune", "probe")
 """The methods that read the labelled rows alone."""
 
@@ -124,8 +126,8 @@ class Meta:
 
     :param objectives_per_step: a number, or 0 for all legal objectives in every step.
     :param factored: one logit per primitive beside the one per objective (``tartan`` switches it off).
-    :param rule: the rule by which weights learn (`aang list-weightings`); ``auto``: Algorithm 1 with the settings of
-        this table, as the methods ``aang`` and ``tartan`` set them.
+    :param rule: the rule by which weights learn (`aang list-weightings`); ``auto``: equal weights with the method
+        ``aang``, Algorithm 1 with ``tartan``.
     :param control: ``shuffled``: what the rule learns of an objective moves the weight of another one, through one
         permutation a seed (`rules.Shuffled`); ``none`` for a run that means what it learns.
     :param alignment: ``cosine`` (public code) or ``dot`` (paper, eq. 5).

@@ -13,7 +13,7 @@ from aang_core.batch.binding import bind_sources
 from aang_core.batch.checks import errors_of
 from aang_core.batch.packing import BoundObjective
 from aang_core.batch.protocols import Backbone, BackboneSettings, Binding, BoundSource, no_op
-from aang_core.config.settings import AUTO, WITHOUT_OBJECTIVES, RunConfig
+from aang_core.config.settings import WITHOUT_OBJECTIVES, RunConfig
 from aang_core.data.auxiliary import (
     check_selection,
     expanded,
@@ -25,6 +25,7 @@ from aang_core.data.auxiliary import (
 from aang_core.data.splits import draw_dev_rows, draw_train_rows, split_anew, without_split_remark
 from aang_core.data.task import Task, check_given, load_task, registered_tasks
 from aang_core.errors import ConfigError, RunError, TaskError
+from aang_core.method.weights.chosen import chosen_weighting
 from aang_core.method.weights.proportions import proportioned
 from aang_core.registry.legality import (
     Illegal,
@@ -50,7 +51,7 @@ from aang_core.registry.registry import Registered, Registry
 from aang_core.registry.spaces import resolve_space
 from aang_core.rundir.finished import model_named
 from aang_core.train.callbacks import check_callbacks
-from aang_core.train.session import META_METHODS, check_dev_rows, check_folds
+from aang_core.train.session import check_dev_rows, check_folds
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -59,7 +60,7 @@ class ResolvedRun:
 
     :param model: the encoder's name, resolved.
     :param space: None for a method without auxiliary objectives.
-    :param weighting: the rule by which weights learn; None for Algorithm 1 as the settings have it.
+    :param weighting: the rule by which weights learn; None for that of the method (`rules.make_rule`).
     :param teacher_model: a hub id, or the folder of the model; empty for none.
     :param auxiliary: the further tasks.
     """
@@ -192,44 +193,6 @@ def _teacher_model(config: RunConfig, registry: Registry, space: Space | None) -
         return model_named(config.teacher_model)
     except RunError as cause:
         raise ConfigError(f"teacher_model = {config.teacher_model!r}: {cause}") from cause
-
-
-def chosen_weighting(config: RunConfig, registry: Registry) -> Registered[Weighting] | None:
-    """The rule that a run asks for; None for Algorithm 1 as the settings have it.
-
-    :raises ConfigError: where there is none of that name, or weights that do not learn are to be shuffled.
-    """
-    if config.meta.control != "none" and config.method not in META_METHODS:
-        raise ConfigError(
-            f'meta.control = "{config.meta.control}" shuffles what is learned, and the method {config.method!r} '
-            f"learns no weights; choose one of {', '.join(META_METHODS)}"
-        )
-    name = config.meta.rule
-    if name == AUTO:
-        return None
-    if name not in registry.weightings:
-        raise ConfigError(registry.unknown("weighting", name, registry.weightings))
-    if registry.weightings[name].record.forks and config.method in META_METHODS:
-        _check_fork(config)
-    return registry.weightings[name]
-
-
-def _check_fork(config: RunConfig) -> None:
-    """:raises ConfigError: names every setting that makes no sense where each stretch is trained twice and merged."""
-    if config.training.refit == "all":
-        raise ConfigError(
-            f'meta.rule = "{config.meta.rule}" merges as dev prefers, and training.refit = "all" would train on dev; '
-            "choose another rule, or set training.refit to none"
-        )
-    idle = {
-        f'meta.control = "{config.meta.control}"': config.meta.control != "none",
-        f"meta.dev_folds = {config.meta.dev_folds}": config.meta.dev_folds > 0,
-    }
-    if named := " and ".join(setting for setting, on in idle.items() if on):
-        raise ConfigError(
-            f'meta.rule = "{config.meta.rule}" forks and merges: it takes no dev gradients and learns no weights of '
-            f"objectives, so {named} can do nothing; leave it out"
-        )
 
 
 def seed_task(resolved: ResolvedRun, seed: int) -> Task:

@@ -16,7 +16,7 @@ from aang_core.batch.packing import BoundObjective
 from aang_core.batch.protocols import Backbone, Binding
 from aang_core.batch.rows import Origin, Row, lay_on_words
 from aang_core.batch.stream import FusedBatch
-from aang_core.config.settings import RunConfig
+from aang_core.config.settings import META_METHODS, RunConfig
 from aang_core.data.task import Task
 from aang_core.errors import ConfigError, RunError
 from aang_core.files import load_tensors
@@ -43,9 +43,6 @@ from aang_core.rundir.recipe import starting_state
 from aang_core.train.evaluation import predict
 from aang_core.train.fork.rounds import Fork
 from aang_core.train.optimizer import RowAdamW, optimizer_for, tables_of
-
-META_METHODS = ("aang", "tartan")
-"""The methods that learn weights; the others compute no dev gradient."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -227,7 +224,7 @@ def build_session(
 ) -> Session:
     """Put a session together. From here on training changes the encoder.
 
-    :param weighting: the rule by which weights learn; None for Algorithm 1 as the configuration sets it.
+    :param weighting: the rule by which weights learn; None for that of the method (`rules.make_rule`).
     """
     config = _without_factors(config) if config.method == "tartan" else config
     end_task, model = _end_task_and_model(config, seed, task, backbone, objectives)

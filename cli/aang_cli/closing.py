@@ -1,4 +1,4 @@
-"""What ``aang run`` prints at its end: the score, weights, where the model lies, and whether the objectives helped."""
+"""What ``aang run`` prints at its end: score, weights, alignments, the model, and whether the objectives helped."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from aang_core.rundir.directory import seed_directory
 PLAIN = "finetune"
 
 if TYPE_CHECKING:
+    from aang_core.rundir.finished import FinishedRun
     from aang_core.rundir.report import RunReport
 
+LEVEL = 1e-9
+"""Weights that differ by less are equal."""
 HEAVIEST = 5
 """Objectives, and primitives of a stage, that are named; ``--verbose`` names all."""
 
@@ -28,13 +31,14 @@ def show(report: RunReport) -> None:
     from aang_core.rundir.finished import read_run
     from aang_core.rundir.report import engine_said
 
-    found = score_of(read_run(report.directory))
+    run = read_run(report.directory)
+    found = score_of(run)
     click.echo(found["said"])
     click.echo()
     scores = list(_scores(report, found["metric"]))
     title = " ".join(part for part in (report.method, report.space, "on", report.task) if part)
     render.table(scores, columns=list(scores[0]), title=title)
-    _weights(report.weights)
+    _objectives(report.weights, run)
     click.echo(f"engine {engine_said(report.seeds)}")
     for seed in report.seeds:
         if seed.guard:
@@ -94,17 +98,50 @@ def _answer(report: RunReport) -> Iterator[str]:
         yield f"  aang run --resume --out {out} --against {PLAIN}"
 
 
+def _objectives(weights: Mapping[str, Any], run: FinishedRun) -> None:
+    """What a run found out about its objectives: their weights, or where all count the same, their alignments."""
+    found = weights["objectives"].values()
+    if not found:
+        return
+    if max(found) - min(found) > LEVEL:
+        _weights(weights)
+        return
+    learned = "`--rule aang` learns weights; no rule has been shown to score better"
+    count = len(found)
+    click.echo(f"{count} objectives of equal weight ({learned})" if count > 1 else "1 objective")
+    _alignments(run)
+
+
 def _weights(weights: Mapping[str, Any]) -> None:
     """The heaviest objectives and primitives, a line each."""
-    if not weights["objectives"]:
-        return
-    most = len(weights["objectives"]) if render.loudness() == "verbose" else HEAVIEST
+    count = len(weights["objectives"])
+    most = count if render.loudness() == "verbose" else HEAVIEST
     heavy = sorted(weights["objectives"].items(), key=lambda item: (-item[1], item[0]))
     rows = [{"objective": name, "weight": f"{w:.4f}"} for name, w in heavy[:most]]
     render.table(rows, columns=("objective", "weight"), title="Heaviest objectives")
     for stage, table in weights["stages"].items():
         click.echo(f"{stage} {_shares(table, most)}")
     click.echo(f"end-task weight λ {weights['end_task']:.4f}")
+
+
+def _alignments(run: FinishedRun) -> None:
+    """The objectives that agree best with dev, as far as the run has measured it."""
+    from aang_core.analysis.history import END_TASK, alignment_estimates, pooled, read_history
+
+    paths = [run.folders[seed] / "history.jsonl" for seed in run.seeds]
+    estimates = alignment_estimates(pooled([read_history(path) for path in paths]))
+    found = [estimate for estimate in estimates if estimate.id != END_TASK]
+    if not found:
+        return
+    most = len(found) if render.loudness() == "verbose" else HEAVIEST
+    rows = [{"objective": e.id, "alignment": f"{e.mean:+.3f} ± {2 * e.error:.3f}"} for e in found]
+    title = "Best agreement with dev, ± 2 errors"
+    render.table(rows[:most], columns=("objective", "alignment"), title=title)
+    helpful, harmful = sum(e.helpful for e in found), sum(e.harmful for e in found)
+    click.echo(
+        f"{helpful} of {len(found)} objectives pull the way dev wants by more than two standard errors, {harmful} "
+        f"against it (one in twenty leaves zero by chance)"
+    )
 
 
 def _scores(report: RunReport, first: str) -> Iterator[dict[str, Any]]:

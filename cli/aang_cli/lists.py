@@ -222,12 +222,12 @@ def selectors(as_json: bool, plugins: tuple[str, ...]) -> None:
 def weightings(as_json: bool, plugins: tuple[str, ...]) -> None:
     """List the installed weighting rules.
 
-    Each is a way in which the weights of objectives learn: `meta.rule` chooses one.
+    Each is a way in which the weights of objectives learn: `aang run --rule` chooses one.
 
     \b
     Example:
       aang list-weightings
-      aang run --set meta.rule=confident
+      aang run --rule confident
     """
     _records(options.registry_of(plugins).weightings, "Weighting rules", as_json)
 

@@ -13,7 +13,7 @@ import click
 from aang_cli import completion, render
 from aang_core.config.fields import described
 from aang_core.config.schema import Choice, Flag, Integer, ListOf, Number, Rule, TableOf, Text
-from aang_core.config.settings import RunConfig, Shares, Training
+from aang_core.config.settings import Meta, RunConfig, Shares, Training
 from aang_core.registry.registry import Registry, load_registry
 
 PATH = click.Path(path_type=Path)
@@ -115,6 +115,7 @@ def settings_of(
 RUN = [
     *settings_of(RunConfig, without=("top", "plugins")),
     *settings_of(Training, "training.", only=("max_steps",)),
+    *settings_of(Meta, "meta.", only=("rule",)),
 ]
 """The flags of ``aang run``; ``--top`` may be given several times there, and ``--plugins`` goes with every command."""
 

@@ -62,7 +62,8 @@ def command(
 ) -> None:
     """Fine-tune an encoder together with auxiliary objectives.
 
-    It learns their weights while it trains: an objective gains weight if its gradient agrees with the gradient on dev.
+    While it trains it measures how well each objective's gradient agrees with the gradient on dev. All objectives count
+    the same, unless --rule lets the weights learn from that.
 
     \b
     Example:
@@ -73,7 +74,7 @@ def command(
       aang run --resume --out runs/tickets --against finetune
       aang run --task tickets.csv --space td --folds 5 --out runs/tickets
       aang run --task my_task/ --selection chosen --top 100 --top 500 --control none --out runs/chosen
-      aang run --set meta.alignment=dot --set training.lr=3e-5 --dry-run
+      aang run --rule aang --set meta.alignment=dot --set training.lr=3e-5 --dry-run
     """
     count, final = given.pop("folds"), given.pop("final")
     tops, controls = given.pop("tops"), given.pop("controls")

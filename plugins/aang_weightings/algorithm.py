@@ -7,10 +7,7 @@ from typing import Any
 
 import attrs
 
-from aang_core.method.gradient.metagrad import Alignment
-from aang_core.method.step_plan import StepPlan
 from aang_core.method.weights.rules import AlgorithmOne, RuleBinding
-from aang_core.method.weights.weighting import Factors, WeightState, observe
 
 
 def aang(binding: RuleBinding) -> AlgorithmOne:
@@ -41,19 +38,3 @@ def check_shares(options: Mapping[str, Any]) -> Iterator[str]:
         yield f"shares must be numbers that rise from 0 to 1 (got {shares})"
     if options["rows"] < 0:
         yield f"rows must be at least 0, 0 for all of dev (got {options['rows']})"
-
-
-class Equal:
-    """Weights and λ stay as they began (equal, unless a recipe says otherwise).
-
-    Unlike the method ``static`` the run still computes dev gradients, so that its history has alignments.
-    """
-
-    def __init__(self, binding: RuleBinding) -> None:
-        self.meta = binding.config.meta
-
-    def next(
-        self, state: WeightState, alignment: Alignment, plan: StepPlan, _factors: Factors
-    ) -> WeightState:
-        """The same logits; gradient norms are remembered for ``meta.balance``."""
-        return observe(state, alignment, plan.sampled, plan.weights, self.meta).emptied()

@@ -64,7 +64,7 @@ def aang_weightings() -> Iterable[Weighting]:
         Weighting(
             name="fork-merge",
             summary="Train each stretch without and with the objectives, and merge as dev prefers",
-            factory="aang_weightings.algorithm:Equal",
+            factory="aang_core.method.weights.rules:Equal",
             check_options="aang_weightings.algorithm:check_shares",
             options={"shares": [0.0, 0.25, 0.5, 0.75, 1.0], "rows": 128},
             forks=True,
@@ -73,7 +73,7 @@ def aang_weightings() -> Iterable[Weighting]:
         Weighting(
             name="equal",
             summary="Weights stay as they began; alignments are recorded: the control",
-            factory="aang_weightings.algorithm:Equal",
+            factory="aang_core.method.weights.rules:Equal",
             source="Kurin et al., NeurIPS 2022; Xin et al., NeurIPS 2022",
         ),
     ]

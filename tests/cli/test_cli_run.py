@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import statistics
 import subprocess
 import sys
 
@@ -64,6 +66,28 @@ def test_the_closing_table_says_what_came_out(trained):
     for table in report["weights"]["stages"].values():
         assert all(f"{name} {weight:.3f}" in text for name, weight in table.items())
     assert f"{report['weights']['end_task']:.4f}" in text
+
+
+def test_where_weights_are_equal_the_end_names_what_agrees_with_dev(task, tmp_path):
+    out = tmp_path / "run"
+    short = ["--model", "scratch:tiny", "--space", "td", "--max-steps", 6, "--against", "none"]
+    done = aang("run", "--task", task, "--out", out, *short)
+    assert done.exit_code == 0, done.stderr
+    assert "24 objectives of equal weight (`--rule aang` learns weights" in done.stdout
+    seen: dict[str, list[float]] = {}
+    for line in (out / "history.jsonl").read_text("utf-8").splitlines():
+        for name, value in json.loads(line)["alignments"].items():
+            seen.setdefault(name, []).append(value)
+    del seen["end-task"]
+    best = sorted(seen, key=lambda name: (-statistics.mean(seen[name]), name))
+    for name in best[:5]:
+        said = rf"{re.escape(name)} +{re.escape(f'{statistics.mean(seen[name]):+.3f}')} ± \d"
+        assert re.search(said, done.stdout)
+    assert not any(name in done.stdout for name in best[5:])
+    assert f"of {len(seen)} objectives pull the way dev wants" in done.stdout
+    static = aang("run", "--task", task, "--out", tmp_path / "static", "--method", "static", *short)
+    assert "24 objectives of equal weight" in static.stdout
+    assert "agreement" not in static.stdout
 
 
 def test_without_a_terminal_progress_is_a_line_an_evaluation(trained):

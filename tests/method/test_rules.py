@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError, PluginError
-from aang_core.method.weights.rules import make_rule
+from aang_core.method.weights.chosen import chosen_weighting
+from aang_core.method.weights.rules import AlgorithmOne, RuleBinding, make_rule
 from aang_core.method.weights.weighting import Factors, WeightState
 from aang_core.registry.options import check_options
 from aang_core.registry.records import STAGES, Weighting
 from aang_core.registry.registry import Registered
 from aang_core.train.checkpoint import weight_state, weight_tensors
-from aang_core.train.resolve import chosen_weighting
 
 RULES = sorted(RECORDS)
 EARLY = {"confident": {"start": 0.0, "looks": 2}, "hindsight": {"steps": 2}}
@@ -201,7 +201,8 @@ def test_the_named_forms_of_algorithm_1_are_those_that_the_settings_make(name, m
     looks, named = random_looks(12), Course(name, meta={"factor_lr": 0.4})
     config = RunConfig.from_mapping({"meta": {"alignment": "dot", "factor_lr": 0.4, **meta}})
     plain = Course("equal")
-    plain.rule = make_rule(config, None, 0, plain.factors)
+    binding = RuleBinding(options={}, config=config, factors=plain.factors, seed=0)
+    plain.rule = AlgorithmOne(binding)
     assert torch.equal(named.through(looks).weights, plain.through(looks).weights)
 
 
@@ -350,6 +351,30 @@ def test_a_rule_that_nobody_brings_and_a_control_of_nothing_are_refused():
     with pytest.raises(ConfigError, match="'static' learns no weights"):
         chosen_weighting(config, registry())
     assert chosen_weighting(RunConfig.from_mapping({}), registry()) is None
+
+
+def test_by_default_weights_stay_equal_and_tartan_learns():
+    for method, learns in (("aang", False), ("tartan", True)):
+        course = Course("equal")
+        course.rule = make_rule(RunConfig.from_mapping({"method": method}), None, 0, course.factors)
+        weights = course.through(random_looks(6)).weights
+        assert (float(weights.max() - weights.min()) > 1e-6) is learns
+
+
+@pytest.mark.parametrize("rule", [{}, {"rule": "equal"}], ids=["by default", "by name"])
+@pytest.mark.parametrize(
+    "meta",
+    [{"factor_lr": 0.5}, {"logit_step": "softmax", "end_task_lr": 0.0}, {"control": "shuffled"}],
+)
+def test_settings_of_learning_are_refused_where_weights_stay_equal(meta, rule):
+    config = RunConfig.from_mapping({"meta": {**meta, **rule}})
+    for name, value in meta.items():
+        with pytest.raises(ConfigError, match=rf"meta\.{name} = {value}.*--rule aang"):
+            chosen_weighting(config, registry())
+    learning = RunConfig.from_mapping({"meta": {**meta, "rule": "aang"}})
+    assert chosen_weighting(learning, registry()).record.name == "aang"
+    alone = RunConfig.from_mapping({"method": "tartan", "meta": meta})
+    assert chosen_weighting(alone, registry()) is None
 
 
 def test_placed_leaves_the_stages_and_gives_the_logits():

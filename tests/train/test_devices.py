@@ -17,7 +17,9 @@ from aang_core.batch.rows import Hidden
 from aang_core.config.settings import RunConfig
 from aang_core.method.gradient import tracked_layers
 from aang_core.method.gradient.metagrad import Alignment
+from aang_core.method.weights.chosen import chosen_weighting
 from aang_core.processes import Processes
+from aang_core.registry.registry import load_registry
 from aang_core.testing import tiny_task
 from aang_core.train import step as steps
 from aang_core.train.optimizer import fuses, optimizer_for
@@ -34,7 +36,7 @@ OBJECTIVES = (
     "task/noise-embeddings/bidirectional/end-task",
 )
 TRAINING = {"end_task_rows": 4, "auxiliary_rows": 12, "teacher_precision": "fp32"}
-META = {"objectives_per_step": 6, "dev_rows": 4, "dev_gradient_every": 1}
+META = {"rule": "aang", "objectives_per_step": 6, "dev_rows": 4, "dev_gradient_every": 1}
 
 
 def session_on(device, pooling="mean", **changed):
@@ -47,7 +49,8 @@ def session_on(device, pooling="mean", **changed):
     backbone.body.to(device)
     table = {"method": "aang", "training": TRAINING, "meta": META, **changed}
     config = RunConfig.from_mapping(table)
-    return build_session(config, 0, task, backbone, objectives, Processes())
+    rule = chosen_weighting(config, load_registry())
+    return build_session(config, 0, task, backbone, objectives, Processes(), rule)
 
 
 def told(losses, alignment, norm):

@@ -19,6 +19,7 @@ from aang_core.analysis.page.page import build_story, page
 from aang_core.batch.packing import pack, plain_batch
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
+from aang_core.method.weights.chosen import chosen_weighting
 from aang_core.processes import Processes
 from aang_core.registry.registry import Registered
 from aang_core.rundir.finished import read_run
@@ -26,7 +27,6 @@ from aang_core.testing import tiny_backbone, tiny_task
 from aang_core.train.callbacks import Callback, Stopped
 from aang_core.train.fork.rounds import Fork
 from aang_core.train.fork.state import merged, state_of
-from aang_core.train.resolve import chosen_weighting
 from aang_core.train.session import build_session
 from aang_core.train.step import Preparation, train_step
 from aang_core.train.trainer import Trainer

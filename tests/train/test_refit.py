@@ -13,11 +13,11 @@ import aang_core as aang
 from aang_core.analysis.page.page import build_story, page
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
+from aang_core.method.weights.chosen import chosen_weighting
 from aang_core.rundir.finished import read_run
 from aang_core.study.folds import cross_validate
 from aang_core.train.callbacks import Stopped
 from aang_core.train.finish.refit import ends_with_probe, length_of
-from aang_core.train.resolve import chosen_weighting
 
 
 @pytest.fixture(scope="module")

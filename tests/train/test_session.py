@@ -12,7 +12,9 @@ from torch import nn
 
 from aang_core.config.settings import RunConfig
 from aang_core.method.gradient import dev_gradient
+from aang_core.method.weights.chosen import chosen_weighting
 from aang_core.processes import Processes
+from aang_core.registry.registry import load_registry
 from aang_core.testing import tiny_backbone, tiny_task
 from aang_core.train import step
 from aang_core.train.head_fitting import fit_heads
@@ -26,10 +28,11 @@ def session_of(method, ids=MIXED, **training):
         {
             "method": method,
             "training": {"end_task_rows": 4, "auxiliary_rows": 13, **training},
-            "meta": {"dev_rows": 4},
+            "meta": {"dev_rows": 4, "rule": "auto" if method == "tartan" else "aang"},
         }
     )
-    return build_session(config, 0, task, backbone, bind(task, backbone, ids), Processes())
+    rule = chosen_weighting(config, load_registry())
+    return build_session(config, 0, task, backbone, bind(task, backbone, ids), Processes(), rule)
 
 
 def test_tartan_learns_a_weight_for_each_objective_and_no_factors():

@@ -88,18 +88,33 @@ class AlgorithmOne:
         return updated(seen, factors, self.meta)
 
 
+class Equal:
+    """Weights and λ stay as they began (equal, unless a recipe says otherwise).
+
+    Unlike the method ``static`` the run still computes dev gradients, so that its history has alignments.
+    """
+
+    def __init__(self, binding: RuleBinding) -> None:
+        self.meta = binding.config.meta
+
+    def next(
+        self, state: WeightState, alignment: Alignment, plan: StepPlan, _factors: Factors
+    ) -> WeightState:
+        """The same logits; gradient norms are remembered for ``meta.balance``."""
+        return observe(state, alignment, plan.sampled, plan.weights, self.meta).emptied()
+
+
 def make_rule(
     config: RunConfig, chosen: Registered[Weighting] | None, seed: int, factors: Factors
 ) -> Rule:
     """The rule of one seed.
 
-    :param chosen: None for Algorithm 1 with the run's settings.
+    :param chosen: None for that of the method: equal weights, or Algorithm 1 for ``tartan``.
     :raises PluginError: where its factory fails; names the plugin.
     """
     if chosen is None:
-        rule: Rule = AlgorithmOne(
-            RuleBinding(options={}, config=config, factors=factors, seed=seed)
-        )
+        binding = RuleBinding(options={}, config=config, factors=factors, seed=seed)
+        rule: Rule = AlgorithmOne(binding) if config.method == "tartan" else Equal(binding)
     else:
         options = settings_of(chosen.record, config.weightings)
         binding = RuleBinding(options=options, config=config, factors=factors, seed=seed)

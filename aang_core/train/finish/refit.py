@@ -14,10 +14,9 @@ from typing import Any
 
 import attrs
 
-from aang_core.config.settings import AUTO, WITHOUT_OBJECTIVES, RunConfig
+from aang_core.config.settings import AUTO, META_METHODS, WITHOUT_OBJECTIVES, RunConfig
 from aang_core.rundir.recipe import write_recipe
 from aang_core.train.resolve import ResolvedRun, seed_task
-from aang_core.train.session import META_METHODS
 from aang_core.train.trainer import Trainer
 
 REFIT = "refit"
