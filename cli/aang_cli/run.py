@@ -138,13 +138,24 @@ def _check_together(
 def _configured(
     config: Path | None, flags: Mapping[str, tuple[Any, str]], assignments: Iterable[str] = ()
 ) -> RunConfig:
-    """The configuration of a file and flags, over what the space itself suggests."""
+    """The configuration of a file and flags, over what the space itself suggests.
+
+    :raises ConfigError: where ``--rule`` meets a method that learns no weights.
+    """
     from aang_core.config.file import build_config
+    from aang_core.config.settings import META_METHODS
+    from aang_core.errors import ConfigError
     from aang_core.registry.registry import registry_named
     from aang_core.registry.spaces import suggestions
 
     registry = registry_named(flags["plugins"][0] if "plugins" in flags else ())
-    return build_config(config, flags, assignments, suggestions(registry))
+    built = build_config(config, flags, assignments, suggestions(registry))
+    if "meta.rule" in flags and built.method not in META_METHODS:
+        raise ConfigError(
+            f"--rule {built.meta.rule}: the method is {built.method!r}, which learns no weights (a space may "
+            "suggest it); add --method aang, or leave --rule out"
+        )
+    return built
 
 
 def _resumed(

@@ -90,6 +90,16 @@ def test_where_weights_are_equal_the_end_names_what_agrees_with_dev(task, tmp_pa
     assert "agreement" not in static.stdout
 
 
+def test_a_rule_needs_a_method_that_learns(task, tmp_path):
+    """The space suggests ``static``, which would leave the rule without a word."""
+    short = ("run", "--task", task, "--space", "few-labels", "--rule", "confident", "--dry-run")
+    refused = aang(*short, "--model", "scratch:tiny")
+    assert refused.exit_code == 1
+    assert "the method is 'static', which learns no weights" in refused.stderr
+    taken = aang(*short, "--model", "scratch:tiny", "--method", "aang", "--json")
+    assert taken.exit_code == 0, taken.stderr
+
+
 def test_without_a_terminal_progress_is_a_line_an_evaluation(trained):
     _, done = trained
     lines = [line for line in done.stderr.splitlines() if line.startswith("seed 1  step")]
