@@ -42,7 +42,7 @@ def session_of(args: argparse.Namespace) -> Session:
         "train_rows": args.train_rows,
     }
     training = {"max_steps": args.steps, "max_length": args.max_length}
-    meta = {"alignment_layers": "all"}
+    meta = {"rule": "aang", "alignment_layers": "all"}
     config = RunConfig.from_mapping({**named, "training": training, "meta": meta})
     resolved = resolve(config, load_registry())
     task, backbone = seed_task(resolved, args.seed), load_backbone(resolved, args.seed)

@@ -225,8 +225,9 @@ class RunConfig:
     :param model: a hub id or folder, ``bundled:minilm`` or ``scratch:tiny``; empty for the task's usual one.
     :param space: a registered name or a TOML file of blocks.
     :param with_: primitives added to their stage in every block (``with`` in TOML).
-    :param method: ``aang``, ``tartan`` (no factors), ``static`` (equal weights), ``finetune``, ``pretrain-finetune``,
-        or ``probe`` (a linear last layer on the encoder as it comes).
+    :param method: ``aang`` (measures alignments with dev, and may learn weights from them), ``tartan`` (learns them,
+        without factors), ``static`` (measures nothing), ``finetune``, ``pretrain-finetune``, or ``probe`` (a linear
+        last layer on the encoder as it comes).
     :param seeds: the whole run is done once with each.
     :param train_rows: labelled training rows that are kept, drawn anew for each seed; 0 for all.
     :param dev_rows: labelled dev rows that are kept, drawn anew for each seed; 0 for all. The others are not used.
@@ -244,8 +245,8 @@ class RunConfig:
     :param top: N, how many examples of the selection; 0 where there is none.
     :param teacher_model: a fine-tuned classifier of the task's classes, for objectives that learn from one: a folder, a
         hub id, or a finished run, whose best seed on dev answers; empty for none.
-    :param weights: a finished run, or a file of exported weights, to begin with: kept by ``static``, a warm start of
-        the search for ``aang`` and ``tartan``; empty for equal weights.
+    :param weights: a finished run, or a file of exported weights, to begin with: kept, unless a rule learns; empty for
+        equal weights.
     :param guard: also fine-tune plainly at equal tokens, and keep that model if it is better on dev.
     :param log: loggers that receive the history beside ``history.jsonl``, such as ``tensorboard``.
     :param callbacks: plugins' callbacks, which follow every training and may end it; each process of a run loads them.

@@ -1,7 +1,7 @@
 """Learned weights as a recipe: taken from a finished run, used in another one, on the same or on new data.
 
-``aang report RUN --weights FILE`` writes one; ``aang run --weights RUN-or-FILE`` begins with it. `static` keeps the
-weights fixed; `aang` and `tartan` begin their search with them. The logits log w_k are split into a part for each
+``aang report RUN --weights FILE`` writes one; ``aang run --weights RUN-or-FILE`` begins with it; they
+stay as they are, unless a rule learns. The logits log w_k are split into a part for each
 primitive (least squares) and a rest for each objective. Together they give exactly these weights.
 """
 

@@ -179,10 +179,13 @@ def weights_agreement(method: str, tables: Sequence[Mapping[str, float]]) -> flo
     """How far seeds agree on which objectives are good: Spearman's rank correlation, the mean over all pairs of seeds.
 
     :param tables: of each seed the weights at the end, by objective; a pair is judged by the objectives that both have.
-    :returns: None for a method that learns none, and where no two seeds have weights that differ.
+    :returns: None for a method that learns none, and where no two seeds have weights that differ; nor does it count
+        for agreement that two seeds have kept the very weights that they began with.
     """
     found = []
     for first, second in combinations(tables if method != "static" else (), 2):
+        if first == second:
+            continue
         names = sorted(first.keys() & second.keys())
         pair = [[table[name] for name in names] for table in (first, second)]
         if all(len(set(values)) > 1 for values in pair):

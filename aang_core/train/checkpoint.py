@@ -18,6 +18,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from aang_core.config.settings import AUTO
 from aang_core.errors import RunError
 from aang_core.files import flush, load_tensors, save_tensors, write_text
 from aang_core.method.gradient.metagrad import Gradient
@@ -150,6 +151,7 @@ def snapshot(
         "kept": kept,
         "callbacks": callbacks,
         "slow_steps": session.slow.steps if session.slow else 0,
+        "rule": session.config.meta.rule,
     }
     return Checkpoint(tensors=tensors, facts=facts)
 
@@ -178,9 +180,14 @@ def callback_states(saved: Checkpoint) -> dict[str, dict[str, Any]]:
 def restore(session: Session, saved: Checkpoint) -> Progress:
     """Put a snapshot back into a freshly built session of the same configuration.
 
-    :raises RunError: where the model has other parameters now.
+    :raises RunError: where the model has other parameters now, or where weights would cease to learn.
     """
-    tensors = session.trained_tensors
+    meta, tensors = session.config.meta, session.trained_tensors
+    if "rule" not in saved.facts and (session.config.method, meta.rule) == ("aang", AUTO):
+        raise RunError(
+            "this run was begun by a version in which weights learned by default, and would go on with weights that "
+            'rest; write rule = "aang" under [meta] in its config.toml, and it goes on as it began'
+        )
     if lacking := sorted(tensors.keys() - saved.tensors.keys()):
         raise RunError(
             f"the checkpoint does not fit this model: it lacks {lacking[0]} and {len(lacking) - 1} more; "

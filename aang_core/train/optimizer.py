@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from aang_core.config.settings import Training
 from aang_core.errors import ConfigError
+from aang_core.method.gradient import row_gradients
 from aang_core.method.gradient.row_gradients import coalesced, rows_at, values
 
 _FUSED = {"cpu", "cuda", "mps", "xpu"}
@@ -145,8 +146,8 @@ def over_table(moment: Tensor, rows: Tensor, table: Tensor) -> Tensor:
 
 
 def tables_of(body: nn.Module) -> list[Tensor]:
-    """The weights of an encoder's embeddings."""
-    return [module.weight for module in body.modules() if isinstance(module, nn.Embedding)]
+    """The weights of an encoder's embeddings whose gradients may go by rows (`row_gradients.tables_of`)."""
+    return [module.weight for module in row_gradients.tables_of(body)]
 
 
 def fuses(parameters: Iterable[Tensor]) -> bool:

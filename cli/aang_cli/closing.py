@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aang_cli import render
-from aang_core.config.settings import WITHOUT_OBJECTIVES
+from aang_core.config.settings import AUTO, WITHOUT_OBJECTIVES
 from aang_core.markdown import mean_and_std
 from aang_core.rundir.directory import seed_directory
 
 PLAIN = "finetune"
 
 if TYPE_CHECKING:
+    from aang_core.analysis.history import Estimate
     from aang_core.rundir.finished import FinishedRun
     from aang_core.rundir.report import RunReport
 
@@ -106,10 +108,20 @@ def _objectives(weights: Mapping[str, Any], run: FinishedRun) -> None:
     if max(found) - min(found) > LEVEL:
         _weights(weights)
         return
-    learned = "`--rule aang` learns weights; no rule has been shown to score better"
     count = len(found)
-    click.echo(f"{count} objectives of equal weight ({learned})" if count > 1 else "1 objective")
+    click.echo(f"{count} objectives of equal weight{_why(run)}" if count > 1 else "1 objective")
     _alignments(run)
+
+
+def _why(run: FinishedRun) -> str:
+    """Why weights are equal, and what would let them learn."""
+    method, rule = run.report["method"], run.config.meta.rule
+    if any(seed.get("merges") for seed in run.report["seeds"]):
+        return ""  # a rule that forks learns nothing of single objectives
+    if method == "aang" and rule not in (AUTO, "equal"):
+        return f": the rule {rule!r} has not moved them"
+    flags = "--rule aang" if method == "aang" else "--method aang --rule aang"
+    return f" (`{flags}` learns weights; no rule has been shown to score better)"
 
 
 def _weights(weights: Mapping[str, Any]) -> None:
@@ -134,14 +146,21 @@ def _alignments(run: FinishedRun) -> None:
     if not found:
         return
     most = len(found) if render.loudness() == "verbose" else HEAVIEST
-    rows = [{"objective": e.id, "alignment": f"{e.mean:+.3f} ± {2 * e.error:.3f}"} for e in found]
-    title = "Best agreement with dev, ± 2 errors"
-    render.table(rows[:most], columns=("objective", "alignment"), title=title)
+    rows = [{"objective": e.id, "agreement": _estimated(e)} for e in found]
+    measure = run.config.meta.alignment
+    title = f"Agreement with dev: mean {measure} with its gradient"
+    render.table(rows[:most], columns=("objective", "agreement"), title=title)
     helpful, harmful = sum(e.helpful for e in found), sum(e.harmful for e in found)
     click.echo(
-        f"{helpful} of {len(found)} objectives pull the way dev wants by more than two standard errors, {harmful} "
-        f"against it (one in twenty leaves zero by chance)"
+        f"± two standard errors; {helpful} of {len(found)} objectives pull the way dev wants by more than that, "
+        f"{harmful} against it (one in twenty leaves zero by chance)"
     )
+
+
+def _estimated(estimate: Estimate) -> str:
+    """``+0.283 ± 0.051``, by two standard errors, which a single look has none of."""
+    mean = f"{estimate.mean:+.3g}"
+    return mean if math.isnan(estimate.error) else f"{mean} ± {2 * estimate.error:.2g}"
 
 
 def _scores(report: RunReport, first: str) -> Iterator[dict[str, Any]]:

@@ -35,8 +35,8 @@ def flags(command: Any) -> Any:
         "controls",
         type=click.Choice((*CONTROLS, SHUFFLED)),
         multiple=True,
-        help="Also train this, to compare; repeatable. shuffled goes with any run that learns weights: the same "
-        "run with its weights shuffled among the objectives, into OUT-shuffled.",
+        help="Also train this, to compare; repeatable. shuffled goes with a --rule that learns weights: the "
+        "same run with its weights shuffled among the objectives, into OUT-shuffled.",
     )
     return first(second(command))
 

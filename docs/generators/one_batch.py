@@ -24,7 +24,13 @@ SETTINGS = {
     "model": "scratch:tiny",
     "space": "td",
     "training": {"end_task_rows": 2, "auxiliary_rows": 4},
-    "meta": {"objectives_per_step": 2, "dev_rows": 4, "dev_head_rows": 4, "row_shares": "weight"},
+    "meta": {
+        "rule": "aang",
+        "objectives_per_step": 2,
+        "dev_rows": 4,
+        "dev_head_rows": 4,
+        "row_shares": "weight",
+    },
 }
 SEED = 23  # draws two objectives that have little in common
 COLUMN = 44  # characters for an objective's name
@@ -69,7 +75,7 @@ def _before(session: Session, registry: Registry, config: RunConfig) -> Iterator
         1, "The configuration", "config/settings.py", "`RunConfig`, every default filled in."
     )
     yield from _text(
-        f"method {config.method}, space {config.space}, encoder {config.model}",
+        f"method {config.method}, rule {config.meta.rule}, space {config.space}, encoder {config.model}",
         f"rows of a step: {config.training.end_task_rows} of the end-task, "
         f"{config.training.auxiliary_rows} shared by {config.meta.objectives_per_step} objectives",
     )

@@ -11,8 +11,8 @@ from aang_core.method.weights.rules import AlgorithmOne, RuleBinding
 
 
 def aang(binding: RuleBinding) -> AlgorithmOne:
-    """With a logit for each primitive beside those of the objectives."""
-    return _with(binding, factored=True)
+    """With the choices of ``meta``: a logit for each primitive beside those of the objectives, unless it says not."""
+    return AlgorithmOne(binding)
 
 
 def tartan(binding: RuleBinding) -> AlgorithmOne:

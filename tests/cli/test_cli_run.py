@@ -81,13 +81,20 @@ def test_where_weights_are_equal_the_end_names_what_agrees_with_dev(task, tmp_pa
     del seen["end-task"]
     best = sorted(seen, key=lambda name: (-statistics.mean(seen[name]), name))
     for name in best[:5]:
-        said = rf"{re.escape(name)} +{re.escape(f'{statistics.mean(seen[name]):+.3f}')} ± \d"
+        said = rf"{re.escape(name)} +{re.escape(f'{statistics.mean(seen[name]):+.3g}')} ± \d"
         assert re.search(said, done.stdout)
     assert not any(name in done.stdout for name in best[5:])
     assert f"of {len(seen)} objectives pull the way dev wants" in done.stdout
     static = aang("run", "--task", task, "--out", tmp_path / "static", "--method", "static", *short)
-    assert "24 objectives of equal weight" in static.stdout
-    assert "agreement" not in static.stdout
+    assert "24 objectives of equal weight (`--method aang --rule aang` learns" in static.stdout
+    assert "agreement" not in static.stdout.lower()
+    once = aang("run", "--task", task, "--out", tmp_path / "once", *short[:-3], 1, *short[-2:])
+    assert once.exit_code == 0, once.stderr
+    assert "nan" not in once.stdout
+    still = ("--rule", "bandit", "--out", tmp_path / "bandit")
+    assert (
+        "the rule 'bandit' has not moved them" in aang("run", "--task", task, *still, *short).stdout
+    )
 
 
 def test_a_rule_needs_a_method_that_learns(task, tmp_path):
@@ -96,6 +103,9 @@ def test_a_rule_needs_a_method_that_learns(task, tmp_path):
     refused = aang(*short, "--model", "scratch:tiny")
     assert refused.exit_code == 1
     assert "the method is 'static', which learns no weights" in refused.stderr
+    raced = aang(*short, "--model", "scratch:tiny", "--space", "auto")
+    assert raced.exit_code == 1
+    assert "the space 'auto' races candidates" in raced.stderr
     taken = aang(*short, "--model", "scratch:tiny", "--method", "aang", "--json")
     assert taken.exit_code == 0, taken.stderr
 

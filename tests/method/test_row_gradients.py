@@ -7,7 +7,14 @@ from _steps import MIXED, make_step
 from torch import nn
 
 from aang_core.method.gradient.metagrad import fused, looped, plain
-from aang_core.method.gradient.row_gradients import by_rows, coalesced, inner, of_rows, rows_at
+from aang_core.method.gradient.row_gradients import (
+    added,
+    by_rows,
+    coalesced,
+    inner,
+    of_rows,
+    rows_at,
+)
 
 WAYS = {
     "plain": lambda step: plain(step.model, step.batch, step.coefficients),
@@ -57,9 +64,10 @@ def test_tables_on_the_cpu_go_by_rows_inside_the_block():
     body = nn.ModuleList([nn.Embedding(5, 2), nn.Embedding(5, 2, scale_grad_by_freq=True)])
     elsewhere = nn.Embedding(5, 2, device="meta")
     own = nn.Embedding(5, 2, sparse=True)
-    body.extend([elsewhere, own, nn.Linear(2, 2)])
+    changing = nn.Embedding(5, 2, max_norm=1.0)
+    body.extend([elsewhere, own, changing, nn.Linear(2, 2)])
     with by_rows(body):
-        assert [table.sparse for table in body[:4]] == [True, False, False, True]
+        assert [table.sparse for table in body[:5]] == [True, False, False, True, False]
     assert [table.sparse for table in body[:4]] == [False, False, False, True]
 
 
@@ -79,3 +87,5 @@ def test_rows_and_products_are_those_of_the_dense_gradient(ids):
         for right in (one, two, other):
             expected = (left.to_dense() * right.to_dense()).sum()
             torch.testing.assert_close(inner(left, right), expected, rtol=1e-12, atol=1e-14)
+            both = added(left, right).to_dense()
+            torch.testing.assert_close(both, left.to_dense() + right.to_dense())

@@ -353,6 +353,13 @@ def test_a_rule_that_nobody_brings_and_a_control_of_nothing_are_refused():
     assert chosen_weighting(RunConfig.from_mapping({}), registry()) is None
 
 
+def test_algorithm_1_without_factors_is_tartan():
+    looks, meta = random_looks(12), {"factor_lr": 0.4}
+    alone = Course("aang", meta={**meta, "factored": False}).through(looks).weights
+    assert torch.equal(alone, Course("tartan", meta=meta).through(looks).weights)
+    assert not torch.equal(alone, Course("aang", meta=meta).through(looks).weights)
+
+
 def test_by_default_weights_stay_equal_and_tartan_learns():
     for method, learns in (("aang", False), ("tartan", True)):
         course = Course("equal")

@@ -47,6 +47,9 @@ def test_agreement_is_the_mean_rank_correlation_of_all_pairs():
         expected.append(pearson(*(ranks([t[n] for n in names]) for t in (first, second))))
     assert weights_agreement("aang", tables) == pytest.approx(sum(expected) / 3)
     assert weights_agreement("aang", tables[:1]) is None
+    assert (
+        weights_agreement("aang", tables[:1] * 3) is None
+    )  # those of a recipe, which nothing moved
     assert weights_agreement("aang", [dict.fromkeys("abc", 1 / 3)] * 2) is None
     assert weights_agreement("static", tables) is None
     assert weights_agreement("finetune", [{}, {}]) is None

@@ -5,18 +5,22 @@ import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import attrs
 import pytest
 import torch
 from _steps import MIXED, bind
 from torch import nn
 
 from aang_core.config.settings import RunConfig
+from aang_core.errors import RunError
 from aang_core.method.gradient import dev_gradient
 from aang_core.method.weights.chosen import chosen_weighting
 from aang_core.processes import Processes
 from aang_core.registry.registry import load_registry
 from aang_core.testing import tiny_backbone, tiny_task
 from aang_core.train import step
+from aang_core.train.callbacks import Progress
+from aang_core.train.checkpoint import restore, snapshot
 from aang_core.train.head_fitting import fit_heads
 from aang_core.train.session import build_session, forget_peak
 from aang_core.train.step import Preparation, train_step
@@ -66,6 +70,25 @@ def test_training_by_rows_is_training_with_dense_gradients(monkeypatch):
     assert found["by rows"][0]
     assert not found["dense"][0]
     torch.testing.assert_close(found["by rows"][1:], found["dense"][1:], rtol=1e-9, atol=1e-12)
+
+
+def test_a_checkpoint_from_when_weights_learned_by_default_does_not_go_on_with_weights_that_rest(
+    tmp_path,
+):
+    (tmp_path / "history.jsonl").touch()
+    session = session_of("aang")
+    session.config = attrs.evolve(
+        session.config, meta=attrs.evolve(session.config.meta, rule="auto")
+    )
+    saved = snapshot(session, Progress(), tmp_path / "history.jsonl", {}, {})
+    assert restore(session, saved) == Progress()
+    older = attrs.evolve(saved, facts={k: v for k, v in saved.facts.items() if k != "rule"})
+    with pytest.raises(RunError, match='write rule = "aang" under'):
+        restore(session, older)
+    session.config = attrs.evolve(
+        session.config, meta=attrs.evolve(session.config.meta, rule="aang")
+    )
+    assert restore(session, older) == Progress()
 
 
 def test_fitting_heads_draws_nothing_from_global_randomness():

@@ -63,7 +63,7 @@ def setting_of(story: Story) -> StabilitySetting:
     if not story.searched or not np.isfinite(own).any():
         raise RunError(
             f"{story.run.path} ({story.run.report['method']}) recorded no gradient norms, which the stability bound "
-            "is estimated from; methods that learn weights (aang, tartan) do"
+            "is estimated from; the methods that compare gradients with dev's (aang, tartan) do"
         )
     cosines = story.run.config.meta.alignment == "cosine"
     seeds = len(story.histories)

@@ -25,7 +25,7 @@ from aang_core.config.settings import Meta
 from aang_core.method.cross_fitting import Folds
 from aang_core.method.end_task import EndTask
 from aang_core.method.gradient.metagrad import Gradient, Model
-from aang_core.method.gradient.row_gradients import by_rows, coalesced
+from aang_core.method.gradient.row_gradients import added, by_rows, coalesced
 from aang_core.randomness import evaluating, generator
 
 
@@ -63,7 +63,7 @@ class DevGradient:
         decay = self.meta.dev_gradient_decay
         if previous is None or decay == 0:
             return fresh
-        return {n: coalesced(decay * previous[n] + (1 - decay) * fresh[n]) for n in fresh}
+        return {n: coalesced(added(decay * previous[n], (1 - decay) * fresh[n])) for n in fresh}
 
     def loss(self, step: int) -> Tensor:
         """The mean loss of this step's rows through the dev head, as the body is now; without a gradient.

@@ -32,7 +32,7 @@ from aang_core.batch.protocols import Backbone
 from aang_core.batch.rows import Hidden
 from aang_core.batch.stream import FusedBatch
 from aang_core.method.gradient import tracked_layers
-from aang_core.method.gradient.row_gradients import coalesced, inner
+from aang_core.method.gradient.row_gradients import added, coalesced, inner
 from aang_core.method.gradient.tracked_layers import FusedUnsupportedError, Tape
 from aang_core.method.heads import ObjectiveHeads
 
@@ -196,7 +196,7 @@ def one_objective(
         part, gradient = _own_gradient(model, body, piece, coefficient)
         loss = loss + part
         for name, value in gradient.items():
-            own[name] = own[name] + value if name in own else value
+            own[name] = added(own[name], value) if name in own else value
     own = {name: coalesced(gradient) for name, gradient in own.items() if name in dev_gradient}
     observed = coefficient != 0 and pieces[0].segments[0].count > 0
     dev_norm = dot(dev_gradient, dev_gradient).sqrt()
@@ -228,7 +228,7 @@ def _own_gradient(
     for name, gradient in own.items():
         parameter = body[name]
         scaled = (gradient * coefficient).to(parameter.dtype)
-        parameter.grad = scaled if parameter.grad is None else parameter.grad.add_(scaled)
+        parameter.grad = scaled if parameter.grad is None else added(parameter.grad, scaled)
     return loss.detach(), own
 
 

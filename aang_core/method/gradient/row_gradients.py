@@ -15,13 +15,19 @@ import torch
 from torch import Tensor, nn
 
 
+def tables_of(body: nn.Module) -> list[nn.Embedding]:
+    """Its embeddings, but for those that change a row when they read it (``max_norm``), with or without a gradient."""
+    found = [module for module in body.modules() if isinstance(module, nn.Embedding)]
+    return [table for table in found if table.max_norm is None]
+
+
 @contextmanager
 def by_rows(body: nn.Module) -> Iterator[None]:
     """Inside, forward passes make the gradients of an encoder's embedding tables sparse.
 
     On the CPU alone: on other devices a step would have to wait for the numbers of the rows.
     """
-    tables = [module for module in body.modules() if isinstance(module, nn.Embedding)]
+    tables = tables_of(body)
     before = [table.sparse for table in tables]
     try:
         for table in tables:
@@ -46,6 +52,11 @@ def coalesced(gradient: Tensor) -> Tensor:
 def values(gradient: Tensor) -> Tensor:
     """What of a coalesced gradient may differ from zero: its rows [R, H], or all of a dense one; in its memory."""
     return gradient.values() if gradient.is_sparse else gradient
+
+
+def added(left: Tensor, right: Tensor) -> Tensor:
+    """left + right, of which either, both or none are sparse."""
+    return right + left if left.is_sparse else left + right
 
 
 def rows_at(gradient: Tensor, ids: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def chosen_weighting(config: RunConfig, registry: Registry) -> Registered[Weight
     if config.meta.control != "none" and config.method not in META_METHODS:
         raise ConfigError(
             f'meta.control = "{config.meta.control}" shuffles what is learned, and the method {config.method!r} '
-            f"learns no weights; choose one of {', '.join(META_METHODS)}"
+            "learns no weights; choose one that does (`--method aang --rule aang`, or `--method tartan`)"
         )
     name = config.meta.rule
     if name != AUTO and name not in registry.weightings:

@@ -74,7 +74,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     :param method: a method as for ``aang run --method``; None for what the space suggests, or else ``aang``.
     :param metric: what dev chooses the model by: ``accuracy`` or ``f1`` (macro).
     :param max_steps: most optimiser steps; None for aang's default. :param lr: the encoder's learning rate, likewise.
-    :param dev_size: share of the labelled rows that is held out by class, to learn the weights and choose the model.
+    :param dev_size: share of the labelled rows that is held out by class, to take alignments and choose the model.
     :param random_state: an int for the same result each time; None or a ``RandomState`` draws a seed.
     :param external: corpora by data source name, as for ``aang run --external``.
     :param settings: further settings of the run by their keys: ``{"training": {"end_task_rows": 16}, "guard": True}``.

@@ -9,6 +9,7 @@
     [[runs]]                        # one or more, each over the base
     name = "aang"
     space = "td"
+    meta = { rule = "aang" }
     [grid]                          # optional: every combination, for every run
     "meta.factor_lr" = [1.0, 0.1]
     [random]                        # optional: points drawn at random, the same for every run

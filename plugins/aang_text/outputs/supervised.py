@@ -1,7 +1,7 @@
 """Stage 4, ``supervised``: the labels of another task, by that task's own loss.
 
 Intermediate tasks with labels help if they resemble the end-task (Phang et al., "Sentence Encoders on STILTs", 2018).
-Here they are ordinary objectives, and their weight is learned.
+Here they are ordinary objectives, whose weight may be learned.
 """
 
 from __future__ import annotations
