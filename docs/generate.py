@@ -36,6 +36,8 @@ DOCS = Path(__file__).resolve().parent
 TASK = "docs/examples/cats"
 MODEL = "bundled:minilm"
 PLUGIN = "text"
+RULES = "weightings"
+"""The plugins whose records the pages show."""
 WIDTH = 88
 SEED = 5
 
@@ -63,7 +65,7 @@ def pages() -> dict[Path, str]:
         for stage in STAGES
     }
     found[DOCS / "show.md"] = "\n".join(_shown(registry)) + "\n"
-    found[DOCS / "one-batch.md"] = one_batch.page(registry)
+    found[DOCS / "one-batch.md"] = one_batch.page(load_registry(frozenset({PLUGIN, RULES})))
     return found
 
 
