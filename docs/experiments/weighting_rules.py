@@ -1,6 +1,6 @@
 """What weighting-rules.csv says of each rule: the tables of docs/weighting.md.
 
-    python docs/experiments/weighting_rules.py [--scores FILE] [--split dev]
+    python docs/experiments/weighting_rules.py [--scores FILE] [--split dev] [--plots FOLDER]
 
 A gain is the mean over tasks of the mean difference over the seeds that both runs have, in points of accuracy (of
 macro-F1 on ACL-ARC). Its interval holds the tasks fixed: differences between seeds have one variance s², estimated
@@ -19,6 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scipy.stats import t
+
+from aang_core.analysis.page.plots import Plot, write_plots
+from aang_core.study.sweeps.gains import OWN
+from aang_core.study.sweeps.gains_figure import gains_plot
 
 TASKS = {
     "trec": "`trec`",
@@ -55,19 +59,22 @@ def differences(scores: Scores, run: str, baseline: str, split: str) -> dict[str
     return {task: found[task] for task in TASKS if task in found}
 
 
-def mean_and_interval(by_task: Mapping[str, Sequence[float]]) -> tuple[float, float]:
-    """The mean over tasks, and half the width of its 95 % interval; NaN where no task has two seeds."""
-    means = [statistics.mean(values) for values in by_task.values()]
+def spread(by_task: Mapping[str, Sequence[float]]) -> float:
+    """Half the width of the 95 % interval of a single difference; NaN where no task has two seeds."""
     freedom = sum(len(values) - 1 for values in by_task.values())
     if freedom == 0:
-        return statistics.mean(means), math.nan
+        return math.nan
     squares = sum(
-        sum((value - mean) ** 2 for value in values)
-        for values, mean in zip(by_task.values(), means, strict=True)
+        (value - statistics.mean(values)) ** 2 for values in by_task.values() for value in values
     )
+    return float(t.ppf(0.975, freedom)) * math.sqrt(squares / freedom)
+
+
+def mean_and_interval(by_task: Mapping[str, Sequence[float]]) -> tuple[float, float]:
+    """The mean over tasks, and half the width of its 95 % interval; NaN where no task has two seeds."""
+    mean = statistics.mean(statistics.mean(values) for values in by_task.values())
     inverse = sum(1 / len(values) for values in by_task.values())
-    error = math.sqrt(squares / freedom * inverse) / len(means)
-    return statistics.mean(means), float(t.ppf(0.975, freedom)) * error
+    return mean, spread(by_task) * math.sqrt(inverse) / len(by_task)
 
 
 def said(by_task: Mapping[str, Sequence[float]]) -> str:
@@ -108,15 +115,48 @@ def table(scores: Scores, split: str) -> list[str]:
     return lines
 
 
+def picture(scores: Scores, split: str) -> Plot:
+    """Every rule that ran on all tasks, task by task and on the mean."""
+    gains = {run: differences(scores, run, "equal", split) for run in scores if run != "equal"}
+    full = {run: found for run, found in gains.items() if len(found) == len(TASKS)}
+
+    def mark(mean: float, half: float) -> dict[str, dict[str, object]]:
+        ends = None if math.isnan(half) else [(mean - half) / 100, (mean + half) / 100]
+        figures = {"delta": mean / 100, "interval": ends, "interval_tasks": None, "p_holm": None}
+        return {OWN: figures}
+
+    methods = [
+        {"method": run, "tasks": list(found), "metrics": mark(*mean_and_interval(found))}
+        for run, found in full.items()
+    ]
+    tasks = [
+        {
+            "task": TASKS[task].strip("`"),
+            "metric": "f1" if task == "acl-arc" else "accuracy",
+            "baseline": "equal",
+            "method": run,
+            "metrics": mark(
+                statistics.mean(found[task]), spread(found) / math.sqrt(len(found[task]))
+            ),
+        }
+        for task in TASKS
+        for run, found in full.items()
+    ]
+    return gains_plot({"methods": methods, "tasks": tasks, "baselines": ["equal"]})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--scores", type=Path, default=Path(__file__).with_name("weighting-rules.csv")
     )
     parser.add_argument("--split", choices=("dev", "test"), default="test")
+    parser.add_argument("--plots", type=Path, help="the picture of td into this folder")
     args = parser.parse_args()
     for space, scores in read(args.scores).items():
         print(f"{space}\n", *table(scores, args.split), sep="\n", end="\n\n")
+    if args.plots:
+        write_plots([picture(read(args.scores)["td"], args.split)], args.plots)
 
 
 if __name__ == "__main__":

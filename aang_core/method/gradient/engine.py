@@ -29,6 +29,7 @@ from aang_core.method.gradient.metagrad import (
     one_objective,
     plain,
 )
+from aang_core.method.gradient.row_gradients import by_rows
 from aang_core.method.gradient.tracked_layers import FusedUnsupportedError
 from aang_core.method.precision import autocast
 from aang_core.randomness import evaluating
@@ -107,8 +108,8 @@ class Engine:
         """
         if self.kind == "looped":
             return ""
-        reason = ""
-        with evaluating(self.model.backbone.body), evaluating(self.model.heads):
+        reason, body = "", self.model.backbone.body
+        with by_rows(body), evaluating(body), evaluating(self.model.heads):
             try:
                 one_pass = fused(self.model, batch, coefficients, dev_gradient)
             except FusedUnsupportedError as cause:
@@ -121,7 +122,7 @@ class Engine:
                         f"the first batch's alignments differ from the loop's by {self.gap:.1e} "
                         f"(at most {TOLERANCE:.0e} is allowed)"
                     )
-        for parameter in (*self.model.backbone.body.parameters(), *self.model.heads.parameters()):
+        for parameter in (*body.parameters(), *self.model.heads.parameters()):
             parameter.grad = None
         if reason:
             self.kind = "looped"
