@@ -146,8 +146,8 @@ def _alignments(run: FinishedRun) -> None:
     if not found:
         return
     most = len(found) if render.loudness() == "verbose" else HEAVIEST
-    rows = [{"objective": e.id, "agreement": _estimated(e)} for e in found]
     measure = run.config.meta.alignment
+    rows = [{"objective": e.id, "agreement": _estimated(e, measure)} for e in found]
     title = f"Agreement with dev: mean {measure} with its gradient"
     render.table(rows[:most], columns=("objective", "agreement"), title=title)
     helpful, harmful = sum(e.helpful for e in found), sum(e.harmful for e in found)
@@ -157,10 +157,11 @@ def _alignments(run: FinishedRun) -> None:
     )
 
 
-def _estimated(estimate: Estimate) -> str:
-    """``+0.283 ± 0.051``, by two standard errors, which a single look has none of."""
-    mean = f"{estimate.mean:+.3g}"
-    return mean if math.isnan(estimate.error) else f"{mean} ± {2 * estimate.error:.2g}"
+def _estimated(estimate: Estimate, measure: str) -> str:
+    """``+0.283 ± 0.051``, by two standard errors, which a single look has none of; dot products have any size."""
+    kind = ".3f" if measure == "cosine" else ".2e"
+    mean = f"{estimate.mean:+{kind}}"
+    return mean if math.isnan(estimate.error) else f"{mean} ± {2 * estimate.error:{kind}}"
 
 
 def _scores(report: RunReport, first: str) -> Iterator[dict[str, Any]]:

@@ -81,7 +81,7 @@ def test_where_weights_are_equal_the_end_names_what_agrees_with_dev(task, tmp_pa
     del seen["end-task"]
     best = sorted(seen, key=lambda name: (-statistics.mean(seen[name]), name))
     for name in best[:5]:
-        said = rf"{re.escape(name)} +{re.escape(f'{statistics.mean(seen[name]):+.3g}')} ± \d"
+        said = rf"{re.escape(name)} +{re.escape(f'{statistics.mean(seen[name]):+.3f}')} ± \d"
         assert re.search(said, done.stdout)
     assert not any(name in done.stdout for name in best[5:])
     assert f"of {len(seen)} objectives pull the way dev wants" in done.stdout
