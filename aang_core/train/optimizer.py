@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from aang_core.config.settings import Training
 from aang_core.errors import ConfigError
-from aang_core.method.gradient import row_gradients
-from aang_core.method.gradient.row_gradients import coalesced, rows_at, values
+from aang_core.method.gradient.row_gradients import coalesce, rows_at, values
 
 _FUSED = {"cpu", "cuda", "mps", "xpu"}
 """Devices with a fused AdamW in every torch that we take."""
@@ -77,8 +76,7 @@ class RowAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Update every parameter that has a gradient."""
-        for table in self.tables:
-            table.grad = None if table.grad is None else coalesced(table.grad)
+        coalesce(self.tables)
         found = ((table, self._rows(table)) for table in self.tables if table.grad is not None)
         parts = [
             (table, rows, self._part(table, rows)) for table, rows in found if rows is not None
@@ -143,11 +141,6 @@ def _new_rows(gradient: Tensor, known: Tensor) -> Tensor:
 def over_table(moment: Tensor, rows: Tensor, table: Tensor) -> Tensor:
     """[V, H] a moment [R, H] of some rows, laid over the whole table; those of all others are zero."""
     return torch.zeros_like(table).index_copy_(0, rows, moment)
-
-
-def tables_of(body: nn.Module) -> list[Tensor]:
-    """The weights of an encoder's embeddings whose gradients may go by rows (`row_gradients.tables_of`)."""
-    return [module.weight for module in row_gradients.tables_of(body)]
 
 
 def fuses(parameters: Iterable[Tensor]) -> bool:

@@ -25,6 +25,7 @@ from aang_core.method.end_task import EndTask, LabelledRows
 from aang_core.method.gradient.dev_gradient import DevGradient
 from aang_core.method.gradient.engine import Engine
 from aang_core.method.gradient.metagrad import Gradient, Model
+from aang_core.method.gradient.row_gradients import tables_of
 from aang_core.method.heads import ObjectiveHeads
 from aang_core.method.precision import precision_on
 from aang_core.method.refresh import Refresher, refreshes
@@ -42,7 +43,7 @@ from aang_core.registry.registry import Registered
 from aang_core.rundir.recipe import starting_state
 from aang_core.train.evaluation import predict
 from aang_core.train.fork.rounds import Fork
-from aang_core.train.optimizer import RowAdamW, optimizer_for, tables_of
+from aang_core.train.optimizer import RowAdamW, optimizer_for
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -132,7 +133,7 @@ class Session:
 
     def new_optimizer(self, lr: float = 0.0) -> RowAdamW:
         """A fresh optimiser; `lr` as in `optimizer_for`."""
-        tables = tables_of(self.model.backbone.body)
+        tables = [table.weight for table in tables_of(self.model.backbone.body)]
         return optimizer_for(self.parameters, self.pretrained, self.config.training, lr, tables)
 
     def taught(self, batch: FusedBatch, plan: StepPlan) -> Lesson:

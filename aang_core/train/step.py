@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from aang_core.batch.stream import FusedBatch
 from aang_core.method.gradient.metagrad import Alignment, dot
-from aang_core.method.gradient.row_gradients import by_rows, coalesced, values
+from aang_core.method.gradient.row_gradients import by_rows, coalesce, values
 from aang_core.method.step_plan import END_TASK, StepPlan
 from aang_core.method.teacher import Lesson
 from aang_core.method.weights.weighting import WeightState
@@ -263,9 +263,9 @@ def _set_learning_rates(session: Session, step: int, total: int) -> float:
 def _clip(session: Session) -> Tensor:
     """Clip the gradient's norm; returns the norm before."""
     clipped = list(session.parameters.values())
+    coalesce(clipped)
     for i, parameter in enumerate(clipped):
         if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = coalesced(parameter.grad)
             clipped[i] = nn.Parameter(values(parameter.grad))  # in its place, over the same memory
             clipped[i].grad = values(parameter.grad)
     bound = session.config.training.clip or math.inf

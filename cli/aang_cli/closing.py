@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aang_cli import render
-from aang_core.config.settings import AUTO, WITHOUT_OBJECTIVES
+from aang_core.config.settings import AUTO, META_METHODS, WITHOUT_OBJECTIVES
 from aang_core.markdown import mean_and_std
 from aang_core.rundir.directory import seed_directory
 
@@ -110,7 +110,8 @@ def _objectives(weights: Mapping[str, Any], run: FinishedRun) -> None:
         return
     count = len(found)
     click.echo(f"{count} objectives of equal weight{_why(run)}" if count > 1 else "1 objective")
-    _alignments(run)
+    if run.report["method"] in META_METHODS:  # the others have measured none
+        _alignments(run)
 
 
 def _why(run: FinishedRun) -> str:
@@ -138,11 +139,10 @@ def _weights(weights: Mapping[str, Any]) -> None:
 
 def _alignments(run: FinishedRun) -> None:
     """The objectives that agree best with dev, as far as the run has measured it."""
-    from aang_core.analysis.history import END_TASK, alignment_estimates, pooled, read_history
+    from aang_core.analysis.history import END_TASK
+    from aang_core.analysis.page.story import read_story
 
-    paths = [run.folders[seed] / "history.jsonl" for seed in run.seeds]
-    estimates = alignment_estimates(pooled([read_history(path) for path in paths]))
-    found = [estimate for estimate in estimates if estimate.id != END_TASK]
+    found = [estimate for estimate in read_story(run).estimates if estimate.id != END_TASK]
     if not found:
         return
     most = len(found) if render.loudness() == "verbose" else HEAVIEST

@@ -94,9 +94,14 @@ def cost(scores: Scores, run: str) -> float:
     return own / equal
 
 
+def all_gains(scores: Scores, split: str) -> dict[str, dict[str, list[float]]]:
+    """Of every other run the differences from equal weights."""
+    return {run: differences(scores, run, "equal", split) for run in scores if run != "equal"}
+
+
 def table(scores: Scores, split: str) -> list[str]:
     """Markdown, the best mean first."""
-    gains = {run: differences(scores, run, "equal", split) for run in scores if run != "equal"}
+    gains = all_gains(scores, split)
     columns = [task for task in TASKS if any(task in by_task for by_task in gains.values())]
     named = " | ".join(TASKS[task] for task in columns)
     lines = [
@@ -117,7 +122,7 @@ def table(scores: Scores, split: str) -> list[str]:
 
 def picture(scores: Scores, split: str) -> Plot:
     """Every rule that ran on all tasks, task by task and on the mean."""
-    gains = {run: differences(scores, run, "equal", split) for run in scores if run != "equal"}
+    gains = all_gains(scores, split)
     full = {run: found for run, found in gains.items() if len(found) == len(TASKS)}
 
     def mark(mean: float, half: float) -> dict[str, dict[str, object]]:
@@ -153,10 +158,11 @@ def main() -> None:
     parser.add_argument("--split", choices=("dev", "test"), default="test")
     parser.add_argument("--plots", type=Path, help="the picture of td into this folder")
     args = parser.parse_args()
-    for space, scores in read(args.scores).items():
+    spaces = read(args.scores)
+    for space, scores in spaces.items():
         print(f"{space}\n", *table(scores, args.split), sep="\n", end="\n\n")
     if args.plots:
-        write_plots([picture(read(args.scores)["td"], args.split)], args.plots)
+        write_plots([picture(spaces["td"], args.split)], args.plots)
 
 
 if __name__ == "__main__":

@@ -228,7 +228,12 @@ def _own_gradient(
     for name, gradient in own.items():
         parameter = body[name]
         scaled = (gradient * coefficient).to(parameter.dtype)
-        parameter.grad = scaled if parameter.grad is None else added(parameter.grad, scaled)
+        if parameter.grad is None:
+            parameter.grad = scaled
+        elif parameter.grad.is_sparse:
+            parameter.grad = added(parameter.grad, scaled)
+        else:
+            parameter.grad.add_(scaled)
     return loss.detach(), own
 
 

@@ -8,7 +8,7 @@ gradient, as under a tied decoder, the sum is dense again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -47,6 +47,13 @@ def of_rows(ids: Tensor, rows: Tensor, size: int) -> Tensor:
 def coalesced(gradient: Tensor) -> Tensor:
     """The same, every row of a sparse gradient once, in the order of ids."""
     return gradient.coalesce() if gradient.is_sparse else gradient
+
+
+def coalesce(parameters: Iterable[Tensor]) -> None:
+    """Make every ``.grad`` of them `coalesced`."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad = coalesced(parameter.grad)
 
 
 def values(gradient: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from aang_core.files import same_file
-from aang_core.method.gradient.row_gradients import coalesced, values
+from aang_core.method.gradient.row_gradients import coalesce, values
 from aang_core.train.callbacks import Stopped
 from aang_core.train.checkpoint import SEARCHED
 from aang_core.train.head_fitting import fit_probe
@@ -71,8 +71,9 @@ def _step(trainer: Trainer, optimizer: torch.optim.Optimizer) -> None:
         if batch is not None:
             session.engine.plain(batch.to(session.device), plan.coefficients)
         session.processes.sum_gradients(session.parameters.values())
+    coalesce(session.parameters.values())
     given = [p.grad for p in session.parameters.values() if p.grad is not None]
-    finite = all(bool(values(coalesced(g)).isfinite().all()) for g in given)
+    finite = all(bool(values(g).isfinite().all()) for g in given)
     if finite:
         optimizer.step()
     else:
