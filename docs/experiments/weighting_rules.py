@@ -2,106 +2,45 @@
 
     python docs/experiments/weighting_rules.py [--scores FILE] [--split dev] [--plots FOLDER]
 
-A gain is the mean over tasks of the mean difference over the seeds that both runs have, in points of accuracy (of
-macro-F1 on ACL-ARC). Its interval holds the tasks fixed: differences between seeds have one variance s², estimated
-within tasks. The mean over T tasks with n_t seeds each has variance s² Σ 1 / n_t / T², and Σ (n_t − 1) degrees of
-freedom.
+How gains and their intervals come about says scores.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import statistics
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from scipy.stats import t
+from scores import TASKS, Scores, by_run, differences, mean_and_interval, ratio, read, said, spread
 
 from aang_core.analysis.page.plots import Plot, write_plots
 from aang_core.study.sweeps.gains import OWN
 from aang_core.study.sweeps.gains_figure import gains_plot
 
-TASKS = {
-    "trec": "`trec`",
-    "sst2": "`sst2`",
-    "banking": "77 intents",
-    "sample-all": "`sample-all`",
-    "acl-arc": "ACL-ARC",
-    "chemprot": "ChemProt",
-}
-"""By their names in the file, in the order of the columns."""
-
-Scores = Mapping[str, Mapping[tuple[str, int], Mapping[str, str]]]
-"""Run → (task, seed) → row."""
+Runs = Mapping[str, Scores]
 
 
-def read(path: Path) -> dict[str, Scores]:
+def spaces(path: Path) -> dict[str, Runs]:
     """The scores of each space."""
-    found: dict[str, dict[str, dict[tuple[str, int], dict[str, str]]]] = {}
-    with path.open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            place = found.setdefault(row["space"], {}).setdefault(row["run"], {})
-            place[row["task"], int(row["seed"])] = row
-    return dict(found)
+    rows = read(path)
+    names = dict.fromkeys(row["space"] for row in rows)
+    return {name: by_run([row for row in rows if row["space"] == name]) for name in names}
 
 
-def differences(scores: Scores, run: str, baseline: str, split: str) -> dict[str, list[float]]:
-    """By task, in points, of the seeds that both have."""
-    found = defaultdict(list)
-    for (task, seed), row in sorted(scores[run].items()):
-        if (task, seed) in scores[baseline]:
-            other = scores[baseline][task, seed]
-            metric = f"{split}_f1" if task == "acl-arc" else f"{split}_accuracy"
-            found[task].append(100 * (float(row[metric]) - float(other[metric])))
-    return {task: found[task] for task in TASKS if task in found}
-
-
-def spread(by_task: Mapping[str, Sequence[float]]) -> float:
-    """Half the width of the 95 % interval of a single difference; NaN where no task has two seeds."""
-    freedom = sum(len(values) - 1 for values in by_task.values())
-    if freedom == 0:
-        return math.nan
-    squares = sum(
-        (value - statistics.mean(values)) ** 2 for values in by_task.values() for value in values
-    )
-    return float(t.ppf(0.975, freedom)) * math.sqrt(squares / freedom)
-
-
-def mean_and_interval(by_task: Mapping[str, Sequence[float]]) -> tuple[float, float]:
-    """The mean over tasks, and half the width of its 95 % interval; NaN where no task has two seeds."""
-    mean = statistics.mean(statistics.mean(values) for values in by_task.values())
-    inverse = sum(1 / len(values) for values in by_task.values())
-    return mean, spread(by_task) * math.sqrt(inverse) / len(by_task)
-
-
-def said(by_task: Mapping[str, Sequence[float]]) -> str:
-    """``+0.6 (-0.5 to +1.6)``."""
-    mean, half = mean_and_interval(by_task)
-    return (
-        f"{mean:+.1f}"
-        if math.isnan(half)
-        else f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
-    )
-
-
-def cost(scores: Scores, run: str) -> float:
-    """CPU-seconds over those of equal weights, on the same tasks and seeds."""
-    both = scores[run].keys() & scores["equal"].keys()
-    own, equal = (sum(float(scores[r][k]["cpu_seconds"]) for k in both) for r in (run, "equal"))
-    return own / equal
-
-
-def all_gains(scores: Scores, split: str) -> dict[str, dict[str, list[float]]]:
+def all_gains(runs: Runs, split: str) -> dict[str, dict[str, list[float]]]:
     """Of every other run the differences from equal weights."""
-    return {run: differences(scores, run, "equal", split) for run in scores if run != "equal"}
+    return {
+        name: differences(run, runs["equal"], split)
+        for name, run in runs.items()
+        if name != "equal"
+    }
 
 
-def table(scores: Scores, split: str) -> list[str]:
+def table(runs: Runs, split: str) -> list[str]:
     """Markdown, the best mean first."""
-    gains = all_gains(scores, split)
+    gains = all_gains(runs, split)
     columns = [task for task in TASKS if any(task in by_task for by_task in gains.values())]
     named = " | ".join(TASKS[task] for task in columns)
     lines = [
@@ -112,17 +51,17 @@ def table(scores: Scores, split: str) -> list[str]:
         cells = [
             f"{statistics.mean(gains[run][c]):+.1f}" if c in gains[run] else "" for c in columns
         ]
-        over = "" if run == "aang" else said(differences(scores, run, "aang", split))
+        over = "" if run == "aang" else said(differences(runs[run], runs["aang"], split))
         pairs = sum(map(len, gains[run].values()))
-        lines.append(
-            f"| {run} | {' | '.join(cells)} | {said(gains[run])} | {over} | {pairs} | {cost(scores, run):.2f} × |"
-        )
+        cost = ratio(runs[run], runs["equal"], "cpu_seconds")
+        cells += [said(gains[run]), over, str(pairs), f"{cost:.2f} ×"]
+        lines.append(f"| {run} | {' | '.join(cells)} |")
     return lines
 
 
-def picture(scores: Scores, split: str) -> Plot:
+def picture(runs: Runs, split: str) -> Plot:
     """Every rule that ran on all tasks, task by task and on the mean."""
-    gains = all_gains(scores, split)
+    gains = all_gains(runs, split)
     full = {run: found for run, found in gains.items() if len(found) == len(TASKS)}
 
     def mark(mean: float, half: float) -> dict[str, dict[str, object]]:
@@ -158,11 +97,11 @@ def main() -> None:
     parser.add_argument("--split", choices=("dev", "test"), default="test")
     parser.add_argument("--plots", type=Path, help="the picture of td into this folder")
     args = parser.parse_args()
-    spaces = read(args.scores)
-    for space, scores in spaces.items():
-        print(f"{space}\n", *table(scores, args.split), sep="\n", end="\n\n")
+    found = spaces(args.scores)
+    for space, runs in found.items():
+        print(f"{space}\n", *table(runs, args.split), sep="\n", end="\n\n")
     if args.plots:
-        write_plots([picture(spaces["td"], args.split)], args.plots)
+        write_plots([picture(found["td"], args.split)], args.plots)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from xml.etree import ElementTree as ET
 
 import pytest
-from _runs import write_run
+from _runs import write_run, write_sweep
 from aang_cli.main import main
 from click.testing import CliRunner
 
@@ -21,39 +21,6 @@ from aang_core.study.sweeps.gains import compare_sweeps
 PLAIN = {0: 20, 1: 22, 2: 21}
 OURS = {0: 28, 1: 31, 2: 30}
 WORSE = {0: 10, 1: 14, 2: 11}
-
-
-def write_sweep(
-    path, runs, *, task="tasks/trec", dev=None, planned=(), rows=100, dev_rows=0, changed=None
-):
-    """A sweep of one task: name → seed → how many of 40 test answers are right.
-
-    :param dev: name → its score on dev. :param planned: seeds that every run has besides the finished ones.
-    """
-    configurations, trials = [], []
-    for name, right in runs.items():
-        configurations.append({"configuration": name, "task": task})
-        for seed in sorted({*right, *planned}):
-            place = f"runs/{name}/seed-{seed}"
-            trials.append({"configuration": name, "seed": seed, "directory": place})
-            if seed in right:
-                own = dict(changed or {})
-                write_run(
-                    path / place,
-                    {seed: right[seed]},
-                    method="finetune",
-                    changed=own,
-                    config={"train_rows": rows, "dev_rows": dev_rows},
-                )
-                if dev:
-                    file = path / place / "report.json"
-                    report = json.loads(file.read_text("utf-8"))
-                    report["seeds"][0]["dev"]["accuracy"] = dev[name]
-                    file.write_text(json.dumps(report), "utf-8")
-    found = {"schema": 1, "configurations": configurations, "trials": trials}
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "results.json").write_text(json.dumps(found), "utf-8")
-    return path
 
 
 @pytest.fixture

@@ -1,0 +1,84 @@
+"""The studies' scripts: scores collected from sweeps, gains from scores, and pages that say what their files say."""
+
+import csv
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from _runs import write_sweep
+from scipy import stats
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+EXPERIMENTS = DOCS / "experiments"
+
+
+@pytest.fixture(scope="module")
+def script():
+    """Scripts of the folder by name; each finds those beside it, as when it is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXPERIMENTS))
+        yield importlib.import_module
+
+
+def test_the_tables_of_rules_on_the_page_are_those_of_the_file(script):
+    page = (DOCS / "weighting.md").read_text("utf-8")
+    rules = script("weighting_rules")
+    spaces = rules.spaces(EXPERIMENTS / "weighting-rules.csv")
+    assert spaces.keys() == {"td", "few-labels"}
+    for runs in spaces.values():
+        assert "\n".join(rules.table(runs, "test")) in page
+
+
+def test_with_one_task_the_interval_is_that_of_a_paired_t_test(script):
+    gains = [0.4, -1.1, 2.0, 0.3]
+    mean, half = script("scores").mean_and_interval({"trec": gains})
+    expected = stats.ttest_1samp(gains, 0).confidence_interval(0.95)
+    assert (mean - half, mean + half) == pytest.approx((expected.low, expected.high))
+
+
+def test_tasks_count_alike_however_many_seeds_they_have(script):
+    """Its variance by hand: s² of the seeds within tasks, over three seeds and one."""
+    mean, half = script("scores").mean_and_interval({"trec": [1.0, 2.0, 3.0], "sst2": [-4.0]})
+    assert mean == pytest.approx((2.0 - 4.0) / 2)
+    error = (1.0 * (1 / 3 + 1)) ** 0.5 / 2
+    assert half == pytest.approx(stats.t.ppf(0.975, 2) * error)
+
+
+def test_differences_pair_by_task_and_seed(script):
+    def row(task, accuracy, f1):
+        return {"task": task, "test_accuracy": str(accuracy), "test_f1": str(f1)}
+
+    own = {
+        ("trec", 0): row("trec", 0.8, 0.1),
+        ("trec", 1): row("trec", 0.9, 0.1),
+        ("acl-arc", 0): row("acl-arc", 0.9, 0.3),
+    }
+    other = {
+        ("trec", 1): row("trec", 0.85, 0.9),
+        ("acl-arc", 0): row("acl-arc", 0.1, 0.25),
+        ("sst2", 0): row("sst2", 0.5, 0.5),
+    }
+    found = script("scores").differences(own, other)
+    assert list(found) == ["trec", "acl-arc"]
+    assert found["trec"] == pytest.approx([5.0])
+    assert found["acl-arc"] == pytest.approx([5.0])  # macro-F1, in which it is judged
+
+
+def test_a_sweep_is_collected_once(tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", {"plain": {0: 20, 1: 22}, "ours": {0: 28}})
+    file = tmp_path / "scores.csv"
+    command = [sys.executable, EXPERIMENTS / "scores.py", file, sweep, "--set", "space=td"]
+    for new in (3, 0):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f"3 rows, {new} of them new" in done.stdout
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(row["space"], row["task"], row["seed"], row["run"]) for row in rows] == [
+        ("td", "trec", "0", "ours"),
+        ("td", "trec", "0", "plain"),
+        ("td", "trec", "1", "plain"),
+    ]
+    assert [float(row["test_accuracy"]) for row in rows] == [28 / 40, 20 / 40, 22 / 40]
