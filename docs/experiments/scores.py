@@ -21,7 +21,9 @@ from pathlib import Path
 
 from scipy.stats import t
 
-from aang_core.study.sweeps.gains import read_sweeps
+from aang_core.analysis.page.plots import Plot
+from aang_core.study.sweeps.gains import OWN, read_sweeps
+from aang_core.study.sweeps.gains_figure import gains_plot
 
 TASKS = {
     "trec": "`trec`",
@@ -110,6 +112,37 @@ def ratio(run: Scores, baseline: Scores, figure: str) -> float:
     both = run.keys() & baseline.keys()
     own, other = (sum(float(scores[key][figure]) for key in both) for scores in (run, baseline))
     return own / other
+
+
+def picture(gains: Mapping[str, Mapping[str, Sequence[float]]], baseline: str) -> Plot:
+    """Task by task and on the mean. :param gains: run → task → differences; every run on the same tasks."""
+
+    def mark(by_task: Mapping[str, Sequence[float]], one: float) -> dict[str, dict[str, object]]:
+        """:param one: the spread of a single difference."""
+        mean, inverse = mean_of(by_task), sum(1 / len(values) for values in by_task.values())
+        half = one * math.sqrt(inverse) / len(by_task)
+        ends = None if math.isnan(half) else [(mean - half) / 100, (mean + half) / 100]
+        return {
+            OWN: {"delta": mean / 100, "interval": ends, "interval_tasks": None, "p_holm": None}
+        }
+
+    methods = [
+        {"method": run, "tasks": list(by_task), "metrics": mark(by_task, spread(by_task))}
+        for run, by_task in gains.items()
+    ]
+    tasks = [
+        {
+            "task": TASKS[task].strip("`"),
+            "metric": "f1" if task == "acl-arc" else "accuracy",
+            "baseline": baseline,
+            "method": run,
+            "metrics": mark({task: by_task[task]}, spread(by_task)),
+        }
+        for task in TASKS
+        for run, by_task in gains.items()
+        if task in by_task
+    ]
+    return gains_plot({"methods": methods, "tasks": tasks, "baselines": [baseline]})
 
 
 def finished(sweeps: Sequence[Path]) -> Iterator[dict[str, str]]:

@@ -8,16 +8,13 @@ How gains and their intervals come about says scores.py.
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
-from scores import TASKS, Scores, by_run, differences, mean_and_interval, ratio, read, said, spread
+from scores import TASKS, Scores, by_run, differences, mean_and_interval, picture, ratio, read, said
 
-from aang_core.analysis.page.plots import Plot, write_plots
-from aang_core.study.sweeps.gains import OWN
-from aang_core.study.sweeps.gains_figure import gains_plot
+from aang_core.analysis.page.plots import write_plots
 
 Runs = Mapping[str, Scores]
 
@@ -59,36 +56,6 @@ def table(runs: Runs, split: str) -> list[str]:
     return lines
 
 
-def picture(runs: Runs, split: str) -> Plot:
-    """Every rule that ran on all tasks, task by task and on the mean."""
-    gains = all_gains(runs, split)
-    full = {run: found for run, found in gains.items() if len(found) == len(TASKS)}
-
-    def mark(mean: float, half: float) -> dict[str, dict[str, object]]:
-        ends = None if math.isnan(half) else [(mean - half) / 100, (mean + half) / 100]
-        figures = {"delta": mean / 100, "interval": ends, "interval_tasks": None, "p_holm": None}
-        return {OWN: figures}
-
-    methods = [
-        {"method": run, "tasks": list(found), "metrics": mark(*mean_and_interval(found))}
-        for run, found in full.items()
-    ]
-    tasks = [
-        {
-            "task": TASKS[task].strip("`"),
-            "metric": "f1" if task == "acl-arc" else "accuracy",
-            "baseline": "equal",
-            "method": run,
-            "metrics": mark(
-                statistics.mean(found[task]), spread(found) / math.sqrt(len(found[task]))
-            ),
-        }
-        for task in TASKS
-        for run, found in full.items()
-    ]
-    return gains_plot({"methods": methods, "tasks": tasks, "baselines": ["equal"]})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -101,7 +68,9 @@ def main() -> None:
     for space, runs in found.items():
         print(f"{space}\n", *table(runs, args.split), sep="\n", end="\n\n")
     if args.plots:
-        write_plots([picture(found["td"], args.split)], args.plots)
+        gains = all_gains(found["td"], args.split)
+        full = {run: by_task for run, by_task in gains.items() if len(by_task) == len(TASKS)}
+        write_plots([picture(full, "equal")], args.plots)
 
 
 if __name__ == "__main__":
