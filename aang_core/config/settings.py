@@ -231,6 +231,7 @@ class RunConfig:
     :param seeds: the whole run is done once with each.
     :param train_rows: labelled training rows that are kept, drawn anew for each seed; 0 for all.
     :param dev_rows: labelled dev rows that are kept, drawn anew for each seed; 0 for all. The others are not used.
+    :param unlabelled_rows: training texts without a label that are kept, drawn anew for each seed; 0 for all.
     :param split_anew: pool the task's labelled rows without repeats and split them anew for each seed: the shares of
         dev and test; empty for the task's own splits.
     :param drop_empty: leave out rows with an empty text or label, and say how many, instead of refusing the task.
@@ -267,6 +268,7 @@ class RunConfig:
     seeds: tuple[int, ...] = setting(ListOf(Integer(0), 1, "seed"), (0,))
     train_rows: int = setting(Integer(0), 0)
     dev_rows: int = setting(Integer(0), 0)
+    unlabelled_rows: int = setting(Integer(0), 0)
     split_anew: tuple[float, ...] = setting(Shares(2), ())
     drop_empty: bool = setting(Flag(), False)
     columns: Mapping[str, str] = setting(TableOf(Text()), {})

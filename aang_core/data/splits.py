@@ -1,8 +1,8 @@
 """Splitting of step 2. In: rows and their labels. Out: the row numbers of each part, or the missing splits.
 
 Everything is deterministic: the generator is an argument, and drawn rows keep their order. The rows of a seed
-(`draw_train_rows`, `draw_dev_rows`, `split_anew`) depend only on the task, the settings and the seed, so every method
-gets the same rows.
+(`draw_train_rows`, `draw_dev_rows`, `draw_unlabelled_rows`, `split_anew`) depend only on the task, the settings and the
+seed, so every method gets the same rows.
 """
 
 from __future__ import annotations
@@ -277,6 +277,27 @@ def draw_dev_rows(task: Task, rows: int, seed: int) -> Task:
     generator = np.random.default_rng([seed, 1])  # another draw than that of the training rows
     chosen = _drawn(task, "dev", rows, generator)
     return attrs.evolve(task, splits={**task.splits, "dev": task.splits["dev"].select(chosen)})
+
+
+def draw_unlabelled_rows(task: Task, rows: int, seed: int) -> Task:
+    """Keep `rows` training texts without a label, as ``--unlabelled-rows`` asks; the others are not used at all.
+
+    A smaller draw of the same seed is part of a larger one, so that what more texts bring can be seen.
+
+    :param rows: how many; 0 keeps all.
+    :raises TaskError: where there are fewer.
+    """
+    if rows == 0:
+        return task
+    texts = task.unlabelled
+    known = 0 if texts is None else len(texts)
+    if texts is None or rows > known:
+        raise TaskError(
+            f"cannot draw {rows} training texts without a label from task {task.name!r}; expected at most {known}: "
+            "texts have none where --train-rows N hides it, or where the file does (--unlabelled empty)"
+        )
+    chosen = np.random.default_rng([seed, 2]).permutation(known)[:rows]
+    return attrs.evolve(task, unlabelled=texts.select(sorted(chosen.tolist())))
 
 
 def _drawn(task: Task, split: str, rows: int, generator: np.random.Generator) -> list[int]:

@@ -377,7 +377,8 @@ def _audited(resolved: ResolvedRun, callback: Callback) -> dict[str, Any]:
     if resolved.config.split_anew:
         # rows that --train-rows leaves out stay: their texts are trained on, without their labels
         whole = attrs.evolve(
-            resolved, config=attrs.evolve(resolved.config, train_rows=0, dev_rows=0)
+            resolved,
+            config=attrs.evolve(resolved.config, train_rows=0, dev_rows=0, unlabelled_rows=0),
         )
         audit = audit_draws([seed_task(whole, seed) for seed in sorted(resolved.config.seeds)])
     else:

@@ -22,7 +22,13 @@ from aang_core.data.auxiliary import (
     load_selected,
     with_sources,
 )
-from aang_core.data.splits import draw_dev_rows, draw_train_rows, split_anew, without_split_remark
+from aang_core.data.splits import (
+    draw_dev_rows,
+    draw_train_rows,
+    draw_unlabelled_rows,
+    split_anew,
+    without_split_remark,
+)
 from aang_core.data.task import Task, check_given, load_task, registered_tasks
 from aang_core.errors import ConfigError, RunError, TaskError
 from aang_core.method.weights.chosen import chosen_weighting
@@ -196,12 +202,13 @@ def _teacher_model(config: RunConfig, registry: Registry, space: Space | None) -
 
 
 def seed_task(resolved: ResolvedRun, seed: int) -> Task:
-    """The task with this seed's splits and labelled rows."""
+    """The task with this seed's splits, labelled rows and texts without a label."""
     task, config = resolved.task, resolved.config
     if config.split_anew:
         dev, test = config.split_anew
         task = split_anew(task, dev, test, seed)
-    return draw_dev_rows(draw_train_rows(task, config.train_rows, seed), config.dev_rows, seed)
+    task = draw_dev_rows(draw_train_rows(task, config.train_rows, seed), config.dev_rows, seed)
+    return draw_unlabelled_rows(task, config.unlabelled_rows, seed)
 
 
 def load_backbone(resolved: ResolvedRun, seed: int) -> Backbone:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from _tasks import write_split
 
-from aang_core.data.splits import draw_dev_rows, draw_train_rows, split_anew
+from aang_core.data.splits import draw_dev_rows, draw_train_rows, draw_unlabelled_rows, split_anew
 from aang_core.data.task import Task, load_task
 from aang_core.errors import TaskError
 
@@ -100,6 +100,26 @@ def test_dev_rows_are_drawn_for_each_seed_and_the_others_are_not_used():
     assert draw_dev_rows(task, 0, seed=1) is task
     with pytest.raises(TaskError, match=r"cannot draw 99 dev rows .*the whole dev split"):
         draw_dev_rows(task, 99, seed=0)
+
+
+def test_texts_without_a_label_are_drawn_for_each_seed_fewer_among_more(task):
+    hidden = draw_train_rows(task, 10, seed=1)
+
+    def texts(rows, seed):
+        return draw_unlabelled_rows(hidden, rows, seed).unlabelled["text"][:]
+
+    whole, many, few = hidden.unlabelled["text"][:], texts(12, 1), texts(5, 1)
+    assert (len(whole), len(many), len(few)) == (30, 12, 5)
+    assert set(few) < set(many) < set(whole)
+    assert many == [text for text in whole if text in many], "in the order of the file"
+    assert texts(5, 1) == few != texts(5, 2)
+    assert draw_unlabelled_rows(hidden, 0, seed=1) is hidden
+    kept = draw_unlabelled_rows(hidden, 5, seed=1)
+    assert kept.splits is hidden.splits
+    with pytest.raises(TaskError, match=r"cannot draw 31 .* expected at most 30"):
+        draw_unlabelled_rows(hidden, 31, seed=1)
+    with pytest.raises(TaskError, match=r"expected at most 0: .*--train-rows N"):
+        draw_unlabelled_rows(task, 1, seed=1)
 
 
 @pytest.mark.parametrize("rows", [-1, 2, 41])
