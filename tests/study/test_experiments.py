@@ -15,6 +15,7 @@ PAPER = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "tab
 OURS = {
     "digits": 4,
     "few-labels": 9,
+    "few-labels-ablations": 8,
     "few-labels-screening": 8,
     "few-labels-spaces": 10,
     "one-change": 8,
