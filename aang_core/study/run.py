@@ -230,6 +230,19 @@ def _goes_on(place: Path, config: RunConfig, resume: bool, what: str, without: s
     return goes_on
 
 
+def shuffled_control(config: RunConfig, control: str = SHUFFLED) -> RunConfig:
+    """The permutation control of a run.
+
+    :raises ConfigError: where `control` is another one, or the run is the control itself.
+    """
+    if control != SHUFFLED or config.meta.control == SHUFFLED:
+        raise ConfigError(
+            f"control must be {SHUFFLED!r}, for a run whose own meta.control is 'none' (got {control!r} and "
+            f"{config.meta.control!r})"
+        )
+    return attrs.evolve(config, meta=attrs.evolve(config.meta, control=SHUFFLED))
+
+
 def _run_controlled(
     config: RunConfig, control: str, directory: Path, resume: bool, how: Mapping[str, Any]
 ) -> RunReport:
@@ -237,14 +250,9 @@ def _run_controlled(
 
     :param how: as in `run`, ``against`` too.
     """
-    if control != SHUFFLED or config.meta.control == SHUFFLED:
-        raise ConfigError(
-            f"control must be {SHUFFLED!r}, for a run whose own meta.control is 'none' (got {control!r} and "
-            f"{config.meta.control!r})"
-        )
+    shuffled = shuffled_control(config, control)
     if join_processes().size > 1:
         raise ConfigError("a run that several processes share trains no control beside it")
-    shuffled = attrs.evolve(config, meta=attrs.evolve(config.meta, control=SHUFFLED))
     alone = {**how, "against": ""}
     resolve(shuffled, how["registry"], how["task"])  # refuses methods that learn no weights
     place = beside(directory, SHUFFLED)

@@ -98,7 +98,7 @@ def command(
     elif where is not None:
         selected_runs.carry_out(chosen, tops, controls, where, resume, jobs, as_json)
     elif dry_run:
-        _plan(chosen, against, as_json)
+        _plan(chosen, against, control, as_json)
     else:
         if processes > 1 and "WORLD_SIZE" not in os.environ:
             _launch(processes)
@@ -198,10 +198,14 @@ def _resumed(
     return begun
 
 
-def _plan(config: RunConfig, against: str, as_json: bool) -> None:
+def _plan(config: RunConfig, against: str, control: str, as_json: bool) -> None:
     from aang_core.check.dry_run import summarise
+    from aang_core.study.run import shuffled_control
+    from aang_core.train.resolve import resolve
 
     registry = options.registry_of(config.plugins)
+    if control:  # the plan is the run's; its control, the same once more, is checked alone
+        resolve(shuffled_control(config, control), registry)
     summary = summarise(config, registry, against)
     for remark in summary.remarks:
         render.remark(remark)

@@ -147,6 +147,14 @@ def test_flags_that_make_no_sense_beside_it_are_refused(words, said):
     assert said in done.stderr
 
 
+def test_a_dry_run_refuses_what_the_run_would(task):
+    asked = ("--task", task, "--dry-run", "--control", "shuffled", *flags())
+    assert command(*asked).exit_code == 0
+    done = command(*asked, "--set", "meta.rule=equal")
+    assert done.exit_code == 1
+    assert "can do nothing where weights stay equal" in done.stderr
+
+
 def test_a_run_that_learns_no_weights_or_is_the_control_has_none(task, tmp_path):
     given = settings(method="static")
     with pytest.raises(ConfigError, match="learns no weights"):
