@@ -61,6 +61,7 @@ def record(arguments: argparse.Namespace) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seed:
         for name, recipe in RECIPES.items():
+            training = {**recipe["training"], "max_steps": arguments.steps}
             file = arguments.out / f"{Path(arguments.task).name}-{seed}-{name}.npz"
             if file.exists():
                 continue
@@ -72,7 +73,7 @@ def record(arguments: argparse.Namespace) -> None:
                 seeds=[seed],
                 out=run,
                 callbacks=recorder,
-                **recipe,
+                **{**recipe, "training": training},
             )
             found = {"steps": recorder.steps, "logits": np.stack(recorder.logits)}
             np.savez_compressed(file, **found, labels=recorder.labels)
@@ -151,6 +152,7 @@ def main() -> None:
     first.add_argument("--task", required=True)
     first.add_argument("--train-rows", type=int, default=100)
     first.add_argument("--dev-rows", type=int, default=500, help="texts that are kept, 0 for all")
+    first.add_argument("--steps", type=int, default=SETTINGS["max_steps"])
     first.add_argument("--seed", type=int, nargs="+", default=[40])
     first.add_argument("--out", type=Path, required=True)
     first.set_defaults(run=record)
