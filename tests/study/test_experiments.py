@@ -16,6 +16,7 @@ OURS = {
     "digits": 4,
     "few-labels": 9,
     "few-labels-ablations": 8,
+    "few-labels-oracle": 2,
     "few-labels-screening": 8,
     "few-labels-spaces": 10,
     "one-change": 8,

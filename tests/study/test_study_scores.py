@@ -31,6 +31,41 @@ def test_the_tables_of_rules_on_the_page_are_those_of_the_file(script):
         assert "\n".join(rules.table(runs, "test")) in page
 
 
+def test_the_tables_of_few_labels_on_the_page_are_those_of_the_file(script):
+    page = (DOCS / "results.md").read_text("utf-8")
+    few, scores = script("few_labels"), script("scores")
+    runs = scores.by_run(scores.read(EXPERIMENTS / "few-labels.csv"))
+    for labels in few.TABLES:
+        assert "\n".join(few.table(runs, labels)) in page
+    assert "\n".join(few.oracle_table(runs)) in page
+
+
+def test_the_baseline_is_the_form_that_dev_prefers_on_each_task(script):
+    """Whatever test says, and over the seeds that both forms have."""
+
+    def rows(run, scores):
+        return [
+            {
+                "run": run,
+                "task": task,
+                "seed": str(seed),
+                "dev_accuracy": dev,
+                "test_accuracy": test,
+            }
+            for task, seed, dev, test in scores
+        ]
+
+    fresh = rows("fresh", [("trec", 0, 0.8, 0.1), ("trec", 1, 0.0, 0.9), ("sst2", 0, 0.5, 0.9)])
+    probe = rows("probe", [("trec", 0, 0.7, 0.9), ("sst2", 0, 0.6, 0.1)])
+    runs = script("scores").by_run([*fresh, *probe])
+    found, chosen = script("few_labels").better(runs, ["fresh", "probe"])
+    assert chosen == {"trec": "fresh", "sst2": "probe"}
+    assert {key: row["test_accuracy"] for key, row in found.items()} == {
+        ("trec", 0): 0.1,
+        ("sst2", 0): 0.1,
+    }
+
+
 def test_with_one_task_the_interval_is_that_of_a_paired_t_test(script):
     gains = [0.4, -1.1, 2.0, 0.3]
     mean, half = script("scores").mean_and_interval({"trec": gains})

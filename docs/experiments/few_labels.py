@@ -1,0 +1,166 @@
+"""What few-labels.csv says: the tables and the picture of docs/results.md.
+
+    python docs/experiments/few_labels.py [--plots FOLDER]
+
+Two comparisons, each between methods that see the same labels: those of train alone, and those of train and dev
+together. The baseline is fine-tuning in the form that dev prefers on each task. How gains and their intervals come
+about says scores.py; the interval "other tasks" draws tasks and seeds anew, and p is that of a sign-flip test,
+corrected for the methods of both tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from scores import (
+    TASKS,
+    Row,
+    Scores,
+    by_run,
+    differences,
+    mean_of,
+    picture,
+    ratio,
+    read,
+    said,
+    score,
+)
+
+from aang_core.analysis.page.plots import write_plots
+from aang_core.analysis.statistics import holm, resampled_means, sign_flip_test
+
+FORMS = ("finetune", "finetune, from a probe")
+ALL = ", all labels"
+TABLES = {
+    "train's labels": (FORMS, ("setfit", "few-labels", "auto", "probe")),
+    "the labels of train and dev": (
+        tuple(f"{form}{ALL}" for form in FORMS),
+        (f"setfit{ALL}", f"few-labels{ALL}", "SetFit itself"),
+    ),
+}
+ORACLE = "oracle, "
+"""Before a form's name: fine-tuning with the label of every training text, as many steps."""
+
+"""The forms of fine-tuning, and what is compared with the better one."""
+
+Runs = Mapping[str, Scores]
+
+
+def better(runs: Runs, forms: Sequence[str]) -> tuple[dict[tuple[str, int], Row], dict[str, str]]:
+    """The form whose mean on dev is best on each task, over the seeds that all have; and which that is.
+
+    The refit chooses nothing: with all labels the form is still judged by the dev scores of the model before.
+    """
+    shared = set.intersection(*(set(runs[form]) for form in forms))
+    rows, chosen = {}, {}
+    for task in TASKS:
+        keys = [key for key in shared if key[0] == task]
+        if keys:
+            best = max(
+                forms, key=lambda form: sum(score(runs[form][key], "dev") for key in sorted(keys))
+            )
+            chosen[task] = best
+            rows |= {key: runs[best][key] for key in keys}
+    return rows, chosen
+
+
+def p_values(runs: Runs) -> dict[str, float | None]:
+    """Of every method in the tables, corrected by Holm."""
+    raw = {}
+    for forms, names in TABLES.values():
+        base, _ = better(runs, forms)
+        for name in names:
+            if name in runs:
+                gains = list(differences(runs[name], base).values())
+                raw[name] = sign_flip_test(gains, np.random.default_rng(0))
+    return dict(zip(raw, holm(list(raw.values())), strict=True))
+
+
+def table(runs: Runs, labels: str) -> list[str]:
+    """Markdown. :param labels: one of `TABLES`."""
+    forms, names = TABLES[labels]
+    base, _ = better(runs, forms)
+    p = p_values(runs)
+    by_task: dict[str, list[float]] = {}
+    for (task, _), row in sorted(base.items()):
+        by_task.setdefault(task, []).append(score(row))
+    tasks = [task for task in TASKS if task in by_task]
+    cells = [f"{np.mean(by_task[task]):.1f}" for task in tasks]
+    named = " | ".join(TASKS[task] for task in tasks)
+    lines = [
+        f"| {labels} | {named} | mean, 95 % | other tasks | p | draws | tokens | CPU |",
+        f"|---|{'--:|' * (len(tasks) + 6)}",
+        f"| fine-tuning: score | {' | '.join(cells)} | {mean_of(by_task):.1f} | | | "
+        f"{_draws(base)} | | |",
+    ]
+    for name in names:
+        if name not in runs:
+            continue
+        gains = differences(runs[name], base)
+        cells = [f"{np.mean(gains[task]):+.1f}" if task in gains else "" for task in tasks]
+        other = resampled_means(list(gains.values()), np.random.default_rng(0), other_tasks=True)
+        low, high = np.quantile(other, [0.025, 0.975])
+        cells += [said(gains), f"{low:+.1f} to {high:+.1f}"]
+        cells += [f"{p[name]:.3f}" if p[name] is not None else "", _draws(runs[name])]
+        cells += [f"{ratio(runs[name], base, cost):.2f} ×" for cost in ("tokens", "cpu_seconds")]
+        lines.append(f"| {name}: gain | {' | '.join(cells)} |")
+    return lines
+
+
+def oracle_table(runs: Runs) -> list[str]:
+    """Markdown: what fine-tuning would gain from the labels that nobody has, and which share of it is reached without.
+
+    Every row is on the draws that the oracle has. Shares are of the mean gains, not means of shares, which a task with
+    little to gain would rule.
+    """
+    oracle, _ = better(runs, [f"{ORACLE}{form}" for form in FORMS])
+    base, _ = better(runs, FORMS)
+    most = differences(oracle, base)
+    cells = [f"{np.mean(most[task]):+.1f}" for task in most]
+    lines = [
+        f"| gain over fine-tuning, train's labels | {' | '.join(TASKS[task] for task in most)} | mean | share |",
+        f"|---|{'--:|' * (len(most) + 2)}",
+        f"| fine-tuning, every label | {' | '.join(cells)} | {mean_of(most):+.1f} | |",
+    ]
+    for name in ("setfit", f"setfit{ALL}"):
+        own = {key: row for key, row in runs[name].items() if key in oracle}
+        gains = differences(own, base)
+        cells = [f"{np.mean(gains[task]):+.1f}" if task in gains else "" for task in most]
+        reached = {task: most[task] for task in gains}
+        share = mean_of(gains) / mean_of(reached)
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {mean_of(gains):+.1f} | {100 * share:.0f} % |"
+        )
+    return lines
+
+
+def _draws(scores: Scores) -> str:
+    """How many seeds its tasks have: ``3``, or ``2 to 3``."""
+    counts = [sum(task == other for other, _ in scores) for task in TASKS]
+    counts = [count for count in counts if count]
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scores", type=Path, default=Path(__file__).with_name("few-labels.csv"))
+    parser.add_argument("--plots", type=Path, help="the picture into this folder")
+    args = parser.parse_args()
+    runs = by_run(read(args.scores))
+    gains = {}
+    for labels, (forms, names) in TABLES.items():
+        print(*table(runs, labels), sep="\n", end="\n\n")
+        base, chosen = better(runs, forms)
+        print("the baseline by dev:", chosen, end="\n\n")
+        gains |= {name: differences(runs[name], base) for name in names if name in runs}
+    print(*oracle_table(runs), sep="\n", end="\n\n")
+    if args.plots:
+        full = {name: by_task for name, by_task in gains.items() if len(by_task) == len(TASKS)}
+        write_plots([picture(full, "fine-tuning by dev")], args.plots)
+
+
+if __name__ == "__main__":
+    main()
