@@ -19,9 +19,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from scipy.stats import t
 
 from aang_core.analysis.page.plots import Plot
+from aang_core.analysis.statistics import holm, sign_flip_test
 from aang_core.study.sweeps.gains import OWN, read_sweeps
 from aang_core.study.sweeps.gains_figure import gains_plot
 
@@ -114,20 +116,32 @@ def ratio(run: Scores, baseline: Scores, figure: str) -> float:
     return own / other
 
 
+def p_values(gains: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, float | None]:
+    """By run: p of a sign-flip test of its mean gain, corrected by Holm for the number of runs."""
+    raw = [
+        sign_flip_test(list(by_task.values()), np.random.default_rng(0))
+        for by_task in gains.values()
+    ]
+    return dict(zip(gains, holm(raw), strict=True))
+
+
 def picture(gains: Mapping[str, Mapping[str, Sequence[float]]], baseline: str) -> Plot:
     """Task by task and on the mean. :param gains: run → task → differences; every run on the same tasks."""
+    p = p_values(gains)
 
-    def mark(by_task: Mapping[str, Sequence[float]], one: float) -> dict[str, dict[str, object]]:
+    def mark(
+        run: str, by_task: Mapping[str, Sequence[float]], one: float
+    ) -> dict[str, dict[str, object]]:
         """:param one: the spread of a single difference."""
         mean, inverse = mean_of(by_task), sum(1 / len(values) for values in by_task.values())
         half = one * math.sqrt(inverse) / len(by_task)
         ends = None if math.isnan(half) else [(mean - half) / 100, (mean + half) / 100]
         return {
-            OWN: {"delta": mean / 100, "interval": ends, "interval_tasks": None, "p_holm": None}
+            OWN: {"delta": mean / 100, "interval": ends, "interval_tasks": None, "p_holm": p[run]}
         }
 
     methods = [
-        {"method": run, "tasks": list(by_task), "metrics": mark(by_task, spread(by_task))}
+        {"method": run, "tasks": list(by_task), "metrics": mark(run, by_task, spread(by_task))}
         for run, by_task in gains.items()
     ]
     tasks = [
@@ -136,7 +150,7 @@ def picture(gains: Mapping[str, Mapping[str, Sequence[float]]], baseline: str) -
             "metric": "f1" if task == "acl-arc" else "accuracy",
             "baseline": baseline,
             "method": run,
-            "metrics": mark({task: by_task[task]}, spread(by_task)),
+            "metrics": mark(run, {task: by_task[task]}, spread(by_task)),
         }
         for task in TASKS
         for run, by_task in gains.items()
