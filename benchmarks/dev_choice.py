@@ -61,11 +61,11 @@ def record(arguments: argparse.Namespace) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seed:
         for name, recipe in RECIPES.items():
-            training = {**recipe["training"], "max_steps": arguments.steps}
             file = arguments.out / f"{Path(arguments.task).name}-{seed}-{name}.npz"
             if file.exists():
                 continue
             recorder, run = Recorder(), file.with_suffix("")
+            training = {**recipe["training"], "max_steps": arguments.steps}
             aang.run(
                 task=arguments.task,
                 train_rows=arguments.train_rows,

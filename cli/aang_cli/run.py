@@ -201,11 +201,10 @@ def _resumed(
 def _plan(config: RunConfig, against: str, control: str, as_json: bool) -> None:
     from aang_core.check.dry_run import summarise
     from aang_core.study.run import shuffled_control
-    from aang_core.train.resolve import resolve
 
     registry = options.registry_of(config.plugins)
-    if control:  # the plan is the run's; its control, the same once more, is checked alone
-        resolve(shuffled_control(config, control), registry)
+    if control:  # the same plan, and refused where the control would be
+        config = shuffled_control(config, control)
     summary = summarise(config, registry, against)
     for remark in summary.remarks:
         render.remark(remark)

@@ -42,10 +42,10 @@ TABLES = {
         (f"setfit{ALL}", f"few-labels{ALL}", "SetFit itself"),
     ),
 }
+"""The forms of fine-tuning, and what is compared with the better one."""
+
 ORACLE = "oracle, "
 """Before a form's name: fine-tuning with the label of every training text, as many steps."""
-
-"""The forms of fine-tuning, and what is compared with the better one."""
 
 Runs = Mapping[str, Scores]
 

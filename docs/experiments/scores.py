@@ -97,8 +97,12 @@ def mean_and_interval(by_task: Mapping[str, Sequence[float]]) -> tuple[float, fl
     The interval holds the tasks fixed: differences between seeds have one variance s², estimated within tasks. The mean
     over T tasks with n_t seeds each has variance s² Σ 1 / n_t / T², and Σ (n_t − 1) degrees of freedom.
     """
-    inverse = sum(1 / len(values) for values in by_task.values())
-    return mean_of(by_task), spread(by_task) * math.sqrt(inverse) / len(by_task)
+    return mean_of(by_task), half_width(by_task, spread(by_task))
+
+
+def half_width(by_task: Mapping[str, Sequence[float]], one: float) -> float:
+    """Half the width of the mean's interval. :param one: that of a single difference (`spread`)."""
+    return one * math.sqrt(sum(1 / len(values) for values in by_task.values())) / len(by_task)
 
 
 def said(by_task: Mapping[str, Sequence[float]]) -> str:
@@ -133,8 +137,7 @@ def picture(gains: Mapping[str, Mapping[str, Sequence[float]]], baseline: str) -
         run: str, by_task: Mapping[str, Sequence[float]], one: float
     ) -> dict[str, dict[str, object]]:
         """:param one: the spread of a single difference."""
-        mean, inverse = mean_of(by_task), sum(1 / len(values) for values in by_task.values())
-        half = one * math.sqrt(inverse) / len(by_task)
+        mean, half = mean_of(by_task), half_width(by_task, one)
         ends = None if math.isnan(half) else [(mean - half) / 100, (mean + half) / 100]
         return {
             OWN: {"delta": mean / 100, "interval": ends, "interval_tasks": None, "p_holm": p[run]}
