@@ -68,7 +68,7 @@ def command(
 
     \b
     Example:
-      aang sweep docs/experiments/table6.toml --task my_task/ --out runs/table6
+      aang sweep docs/experiments/paper/table6.toml --task my_task/ --out runs/table6
       aang sweep search.toml --out runs/search --workers 4 --set training.max_steps=300
       aang sweep search.toml --out runs/search --ray
       aang sweep search.toml --dry-run

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,21 +12,21 @@ from _runs import write_sweep
 from scipy import stats
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-EXPERIMENTS = DOCS / "experiments"
+SCORES = DOCS / "experiments" / "scores"
 
 
 @pytest.fixture(scope="module")
 def script():
     """Scripts of the folder by name; each finds those beside it, as when it is run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXPERIMENTS))
+        patch.syspath_prepend(str(SCORES))
         yield importlib.import_module
 
 
 def test_the_tables_of_rules_on_the_page_are_those_of_the_file(script):
     page = (DOCS / "weighting.md").read_text("utf-8")
     rules = script("weighting_rules")
-    spaces = rules.spaces(EXPERIMENTS / "weighting-rules.csv")
+    spaces = rules.spaces(SCORES / "weighting-rules.csv")
     assert spaces.keys() == {"td", "few-labels"}
     for runs in spaces.values():
         assert "\n".join(rules.table(runs, "test")) in page
@@ -34,7 +35,7 @@ def test_the_tables_of_rules_on_the_page_are_those_of_the_file(script):
 def test_the_tables_of_few_labels_on_the_page_are_those_of_the_file(script):
     page = (DOCS / "results.md").read_text("utf-8")
     few, scores = script("few_labels"), script("scores")
-    runs = scores.by_run(scores.read(EXPERIMENTS / "few-labels.csv"))
+    runs = scores.by_run(scores.read(SCORES / "few-labels.csv"))
     for labels in few.TABLES:
         assert "\n".join(few.table(runs, labels)) in page
     assert "\n".join(few.oracle_table(runs)) in page
@@ -104,7 +105,7 @@ def test_differences_pair_by_task_and_seed(script):
 def test_a_sweep_is_collected_once(tmp_path):
     sweep = write_sweep(tmp_path / "sweep", {"plain": {0: 20, 1: 22}, "ours": {0: 28}})
     file = tmp_path / "scores.csv"
-    command = [sys.executable, EXPERIMENTS / "scores.py", file, sweep, "--set", "space=td"]
+    command = [sys.executable, SCORES / "scores.py", file, sweep, "--set", "space=td"]
     for new in (3, 0):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -117,3 +118,29 @@ def test_a_sweep_is_collected_once(tmp_path):
         ("td", "trec", "1", "plain"),
     ]
     assert [float(row["test_accuracy"]) for row in rows] == [28 / 40, 20 / 40, 22 / 40]
+
+
+def test_what_setfit_printed_is_collected_beside_sweeps(tmp_path, script):
+    scores = script("scores")
+    sweep = write_sweep(tmp_path / "sweep", {"ours": {0: 28}})
+    printed = tmp_path / "setfit.out"
+    line = {"task": "trec", "seed": 0, "dev": None, "test": {"accuracy": 0.9, "f1": 0.75}}
+    progress = "{'embedding_loss': '0.1', 'epoch': '1'}"
+    printed.write_text(
+        f"{progress}\n{json.dumps({**line, 'tokens': 1000, 'cpu_seconds': 12.34})}\n"
+    )
+    command = [sys.executable, SCORES / "scores.py", tmp_path / "scores.csv", sweep, printed]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    runs = scores.by_run(scores.read(tmp_path / "scores.csv"))
+    assert set(runs) == {"ours", scores.SETFIT}
+    row = runs[scores.SETFIT]["trec", 0]
+    assert (scores.score(row), row["tokens"], row["cpu_seconds"]) == (90.0, "1000", "12.3")
+    assert row["dev_accuracy"] == row["best_step"] == ""
+
+
+def test_a_training_of_setfit_that_has_not_ended_is_refused(tmp_path, script):
+    printed = tmp_path / "setfit.out"
+    printed.write_text("{'embedding_loss': '0.1', 'epoch': '0.5'}\n")
+    with pytest.raises(SystemExit, match=r"setfit\.out holds no scores"):
+        script("scores").of_setfit(printed)

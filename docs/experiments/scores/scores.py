@@ -1,9 +1,10 @@
 """The scores of a study: collected from its sweeps into a CSV file that outlives them, read again, compared by seed.
 
-    python docs/experiments/scores.py FILE.csv SWEEP [SWEEP ...] [--set space=td]
+    python docs/experiments/scores/scores.py FILE.csv SWEEP [SWEEP ...] [--set space=td]
 
-adds a row for each finished trial that FILE does not hold yet; ``--set`` gives what else tells its rows apart. The
-scripts beside this one make the tables of the pages from such files.
+adds a row for each finished trial that FILE does not hold yet; ``--set`` gives what else tells its rows apart. In place
+of a sweep's folder stands a file with what ``benchmarks/setfit_peer.py train`` has printed. The scripts beside this one
+make the tables of the pages from such files.
 
 A gain is the mean over tasks of the mean difference over the seeds that both runs have, in points of accuracy (of
 macro-F1 on ACL-ARC, whose classes are unbalanced).
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import statistics
 from collections import defaultdict
@@ -42,6 +44,9 @@ FIGURES = (
     *("tokens", "cpu_seconds"),
 )
 """What a row says of a training; before these stand the columns that tell it from others."""
+
+SETFIT = "SetFit itself"
+"""The run's name for what ``benchmarks/setfit_peer.py`` has trained."""
 
 Row = Mapping[str, str]
 Scores = Mapping[tuple[str, int], Row]
@@ -185,6 +190,26 @@ def finished(sweeps: Sequence[Path]) -> Iterator[dict[str, str]]:
                 }
 
 
+def of_setfit(printed: Path) -> dict[str, str]:
+    """The row of SetFit itself. It has no dev, and prints its scores after its progress.
+
+    :raises SystemExit: if the training has not ended.
+    """
+    lines = [line for line in printed.read_text("utf-8").splitlines() if '"cpu_seconds"' in line]
+    if not lines:
+        raise SystemExit(f"{printed} holds no scores; expected what setfit_peer.py train prints")
+    found = json.loads(lines[-1])
+    return {
+        "task": found["task"],
+        "seed": str(found["seed"]),
+        "run": SETFIT,
+        **dict.fromkeys(FIGURES, ""),
+        **{f"test_{metric}": f"{found['test'][metric]:.6f}" for metric in ("accuracy", "f1")},
+        "tokens": str(found["tokens"]),
+        "cpu_seconds": f"{found['cpu_seconds']:.1f}",
+    }
+
+
 def added(rows: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     """`rows` with those of `new` that they do not have, in order of the tasks and seeds."""
     order = {task: place for place, task in enumerate(TASKS)}
@@ -200,12 +225,14 @@ def added(rows: Sequence[Row], new: Sequence[Row]) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
-    parser.add_argument("sweeps", type=Path, nargs="+")
+    parser.add_argument("sources", type=Path, nargs="+", help="folders of sweeps, SetFit's output")
     parser.add_argument("--set", action="append", default=[], metavar="COLUMN=VALUE")
     args = parser.parse_args()
     apart = dict(each.split("=", 1) for each in args.set)
     before = read(args.file) if args.file.exists() else []
-    rows = added(before, [{**apart, **row} for row in finished(args.sweeps)])
+    sweeps = [source for source in args.sources if source.is_dir()]
+    new = [*finished(sweeps), *(of_setfit(file) for file in args.sources if file not in sweeps)]
+    rows = added(before, [{**apart, **row} for row in new])
     with args.file.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -1,6 +1,6 @@
 """What weighting-rules.csv says of each rule: the tables of docs/weighting.md.
 
-    python docs/experiments/weighting_rules.py [--scores FILE] [--split dev] [--plots FOLDER]
+    python docs/experiments/scores/weighting_rules.py [--scores FILE] [--split dev] [--plots FOLDER]
 
 How gains and their intervals come about says scores.py.
 """

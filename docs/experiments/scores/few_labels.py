@@ -1,6 +1,6 @@
 """What few-labels.csv says: the tables and the picture of docs/results.md.
 
-    python docs/experiments/few_labels.py [--plots FOLDER]
+    python docs/experiments/scores/few_labels.py [--plots FOLDER]
 
 Two comparisons, each between methods that see the same labels: those of train alone, and those of train and dev
 together. The baseline is fine-tuning in the form that dev prefers on each task. How gains and their intervals come
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from scores import (
+    SETFIT,
     TASKS,
     Row,
     Scores,
@@ -39,7 +40,7 @@ TABLES = {
     "train's labels": (FORMS, ("setfit", "few-labels", "auto", "probe")),
     "the labels of train and dev": (
         tuple(f"{form}{ALL}" for form in FORMS),
-        (f"setfit{ALL}", f"few-labels{ALL}", "SetFit itself"),
+        (f"setfit{ALL}", f"few-labels{ALL}", SETFIT),
     ),
 }
 """The forms of fine-tuning, and what is compared with the better one."""
