@@ -83,18 +83,16 @@ def table(runs: Runs, labels: str) -> list[str]:
     forms, names = TABLES[labels]
     base, _ = better(runs, forms)
     p = p_values(all_gains(runs))
+    peer = runs.get(SETFIT, {}) if SETFIT in names else {}
     by_task: dict[str, list[float]] = {}
     for (task, _), row in sorted(base.items()):
         by_task.setdefault(task, []).append(score(row))
     tasks = [task for task in TASKS if task in by_task]
+    columns = [*(TASKS[task] for task in tasks), "mean, 95 %", *(["over SetFit"] if peer else [])]
+    columns += ["other tasks", "p", "draws", "tokens", "CPU"]
     cells = [f"{np.mean(by_task[task]):.1f}" for task in tasks]
-    named = " | ".join(TASKS[task] for task in tasks)
-    lines = [
-        f"| {labels} | {named} | mean, 95 % | other tasks | p | draws | tokens | CPU |",
-        f"|---|{'--:|' * (len(tasks) + 6)}",
-        f"| fine-tuning: score | {' | '.join(cells)} | {mean_of(by_task):.1f} | | | "
-        f"{_draws(base)} | | |",
-    ]
+    cells += [f"{mean_of(by_task):.1f}", *_over(base, peer), "", "", _draws(base), "", ""]
+    rows = {labels: columns, "--": ["--:"] * len(columns), "fine-tuning: score": cells}
     for name in names:
         if name not in runs:
             continue
@@ -102,11 +100,18 @@ def table(runs: Runs, labels: str) -> list[str]:
         cells = [f"{np.mean(gains[task]):+.1f}" if task in gains else "" for task in tasks]
         other = resampled_means(list(gains.values()), np.random.default_rng(0), other_tasks=True)
         low, high = np.quantile(other, [0.025, 0.975])
-        cells += [said(gains), f"{low:+.1f} to {high:+.1f}"]
+        cells += [said(gains), *_over(runs[name], peer), f"{low:+.1f} to {high:+.1f}"]
         cells += [f"{p[name]:.3f}" if p[name] is not None else "", _draws(runs[name])]
         cells += [f"{ratio(runs[name], base, cost):.2f} ×" for cost in ("tokens", "cpu_seconds")]
-        lines.append(f"| {name}: gain | {' | '.join(cells)} |")
-    return lines
+        rows[f"{name}: gain"] = cells
+    return ["| " + " | ".join([first, *cells]) + " |" for first, cells in rows.items()]
+
+
+def _over(run: Scores, peer: Scores) -> list[str]:
+    """The cell with its mean difference from SetFit itself; none where SetFit saw other labels."""
+    if not peer:
+        return []
+    return ["" if run is peer else said(differences(run, peer))]
 
 
 def oracle_table(runs: Runs) -> list[str]:
