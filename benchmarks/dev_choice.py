@@ -61,7 +61,8 @@ def record(arguments: argparse.Namespace) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seed:
         for name, recipe in RECIPES.items():
-            file = arguments.out / f"{Path(arguments.task).name}-{seed}-{name}.npz"
+            trained = f"{Path(arguments.task).name}-{seed}-{name}-{arguments.steps}-steps"
+            file = arguments.out / f"{trained}.npz"
             if file.exists():
                 continue
             recorder, run = Recorder(), file.with_suffix("")
