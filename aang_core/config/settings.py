@@ -183,15 +183,15 @@ class Meta:
 class HeadSettings:
     """:param policy: ``per-objective`` or ``per-output`` (objectives with the same output share a head).
     :param decoder: ``tied`` to the encoder's embeddings, or ``untied`` copies (paper).
-    :param start: what the end-task's last layer begins with: ``fresh`` values, or a linear ``probe`` on the encoder's
-        features.
+    :param start: what the end-task's last layer begins with: ``fresh`` values, a linear ``probe`` on the encoder's
+        features, or a ``tempered-probe``, which is no surer of the labelled rows than of others.
     :param finish: ``probe``: fit a probe on the trained features and keep it if dev improves; ``always``: keep it in
         any case; ``none``: fit nothing.
     """
 
     policy: str = setting(Choice(("per-objective", "per-output")), "per-output")
     decoder: str = setting(Choice(("tied", "untied")), "tied")
-    start: str = setting(Choice(("fresh", "probe")), "fresh")
+    start: str = setting(Choice(("fresh", "probe", "tempered-probe")), "fresh")
     finish: str = setting(Choice(("none", "probe", "always")), "none")
 
 

@@ -6,13 +6,18 @@ objectives share it (``heads.policy``).
 
 ``heads.start = "probe"`` fits the last layer of the end-task's head on the features of the encoder as it comes, before
 the first step, so that no random head distorts them (LP-FT: Kumar et al., ICLR 2022); dev judges this start as well.
-The method ``probe`` ends there: logistic regression on frozen features. ``heads.finish = "probe"`` fits
-it anew on the features of the trained encoder, as SetFit does (Tunstall et al., 2022), and dev decides whether
-it is kept (``"always"``: it is kept in any case).
+The method ``probe`` ends there: logistic regression on frozen features. ``"tempered-probe"`` then scales the layer down
+(`temper`): a probe of some hundred labels has them all right and is sure of them, so their loss, and with it the
+gradient of the end-task, is near zero before the first step, and the encoder learns little (the norm of the head rules
+how far features move: Tomihari & Sato, NeurIPS 2024). ``heads.finish = "probe"`` fits a probe anew on the features of
+the trained encoder, as SetFit does (Tunstall et al., 2022), and dev decides whether it is kept (``"always"``: it is
+kept in any case).
 n labelled rows, D inputs of the last layer, C classes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -32,6 +37,9 @@ _OUTSIDE = 1_000_000_000
 _ITERATIONS = 1000
 _UNSEEN = 5.0
 """How far the logit of a class without labelled rows lies under the least of the others."""
+
+_FOLDS = 5
+_HALVINGS = 30
 
 
 def fit_heads(session: Session, steps: int) -> None:
@@ -84,14 +92,15 @@ def _one_step(session: Session, optimizer: torch.optim.Optimizer, step: int) -> 
 
 def begins_with_probe(config: RunConfig) -> bool:
     """Whether the end-task's last layer is a probe before the first step."""
-    return config.method == "probe" or config.heads.start == "probe"
+    return config.method == "probe" or config.heads.start != "fresh"
 
 
-def fit_probe(session: Session) -> int:
+def fit_probe(session: Session, *, tempered: bool = False) -> int:
     """Replace the last layer of the end-task's head by logistic regression on the labelled rows' features.
 
     The regression is L2-regularised with C = 1, as SetFit's head.
 
+    :param tempered: scale it as `temper` says. Its answers stay the same.
     :returns: the positions that were read for it.
     :raises ConfigError: where the task has no classes, or the head no linear last layer.
     """
@@ -99,11 +108,67 @@ def fit_probe(session: Session) -> int:
     features = features_of(session, layer, rows)
     labels = torch.tensor([int(row.label) for row in rows])
     weight, bias = _regressed(features, labels, layer.out_features)
+    if tempered:
+        share = temper(features, labels, weight, bias)
+        weight, bias = share * weight, share * bias
     with torch.no_grad():
         layer.weight.copy_(weight)
         if layer.bias is not None:
             layer.bias.copy_(bias)
     return sum(map(len, rows))
+
+
+def temper(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> float:
+    """The factor in (0, 1] for a probe's logits at which its loss on its own rows is that of rows it has not seen.
+
+    So the labels leave the encoder as much to learn as they have to tell. The loss on unseen rows is measured by five
+    folds, of probes scaled by one factor that is best for them (a probe is too sure of new rows as well; without that
+    their loss could exceed log C). Rows whose class has no row outside their fold are left out. 1 where none remain.
+
+    :param features: [n, D]. :param labels: [n]. :param weight, bias: [C, D] and [C], of `_regressed`.
+    """
+    unseen, answers = _held_out(features, labels, len(bias))
+    if not len(answers):
+        return 1.0
+    surprise = _loss(unseen, answers, _bisected(lambda share: _slope(unseen, answers, share) < 0))
+    seen = features @ weight.T + bias
+    return _bisected(lambda share: _loss(seen, labels, share) > surprise)
+
+
+def _loss(logits: Tensor, labels: Tensor, share: float) -> float:
+    return float(nn.functional.cross_entropy(share * logits, labels))
+
+
+def _slope(logits: Tensor, labels: Tensor, share: float) -> float:
+    """Of `_loss` in the share, in which it is convex."""
+    expected = ((share * logits).softmax(1) * logits).sum(1)
+    return float((expected - logits.gather(1, labels[:, None])[:, 0]).mean())
+
+
+def _bisected(below: Callable[[float], bool]) -> float:
+    """The end of those shares from 0 on that are `below`, at most 1."""
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return high
+
+
+def _held_out(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Logits [m, C] of rows under probes that were fitted without their fold, and their labels [m]."""
+    fold = torch.empty_like(labels)
+    fold[labels.argsort(stable=True)] = (
+        torch.arange(len(labels)) % _FOLDS
+    )  # each class in all folds
+    logits, answers = [features.new_zeros(0, classes)], [labels[:0]]
+    for number in range(_FOLDS):
+        inside = fold != number
+        known = torch.isin(labels, labels[inside]) & ~inside
+        if known.any():
+            weight, bias = _regressed(features[inside], labels[inside], classes)
+            logits.append(features[known] @ weight.T + bias)
+            answers.append(labels[known])
+    return torch.cat(logits), torch.cat(answers)
 
 
 def _regressed(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -133,7 +133,10 @@ class Trainer:
             if said := precision_remark(session.device, wanted, "teacher_precision"):
                 self.remark(said)
         if begins_with_probe(session.config):
-            self.progress = self.progress.reading(fit_probe(session))
+            tempered = (
+                session.config.method != "probe" and session.config.heads.start == "tempered-probe"
+            )
+            self.progress = self.progress.reading(fit_probe(session, tempered=tempered))
             if settings.eval_every < settings.max_steps or session.config.method == "probe":
                 self.evaluate()  # the encoder as it comes stays within reach, if dev chooses at all
         if reason := engine_fault(session):

@@ -1,9 +1,13 @@
 """A probe as the head's last layer: against scikit-learn's own answers, and in whole runs."""
 
+import json
+
 import attrs
+import numpy as np
 import pytest
 import torch
 from _steps import bind
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 import aang_core
@@ -13,7 +17,7 @@ from aang_core.processes import Processes
 from aang_core.testing import tiny_backbone, tiny_task
 from aang_core.train.callbacks import Progress
 from aang_core.train.evaluation import DevJudge, scores
-from aang_core.train.head_fitting import _regressed, features_of, fit_probe, last_layer
+from aang_core.train.head_fitting import _regressed, features_of, fit_probe, last_layer, temper
 from aang_core.train.session import build_session
 
 
@@ -59,6 +63,65 @@ def test_classes_without_rows_are_never_the_answer(present):
         expected = torch.as_tensor(fitted.predict_proba(features.numpy()))
         own = logits[:, list(present)].softmax(-1)
         torch.testing.assert_close(own, expected, rtol=1e-6, atol=1e-8)
+
+
+def clouds(counts, width=20):
+    """Features of classes that lie near each other, so many rows of each, and their labels in a mixed order."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.cat([torch.full((n,), label) for label, n in enumerate(counts)])
+    labels = labels[torch.randperm(len(labels), generator=draw)]
+    middles = torch.randn(len(counts), width, generator=draw, dtype=torch.float64)
+    noise = torch.randn(len(labels), width, generator=draw, dtype=torch.float64)
+    return middles[labels] + 4 * noise, labels
+
+
+@pytest.mark.parametrize("counts", [(30, 20), (20, 15, 12), (10, 7, 1)])
+def test_a_tempered_probe_is_as_sure_of_its_rows_as_of_others(counts):
+    features, labels = clouds(counts)
+    weight, bias = _regressed(features, labels, len(counts))
+    logits = features @ weight.T + bias
+
+    def loss(share):
+        return float(torch.nn.functional.cross_entropy(share * logits, labels))
+
+    found = temper(features, labels, weight, bias)
+    x, y = features.numpy(), labels.numpy()
+    fold = np.empty_like(y)
+    fold[np.argsort(y, kind="stable")] = np.arange(len(y)) % 5
+    unseen = []  # of each row the loss at every share of the probe's logits
+    shares = np.linspace(0, 1, 2001)[:, None]
+    for number in range(5):
+        fitted = LogisticRegression(max_iter=1000, tol=1e-6).fit(
+            x[fold != number], y[fold != number]
+        )
+        for row in np.flatnonzero(fold == number):
+            if y[row] in fitted.classes_:
+                chances = fitted.predict_log_proba(x[row : row + 1])  # logits, but for a constant
+                right = list(fitted.classes_).index(y[row])
+                unseen.append(-log_softmax(shares * chances, axis=1)[:, right])
+    surprise = np.mean(unseen, 0).min()
+    assert loss(1) < surprise < np.log(len(counts)), "neither end of the search"
+    assert loss(found) == pytest.approx(surprise, rel=2e-3)
+
+
+def test_a_probe_stays_as_it_is_where_no_row_can_be_left_out():
+    features, labels = clouds((1, 1, 1))
+    weight, bias = _regressed(features, labels, 3)
+    assert temper(features, labels, weight, bias) == 1
+
+
+def test_a_tempered_probe_gives_the_same_answers_and_leaves_more_to_learn(tmp_path):
+    how = {"model": "scratch:tiny", "method": "finetune", "train_rows": 60}
+    training = {"max_steps": 2, "eval_every": 1, "end_task_rows": 8, "final_epochs": 0}
+    first = {}
+    for start in ("probe", "tempered-probe"):
+        out = tmp_path / start
+        (seed,) = aang_core.run(heads={"start": start}, training=training, out=out, **how).seeds
+        line = json.loads((out / "history.jsonl").read_text("utf-8").splitlines()[0])
+        first[start] = seed.evaluations[0]["accuracy"], line["losses"]
+    assert first["probe"][0] == first["tempered-probe"][0]
+    (sure,), (tempered,) = (list(losses.values()) for _, losses in first.values())
+    assert tempered > sure
 
 
 @pytest.mark.parametrize("resumed", [False, True])

@@ -24,6 +24,7 @@ from aang_core.errors import ConfigError, faults_in, one_message
 from aang_core.files import toml_of
 from aang_core.registry.legality import Illegal, enumerate_objectives
 from aang_core.registry.spaces import check_candidates, suggestions
+from aang_core.train.head_fitting import begins_with_probe
 from aang_core.train.resolve import ResolvedRun, resolved_as, seed_task
 
 _FINALISTS = 2
@@ -102,7 +103,7 @@ def _unfit(resolved: ResolvedRun) -> str:
     """Why a candidate cannot run on this task; empty where it can, as far as this is known before data is bound."""
     config, task = resolved.config, resolved.task
     heads = config.heads
-    probes = config.method == "probe" or heads.start == "probe" or heads.finish != "none"
+    probes = begins_with_probe(config) or heads.finish != "none"
     if probes and task.kind != "class":
         return f"a probe needs classes, one a text, and the task is of the kind {task.kind!r}"
     if resolved.space is None:
