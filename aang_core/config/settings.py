@@ -60,7 +60,7 @@ class Training:
     :param fit_heads_steps: steps in which new auxiliary heads are fitted first, encoder frozen.
     :param final_epochs: epochs of end-task fine-tuning of the best checkpoint at `final_lr`.
     :param final_lr, final_patience: their learning rate, and epochs without improvement before they stop.
-    :param refit: ``all``: after the search train once more, on train and dev, for as many steps as dev chose and with
+    :param refit: ``all``: after the search train once more, on train and dev, as long as dev did not get worse and with
         the weights as they ended; ``none`` keeps the model that dev chose.
     :param micro_batch_tokens: most positions in one forward pass; 0 for no bound.
     :param precision: ``fp32``, ``bf16`` (autocast in training and in evaluations on dev; alignments and weights stay

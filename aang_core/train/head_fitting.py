@@ -156,10 +156,8 @@ def _bisected(below: Callable[[float], bool]) -> float:
 
 def _held_out(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Logits [m, C] of rows under probes that were fitted without their fold, and their labels [m]."""
-    fold = torch.empty_like(labels)
-    fold[labels.argsort(stable=True)] = (
-        torch.arange(len(labels)) % _FOLDS
-    )  # each class in all folds
+    fold, spread = torch.empty_like(labels), torch.arange(len(labels)) % _FOLDS
+    fold[labels.argsort(stable=True)] = spread  # the rows of a class lie in different folds
     logits, answers = [features.new_zeros(0, classes)], [labels[:0]]
     for number in range(_FOLDS):
         inside = fold != number

@@ -14,8 +14,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "experiments"
 PAPER = {"table2": 8, "table3": 2, "figure3": 3, "table5": 16, "table6": 9, "table7": 27}
 OURS = {
     "digits": 4,
-    "few-labels": 9,
-    "few-labels-ablations": 8,
+    "few-labels": 13,
+    "few-labels-ablations": 9,
     "few-labels-oracle": 2,
     "few-labels-screening": 8,
     "few-labels-spaces": 10,

@@ -218,7 +218,7 @@ def test_what_the_run_sets_goes_before_what_a_candidates_space_suggests(task):
     }
     assert rows == {(16, 8)}, "the space suggests 16, the run says 8"
     assert {each.config.training.lr for each in known.values()} == {3e-5}
-    assert {each.config.heads.start for each in known.values()} == {"probe"}
+    assert {each.config.heads.start for each in known.values()} == {"tempered-probe"}
     assert known["setfit"].config.method == "static"
 
 

@@ -39,6 +39,7 @@ def test_the_tables_of_few_labels_on_the_page_are_those_of_the_file(script):
     for labels in few.TABLES:
         assert "\n".join(few.table(runs, labels)) in page
     assert "\n".join(few.oracle_table(runs)) in page
+    assert "\n".join(few.start_table(runs)) in page
 
 
 def test_the_baseline_is_the_form_that_dev_prefers_on_each_task(script):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -14,10 +15,12 @@ from aang_core.analysis.page.page import build_story, page
 from aang_core.config.settings import RunConfig
 from aang_core.errors import ConfigError
 from aang_core.method.weights.chosen import chosen_weighting
+from aang_core.registry.registry import load_registry
 from aang_core.rundir.finished import read_run
 from aang_core.study.folds import cross_validate
-from aang_core.train.callbacks import Stopped
-from aang_core.train.finish.refit import ends_with_probe, length_of
+from aang_core.train.callbacks import Progress, Stopped
+from aang_core.train.finish.refit import ends_with_probe, length_of, longest_as_good, refit_run
+from aang_core.train.resolve import resolve
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,41 @@ def test_where_dev_prefers_the_first_probe_one_is_fitted_on_all_labels(task, tmp
 def test_whether_dev_has_kept_the_probe_follows_from_the_evaluations(finish, scores, kept):
     config = RunConfig.from_mapping({"heads": {"finish": finish}})
     assert ends_with_probe(config, "f1", [{"f1": score} for score in scores]) is kept
+
+
+@pytest.mark.parametrize(
+    ("scores", "error", "last"),
+    [
+        ([0.70, 0.74, 0.72, 0.71], 0.025, 60),
+        ([0.70, 0.74, 0.72, 0.71], 0.05, 80),
+        ([0.70, 0.74, 0.72, 0.71], 0.0, 40),
+        ([0.74, 0.60, 0.60, 0.60], 0.05, 20),
+        ([0.70, 0.74, math.nan, 0.72], 0.05, 80),
+        ([math.nan, math.nan], 0.05, 0),
+    ],
+)
+def test_the_length_is_the_longest_that_dev_cannot_tell_from_the_best(scores, error, last):
+    evaluations = [{"step": 20 * (i + 1), "f1": score} for i, score in enumerate(scores)]
+    assert longest_as_good("f1", evaluations, error) == last
+
+
+def test_the_probe_at_the_end_counts_at_the_step_that_it_reads():
+    evaluations = [{"step": step, "f1": 0.5 + step / 1000} for step in (20, 40, 60)]
+    best = {"step": 60, "f1": 0.9}
+    assert longest_as_good("f1", [*evaluations, best], 0.05) == 60
+
+
+def test_the_second_training_is_longer_where_a_small_dev_chose_an_early_checkpoint(task, tmp_path):
+    config = RunConfig.from_mapping({"task": str(task), **chosen("finetune", eval_every=1)})
+    resolved = resolve(config, load_registry())
+    scores = [0.60, 0.75, 0.70, 0.65, 0.50, 0.40]  # ten dev rows: a standard error of 0.16
+    evaluations = tuple({"step": i + 1, resolved.task.metric: s} for i, s in enumerate(scores))
+    found = SimpleNamespace(
+        session=SimpleNamespace(seed=0, config=resolved.config),
+        progress=Progress(best_step=2, best_number=1, evaluations=evaluations),
+    )
+    again = refit_run(resolved, found, {}, tmp_path)
+    assert again.config.training.max_steps == 4
 
 
 def test_report_closing_lines_page_and_card_say_what_dev_is_worth(made, capsys):

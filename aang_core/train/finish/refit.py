@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from aang_core.config.settings import AUTO, META_METHODS, WITHOUT_OBJECTIVES, RunConfig
+from aang_core.data.metrics import standard_error
 from aang_core.rundir.recipe import write_recipe
 from aang_core.train.resolve import ResolvedRun, seed_task
 from aang_core.train.trainer import Trainer
@@ -37,6 +38,20 @@ def length_of(config: RunConfig, best_steps: Sequence[int]) -> int:
     first = config.training.pretrain_steps if config.method == "pretrain-finetune" else 0
     median = max(0, int(statistics.median_high(step - first for step in best_steps)))
     return median if config.training.epochs else min(median, config.training.max_steps)
+
+
+def longest_as_good(metric: str, evaluations: Sequence[Mapping[str, float]], error: float) -> int:
+    """The last step at which dev scored as well as at best, or worse by no more than its standard error.
+
+    Some hundred dev texts cannot tell the best checkpoint from the last: chosen by them, a training on twice as many
+    labels would often end after a sixth of the steps. Judged on other dev texts, the last checkpoint is as good as the
+    chosen one or better, unless it is worse by more than such an error (docs/results.md).
+
+    :param error: as a fraction, as the scores are. :returns: 0 where no score is finite.
+    """
+    scored = [each for each in evaluations if math.isfinite(each[metric])]
+    best = max((each[metric] for each in scored), default=math.inf)
+    return int(max((each["step"] for each in scored if each[metric] >= best - error), default=0))
 
 
 def ends_with_probe(
@@ -91,12 +106,14 @@ def refit_run(
     config = attrs.evolve(
         found.session.config, seeds=(seed,), train_rows=0, dev_rows=0, split_anew=()
     )
-    steps = length_of(config, [progress.best_step])
+    task = seed_task(resolved, seed)
+    error = standard_error(task.kind, len(task.splits["dev"]))
+    last = longest_as_good(task.metric, progress.evaluations, error)
+    steps = length_of(config, [last])
     config = settled(config, steps, weights, directory, probe)
     if config.training.mean_evaluation != "off":  # as dev has chosen
         mean = "only" if progress.best_is_mean else "off"
         config = attrs.evolve(config, training=attrs.evolve(config.training, mean_evaluation=mean))
-    task = seed_task(resolved, seed)
     both = concatenate_datasets([task.splits["train"], task.splits["dev"]])
     task = attrs.evolve(task, splits={**task.splits, "train": both})
     space = None if config.method in WITHOUT_OBJECTIVES else resolved.space

@@ -36,14 +36,24 @@ from aang_core.analysis.statistics import resampled_means
 
 FORMS = ("finetune", "finetune, from a probe")
 ALL = ", all labels"
+TEMPERED = "finetune, from a tempered probe"
 TABLES = {
-    "train's labels": (FORMS, ("setfit", "few-labels", "auto", "probe")),
+    "train's labels": (FORMS, ("setfit", TEMPERED, "few-labels", "auto", "probe")),
     "the labels of train and dev": (
         tuple(f"{form}{ALL}" for form in FORMS),
-        (f"setfit{ALL}", f"few-labels{ALL}", SETFIT),
+        (f"setfit{ALL}", f"{TEMPERED}{ALL}", f"few-labels{ALL}", SETFIT),
     ),
 }
-"""The forms of fine-tuning, and what is compared with the better one."""
+"""The forms of fine-tuning that people use, and what is compared with the better one."""
+
+STARTS = {
+    "fine-tuning, a fresh layer": "finetune",
+    "fine-tuning, a probe": "finetune, from a probe",
+    "fine-tuning, a tempered probe": TEMPERED,
+    "`setfit`, a probe": "setfit, from a probe",
+    "`setfit`, a tempered probe": "setfit",
+}
+"""What the last layer begins with → the run."""
 
 ORACLE = "oracle, "
 """Before a form's name: fine-tuning with the label of every training text, as many steps."""
@@ -142,6 +152,27 @@ def oracle_table(runs: Runs) -> list[str]:
     return lines
 
 
+def start_table(runs: Runs) -> list[str]:
+    """Markdown: scores by what the last layer begins with, over the draws that all have, with and without dev's labels."""
+    shared = set.intersection(*(set(runs[f"{run}{ALL}"]) for run in STARTS.values()))
+    tasks = [task for task in TASKS if any(task == other for other, _ in shared)]
+    lines = [
+        f"| what the last layer begins with | {' | '.join(TASKS[task] for task in tasks)} | mean | all labels |",
+        f"|---|{'--:|' * (len(tasks) + 2)}",
+    ]
+    for said, run in STARTS.items():
+        means = {
+            suffix: [
+                np.mean([score(runs[f"{run}{suffix}"][key]) for key in shared if key[0] == task])
+                for task in tasks
+            ]
+            for suffix in ("", ALL)
+        }
+        cells = [f"{mean:.1f}" for mean in (*means[""], np.mean(means[""]), np.mean(means[ALL]))]
+        lines.append(f"| {said} | {' | '.join(cells)} |")
+    return lines
+
+
 def _draws(scores: Scores) -> str:
     """How many seeds its tasks have: ``3``, or ``2 to 3``."""
     counts = [sum(task == other for other, _ in scores) for task in TASKS]
@@ -158,7 +189,8 @@ def main() -> None:
     for labels, (forms, _) in TABLES.items():
         print(*table(runs, labels), sep="\n", end="\n\n")
         print("the baseline by dev:", better(runs, forms)[1], end="\n\n")
-    print(*oracle_table(runs), sep="\n", end="\n\n")
+    for found in (oracle_table(runs), start_table(runs)):
+        print(*found, sep="\n", end="\n\n")
     if args.plots:
         gains = all_gains(runs)
         full = {name: by_task for name, by_task in gains.items() if len(by_task) == len(TASKS)}
