@@ -43,7 +43,7 @@ _SMALL: Mapping[str, Any] = {"end_task_rows": 16, "auxiliary_rows": 32}
 
 _PROBES: Mapping[str, Any] = {"start": "tempered-probe", "finish": "probe"}
 """A probe as the last layer, before the first step and after the last; dev judges both. With 77 intents the start is
-worth four points; untempered it costs three to ten where the encoder has more to learn."""
+worth four points; untempered it costs up to eight where the encoder has more to learn."""
 
 _ALL_LABELS: Mapping[str, Any] = {"refit": "all"}
 """Once dev has chosen, its labels train, too: where labels are few, dev holds as many of them as train."""

@@ -153,14 +153,14 @@ def oracle_table(runs: Runs) -> list[str]:
 
 
 def start_table(runs: Runs) -> list[str]:
-    """Markdown: scores by what the last layer begins with, over the draws that all have, with and without dev's labels."""
+    """Markdown: scores by what the last layer begins with, over the draws that all have."""
     shared = set.intersection(*(set(runs[f"{run}{ALL}"]) for run in STARTS.values()))
     tasks = [task for task in TASKS if any(task == other for other, _ in shared)]
     lines = [
         f"| what the last layer begins with | {' | '.join(TASKS[task] for task in tasks)} | mean | all labels |",
         f"|---|{'--:|' * (len(tasks) + 2)}",
     ]
-    for said, run in STARTS.items():
+    for start, run in STARTS.items():
         means = {
             suffix: [
                 np.mean([score(runs[f"{run}{suffix}"][key]) for key in shared if key[0] == task])
@@ -169,7 +169,7 @@ def start_table(runs: Runs) -> list[str]:
             for suffix in ("", ALL)
         }
         cells = [f"{mean:.1f}" for mean in (*means[""], np.mean(means[""]), np.mean(means[ALL]))]
-        lines.append(f"| {said} | {' | '.join(cells)} |")
+        lines.append(f"| {start} | {' | '.join(cells)} |")
     return lines
 
 
