@@ -323,6 +323,7 @@ def test_the_picture_escapes_names_and_holds_every_method(tmp_path):
         "<b>bold</b> & $x$",
         "_hidden",
         "a name that is much longer than anybody would call a run, and goes on",
+        "another long one of more than forty characters",
     ]
     runs = {"plain": PLAIN, **dict.fromkeys(names, OURS), "fails": {0: 1, 1: 1, 2: 2}}
     folders = {name: f"run-{n}" for n, name in enumerate(runs)}

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_WIDEST = 24
+"""Characters of a name with which two stand side by side."""
+
 _MARKERS = "osD^vPX*"
 _LINE, _GAP = 0.13, 0.3  # inches: a method's row, and the room above a task's first for its name
 
@@ -55,7 +58,7 @@ def gains_plot(found: Mapping[str, Any]) -> Plot:
         note="Mean paired difference and its 95 % interval over seeds and test texts; the thin line of the mean is "
         "for other tasks.",
         draw=draw,
-        height=_LINE * lines + _GAP * len(blocks) + 0.5 + 0.17 * -(-len(names) // 2),
+        height=_LINE * lines + _GAP * len(blocks) + 0.5 + 0.17 * -(-len(names) // _columns(names)),
     )
 
 
@@ -116,6 +119,11 @@ def marker_of(number: int) -> str:
     return _MARKERS[(number + number // len(COLOURS)) % len(_MARKERS)]
 
 
+def _columns(names: Sequence[str]) -> int:
+    """Of the legend: one where a name would run out of the picture in the second."""
+    return 2 if max(map(len, names), default=0) <= _WIDEST else 1
+
+
 def _legend(figure: Figure, names: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
@@ -125,7 +133,7 @@ def _legend(figure: Figure, names: Sequence[str]) -> None:
     ]
     # matplotlib leaves out a name that begins with an underscore
     shown = [f" {_plain(name)}" if name.startswith("_") else _plain(name) for name in names]
-    figure.legend(handles, shown, loc="outside lower left", ncols=2, handlelength=1.4)
+    figure.legend(handles, shown, loc="outside lower left", ncols=_columns(names), handlelength=1.4)
 
 
 def _plain(name: str) -> str:
