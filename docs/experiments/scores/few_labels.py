@@ -22,6 +22,7 @@ from scores import (
     Scores,
     by_run,
     differences,
+    markdown,
     mean_of,
     p_values,
     picture,
@@ -102,7 +103,7 @@ def table(runs: Runs, labels: str) -> list[str]:
     columns += ["other tasks", "p", "draws", "tokens", "CPU"]
     cells = [f"{np.mean(by_task[task]):.1f}" for task in tasks]
     cells += [f"{mean_of(by_task):.1f}", *_over(base, peer), "", "", _draws(base), "", ""]
-    rows = {labels: columns, "--": ["--:"] * len(columns), "fine-tuning: score": cells}
+    rows = {labels: columns, "fine-tuning: score": cells}
     for name in names:
         if name not in runs:
             continue
@@ -114,7 +115,7 @@ def table(runs: Runs, labels: str) -> list[str]:
         cells += [f"{p[name]:.3f}" if p[name] is not None else "", _draws(runs[name])]
         cells += [f"{ratio(runs[name], base, cost):.2f} ×" for cost in ("tokens", "cpu_seconds")]
         rows[f"{name}: gain"] = cells
-    return ["| " + " | ".join([first, *cells]) + " |" for first, cells in rows.items()]
+    return markdown(rows)
 
 
 def _over(run: Scores, peer: Scores) -> list[str]:
@@ -134,11 +135,10 @@ def oracle_table(runs: Runs) -> list[str]:
     base, _ = better(runs, FORMS)
     most = differences(oracle, base)
     cells = [f"{np.mean(most[task]):+.1f}" for task in most]
-    lines = [
-        f"| gain over fine-tuning, train's labels | {' | '.join(TASKS[task] for task in most)} | mean | share |",
-        f"|---|{'--:|' * (len(most) + 2)}",
-        f"| fine-tuning, every label | {' | '.join(cells)} | {mean_of(most):+.1f} | |",
-    ]
+    rows = {
+        "gain over fine-tuning, train's labels": [*(TASKS[t] for t in most), "mean", "share"],
+        "fine-tuning, every label": [*cells, f"{mean_of(most):+.1f}", ""],
+    }
     both, _ = better(runs, [f"{form}{ALL}" for form in FORMS])
     reach = {"setfit": runs["setfit"], f"setfit{ALL}": runs[f"setfit{ALL}"]}
     for name, scores in {**reach, f"fine-tuning{ALL}": both}.items():
@@ -146,20 +146,16 @@ def oracle_table(runs: Runs) -> list[str]:
         cells = [f"{np.mean(gains[task]):+.1f}" if task in gains else "" for task in most]
         reached = {task: most[task] for task in gains}
         share = mean_of(gains) / mean_of(reached)
-        lines.append(
-            f"| {name} | {' | '.join(cells)} | {mean_of(gains):+.1f} | {100 * share:.0f} % |"
-        )
-    return lines
+        rows[name] = [*cells, f"{mean_of(gains):+.1f}", f"{100 * share:.0f} %"]
+    return markdown(rows)
 
 
 def start_table(runs: Runs) -> list[str]:
     """Markdown: scores by what the last layer begins with, over the draws that all have."""
     shared = set.intersection(*(set(runs[f"{run}{ALL}"]) for run in STARTS.values()))
     tasks = [task for task in TASKS if any(task == other for other, _ in shared)]
-    lines = [
-        f"| what the last layer begins with | {' | '.join(TASKS[task] for task in tasks)} | mean | all labels |",
-        f"|---|{'--:|' * (len(tasks) + 2)}",
-    ]
+    named = [TASKS[task] for task in tasks]
+    rows = {"what the last layer begins with": [*named, "mean", "all labels"]}
     for start, run in STARTS.items():
         means = {
             suffix: [
@@ -168,9 +164,9 @@ def start_table(runs: Runs) -> list[str]:
             ]
             for suffix in ("", ALL)
         }
-        cells = [f"{mean:.1f}" for mean in (*means[""], np.mean(means[""]), np.mean(means[ALL]))]
-        lines.append(f"| {start} | {' | '.join(cells)} |")
-    return lines
+        last = np.mean(means[""]), np.mean(means[ALL])
+        rows[start] = [f"{mean:.1f}" for mean in (*means[""], *last)]
+    return markdown(rows)
 
 
 def _draws(scores: Scores) -> str:

@@ -118,6 +118,13 @@ def said(by_task: Mapping[str, Sequence[float]]) -> str:
     return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
 
 
+def markdown(rows: Mapping[str, Sequence[str]]) -> list[str]:
+    """The lines of a table. :param rows: first column → the other cells; the first row is the head."""
+    head, *lines = (f"| {' | '.join([first, *cells])} |" for first, cells in rows.items())
+    width = len(next(iter(rows.values())))
+    return [head, f"|---|{'--:|' * width}", *lines]
+
+
 def ratio(run: Scores, baseline: Scores, figure: str) -> float:
     """A cost over the baseline's, on the same tasks and seeds."""
     both = run.keys() & baseline.keys()

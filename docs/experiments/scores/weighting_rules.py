@@ -12,7 +12,18 @@ import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
-from scores import TASKS, Scores, by_run, differences, mean_and_interval, picture, ratio, read, said
+from scores import (
+    TASKS,
+    Scores,
+    by_run,
+    differences,
+    markdown,
+    mean_and_interval,
+    picture,
+    ratio,
+    read,
+    said,
+)
 
 from aang_core.analysis.page.plots import write_plots
 
@@ -39,11 +50,8 @@ def table(runs: Runs, split: str) -> list[str]:
     """Markdown, the best mean first."""
     gains = all_gains(runs, split)
     columns = [task for task in TASKS if any(task in by_task for by_task in gains.values())]
-    named = " | ".join(TASKS[task] for task in columns)
-    lines = [
-        f"| over equal weights | {named} | mean, 95 % | over `aang` | pairs | CPU |",
-        f"|---|{'--:|' * (len(columns) + 4)}",
-    ]
+    named = [TASKS[task] for task in columns]
+    rows = {"over equal weights": [*named, "mean, 95 %", "over `aang`", "pairs", "CPU"]}
     for run in sorted(gains, key=lambda run: -mean_and_interval(gains[run])[0]):
         cells = [
             f"{statistics.mean(gains[run][c]):+.1f}" if c in gains[run] else "" for c in columns
@@ -52,8 +60,8 @@ def table(runs: Runs, split: str) -> list[str]:
         pairs = sum(map(len, gains[run].values()))
         cost = ratio(runs[run], runs["equal"], "cpu_seconds")
         cells += [said(gains[run]), over, str(pairs), f"{cost:.2f} ×"]
-        lines.append(f"| {run} | {' | '.join(cells)} |")
-    return lines
+        rows[run] = cells
+    return markdown(rows)
 
 
 def main() -> None:
