@@ -38,13 +38,13 @@ from aang_core.registry.registry import Registry
 from aang_core.rundir.directory import JobDirectory
 from aang_core.rundir.finished import FinishedRun, read_run
 from aang_core.rundir.report import mean_table, write_json
-from aang_core.study.pool import StudyCallback, in_processes
 from aang_core.study.run import run_trials
 from aang_core.study.selected.experiment import write_task
-from aang_core.study.trial import Trial
+from aang_core.study.trials.pool import StudyCallback, in_processes
+from aang_core.study.trials.trial import Trial
 from aang_core.train.callbacks import Callback
 from aang_core.train.finish.race import entrants
-from aang_core.train.finish.refit import ends_with_probe, length_of, settled
+from aang_core.train.finish.refit import ends_with_probe, length_of, settled, with_numbers
 from aang_core.train.resolve import ResolvedRun, resolve
 
 SCHEMA = 1
@@ -191,7 +191,7 @@ def _final(
         config = entrants(resolved)[kept].config
         callback.on_remark(f"final: {kept}, which most folds kept")
     steps = length_of(config, [seed["best_step"] for seed in seeds])
-    probes = [ends_with_probe(config, task.metric, seed["evaluations"]) for seed in seeds]
+    probes = [ends_with_probe(config, task.metric, with_numbers(s["evaluations"])) for s in seeds]
     most = 2 * sum(probes) > len(probes)
     config = settled(config, steps, _mean_weights(runs), out, most)
     final = attrs.evolve(config, seeds=config.seeds[:1])

@@ -25,7 +25,7 @@ from aang_core.registry.records import MATCHED, RANDOM
 from aang_core.rundir.finished import read_runs
 from aang_core.rundir.report import read_report, spread, versions, write_json
 from aang_core.study.selected.selections import Arm, Score, score_curve
-from aang_core.study.trial import Trial, differing_settings
+from aang_core.study.trials.trial import Trial, differing_settings
 
 if TYPE_CHECKING:
     from aang_core.study.selected.experiment_spec import ExperimentSpec

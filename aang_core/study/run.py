@@ -23,16 +23,17 @@ from aang_core.errors import ConfigError, RunError
 from aang_core.processes import join_processes
 from aang_core.registry.registry import Registry, registry_named
 from aang_core.registry.spaces import suggestions
-from aang_core.rundir.directory import run_directory, seed_directory, unused_directory
+from aang_core.rundir.directory import JobDirectory, run_directory, seed_directory, unused_directory
 from aang_core.rundir.failures import explained
 from aang_core.rundir.finished import AGAINST, CONTROL, read_against, read_runs
 from aang_core.rundir.recipe import check_recipe
 from aang_core.rundir.report import RunReport, SeedReport, write_json
-from aang_core.study.pool import StudyCallback
+from aang_core.study.searched import Searched, again, known_search, searches_of
 from aang_core.study.seed import run_seed
 from aang_core.study.seeds import check_jobs, run_seeds
 from aang_core.study.training import SeedJob
-from aang_core.study.trial import Outcome, Trial
+from aang_core.study.trials.pool import StudyCallback
+from aang_core.study.trials.trial import Outcome, Trial
 from aang_core.train.callbacks import Callback, Callbacks
 from aang_core.train.finish.guard import AUTO_BASELINE, FEW, PLAIN, baseline_of, plain_run
 from aang_core.train.finish.race import entrants
@@ -55,6 +56,7 @@ def run(
     registry: Registry | None = None,
     against: str = "",
     control: str = "",
+    search: str | Path | None = None,
     **settings: Any,
 ) -> RunReport:
     """Train, evaluate and export; the same as ``aang run``.
@@ -79,10 +81,13 @@ def run(
     :param control: ``shuffled``: also train the permutation control (`rules.Shuffled`) on the same seeds, into
         ``OUT-shuffled``; what the two say of each other is `RunReport.control`, and lies in ``OUT/control.json``.
         Otherwise as `against`.
+    :param search: a finished run that differs in ``training.refit`` alone: its searches are not repeated, and its seeds
+        train once more on train and dev, as ``aang refit`` does. Nothing else need be given but `out`; it goes neither
+        with several `jobs` nor with `against` or `control`.
     :raises AangError: for everything that the user can mend, before anything is written where that is possible.
     """
-    if config is None and resume and out and not settings:
-        config = load_config(Path(out) / "config.toml")
+    if config is None and not settings:
+        config = _recorded(out if resume else None, search)
     registry = registry or registry_named(config.plugins if config else settings.get("plugins", ()))
     names, given = _given(callbacks, watcher)
     chosen = _chosen(config, task, names, settings, registry)
@@ -92,18 +97,14 @@ def run(
     resolved = resolve(chosen, registry, held)
     check_recipe(chosen)
     entrants(resolved)  # what a race cannot run is said before it begins
+    searches = _searches(search, chosen, jobs, against or control)
     directory = Path(out) if out else _fresh(resolved)
     how: dict[str, Any] = {"task": held, "jobs": jobs, "callbacks": given, "registry": registry}
     if control:
         return _run_controlled(chosen, control, directory, resume, {**how, "against": against})
     if baseline := _baseline(resolved, against, directory, resume):
-        if against == AUTO_BASELINE and not resume:
-            Callbacks(given).on_remark(
-                f"at most {FEW} labelled rows train: plain fine-tuning runs too, so that the end can say whether the "
-                "objectives help (--against none: without)"
-            )
-        return _run_against(resolved, chosen, baseline, directory, resume, how)
-    return _carried_out(resolved, chosen, directory, resume, jobs, given, registry)
+        return _run_against(resolved, chosen, baseline, directory, resume, how, against)
+    return _carried_out(resolved, chosen, directory, resume, jobs, given, registry, searches)
 
 
 def _carried_out(
@@ -114,10 +115,11 @@ def _carried_out(
     jobs: int,
     given: Sequence[Callback],
     registry: Registry,
+    searches: Mapping[int, Searched],
 ) -> RunReport:
     """Take the directory, train every seed, and write what the run leaves; arguments as in `run`.
 
-    :param chosen: the configuration as it was given, which the directory keeps.
+    :param chosen: the configuration as it was given, which the directory keeps. :param searches: those known, by seed.
     """
     processes = join_processes()
     spoken = processes.is_main  # one process speaks for all
@@ -129,12 +131,8 @@ def _carried_out(
     place = run_directory(directory, chosen)
     with place.taken(resume, processes), explained(chosen, directory), closing(logged):
         everyone.on_begin(directory)
-        if resume and not (directory / "report.json").exists() and (new := place.defaulted()):
-            everyone.on_remark(
-                f"{directory / place.mark} is of another version of aang and does not name {', '.join(new)}; the "
-                "run goes on with these defaults. If it began with other values (see the changelog), stop it, write "
-                "them there, and resume again"
-            )
+        if resume and not (directory / "report.json").exists():
+            _name_defaults(place, everyone)
         audit = _audited(resolved, everyone)
         if jobs > 1 and len(chosen.seeds) > 1:  # where each process logs its own seed
             seeds = run_seeds(chosen, directory, resume, heard, jobs)
@@ -142,7 +140,7 @@ def _carried_out(
             how: dict[str, Any] = {"resume": resume, "callbacks": everyone, "processes": processes}
             places = {n: seed_directory(directory, chosen.seeds, n) for n in chosen.seeds}
             seeds = [
-                run_seed(resolved, SeedJob(seed=n, directory=place, **how))
+                run_seed(resolved, SeedJob(seed=n, directory=place, search=searches.get(n), **how))
                 for n, place in places.items()
             ]
         report = _report(resolved, seeds, directory, audit, registry)
@@ -150,6 +148,35 @@ def _carried_out(
             write_json(directory / "report.json", report.as_mapping())
             write_run_page(directory)
     return report
+
+
+def _name_defaults(place: JobDirectory, callback: Callback) -> None:
+    """Tell the user of settings that the version which began the run did not know."""
+    if new := place.defaulted():
+        callback.on_remark(
+            f"{place.path / place.mark} is of another version of aang and does not name {', '.join(new)}; the run goes "
+            "on with these defaults. If it began with other values (see the changelog), stop it, write them there, and "
+            "resume again"
+        )
+
+
+def _recorded(out: str | Path | None, search: str | Path | None) -> RunConfig | None:
+    """The configuration that a directory records: of the run to be resumed in `out`, or of the `search`."""
+    if search:
+        return again(Path(search))
+    return load_config(Path(out) / "config.toml") if out else None
+
+
+def _searches(
+    search: str | Path | None, config: RunConfig, jobs: int, beside: str
+) -> Mapping[int, Searched]:
+    """:raises ConfigError: where what is given does not go with `search`. :param beside: a run trained beside it."""
+    if search and (jobs > 1 or beside not in ("", "none")):
+        raise ConfigError(
+            f"search = {str(search)!r} goes with jobs = 1 and without against or control (got jobs = {jobs} and "
+            f"{beside!r}); refit the other run by itself"
+        )
+    return searches_of(Path(search), config) if search else {}
 
 
 def _chosen(
@@ -195,8 +222,14 @@ def _run_against(
     directory: Path,
     resume: bool,
     how: Mapping[str, Any],
+    against: str,
 ) -> RunReport:
     """Both runs, one after the other. The second is checked before the first is trained."""
+    if against == AUTO_BASELINE and not resume:
+        Callbacks(how["callbacks"]).on_remark(
+            f"at most {FEW} labelled rows train: plain fine-tuning runs too, so that the end can say whether the "
+            "objectives help (--against none: without)"
+        )
     plain = plain_run(resolved).config
     place = beside(directory, baseline)
     goes_on = _goes_on(place, plain, resume, "the baseline", "--against none")
@@ -324,6 +357,11 @@ def run_or_resume(config: RunConfig, out: Path, **how: Any) -> RunReport:
     return run(config, out=out, resume=(out / "config.toml").is_file(), **how)
 
 
+def run_trial(trial: Trial, **how: Any) -> RunReport:
+    """Start or resume a trial that is a whole run; what it shares with a finished one is not trained again."""
+    return run_or_resume(trial.config, trial.directory, search=known_search(trial.search), **how)
+
+
 def run_trials(
     trials: Sequence[Trial],
     registry: Registry,
@@ -344,13 +382,7 @@ def run_trials(
         if not trial.is_finished:
             study.on_start(trial, 1)
             before(trial)
-            run_or_resume(
-                trial.config,
-                trial.directory,
-                jobs=jobs,
-                callbacks=callback or (),
-                registry=registry,
-            )
+            run_trial(trial, jobs=jobs, callbacks=callback or (), registry=registry)
             after(trial)
             study.on_end(Outcome(trial=trial))
 

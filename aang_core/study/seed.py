@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import save_file
 
 from aang_core.analysis.history import alignment_estimates, read_history
+from aang_core.batch.packing import BoundObjective
 from aang_core.batch.rows import Row
 from aang_core.data.audit import seen_in_training
 from aang_core.errors import RunError
-from aang_core.files import json_of, same_file
+from aang_core.files import json_of, same_file, write_text
 from aang_core.machine import kept_pages
 from aang_core.method.gradient.engine import TOLERANCE
 from aang_core.method.gradient.metagrad import layers_of
@@ -39,7 +40,7 @@ from aang_core.train.evaluation import scores
 from aang_core.train.finish.export import export_model, write_predictions
 from aang_core.train.finish.guard import PLAIN
 from aang_core.train.finish.race import races
-from aang_core.train.finish.refit import REFIT, account_of, refits
+from aang_core.train.finish.refit import REFIT, Found, account_of, refits
 from aang_core.train.resolve import ResolvedRun
 from aang_core.train.session import Session, forget_peak
 from aang_core.train.trainer import Trainer
@@ -57,21 +58,56 @@ def run_seed(resolved: ResolvedRun, job: SeedJob) -> SeedReport:
     if job.resume and (directory / FINISHED).exists():
         return taken_seed(directory, processes)
     forget_peak()
-    train = raced if races(resolved) else guarded_training
-    done = train(resolved, job)
-    if refits(resolved.config):
-        done = refitted(done, job)
-    session = done.last.session  # of the checkpoint that dev chose, or of the refitted model
+    last, objectives, report = _trained(resolved, job)
+    session = last.session
     answers = session.predict(session.test)
-    report = _seed_report(done, _test_scores(session, answers))
+    test, unseen = _test_scores(session, answers)
+    peak = max(report.peak_memory_mib, session.peak_memory_mib)
+    report = attrs.evolve(report, test=test, test_deduplicated=unseen, peak_memory_mib=peak)
     if processes.is_main:
-        _leave(done, directory, answers)
-        known = {"dev": report.dev if done.last is done.kept else None, "test": report.test}
+        _leave(session, objectives, directory, answers)
+        known = {"dev": None if report.refit else report.dev, "test": report.test}
         card = directory / "model" / "README.md"
         add_results(card, session.task.name, {split: s for split, s in known.items() if s})
         write_json(directory / FINISHED, attrs.asdict(report))
         _clear(directory)
     return report
+
+
+Last = tuple[Trainer, Sequence[BoundObjective], SeedReport]
+"""The training whose model is exported, its objectives, and the report of the seed without test."""
+
+
+def _trained(resolved: ResolvedRun, job: SeedJob) -> Last:
+    """Its search, or that of a finished run, and the training after it where the run has one."""
+    if job.search is not None:
+        if job.processes.is_main:
+            history = job.search.history  # a copy: the two runs belong to themselves
+            write_text(job.directory / history.name, history.read_text(encoding="utf-8"))
+        return _again(job.search.found(resolved), job.search.report, job)
+    done = raced(resolved, job) if races(resolved) else guarded_training(resolved, job)
+    if done.race and job.processes.is_main:
+        same_file(done.search.history, job.directory / done.search.history.name)
+    report = _seed_report(done)
+    if refits(resolved.config):
+        return _again(done.found, report, job)
+    return done.kept, done.objectives, report
+
+
+def _again(found: Found, report: SeedReport, job: SeedJob) -> Last:
+    """The training after a search. :param report: of the search."""
+    last, objectives = refitted(found, job)
+    account, more = account_of(last), last.spent()
+    job.callbacks.on_remark(account["said"])
+    added = {**last.progress.cost, "cpu_seconds": more.cpu_seconds}
+    report = attrs.evolve(
+        report,
+        refit=account,
+        remarks=(*report.remarks, account["said"]),
+        cost={name: value + added.get(name, 0) for name, value in report.cost.items()},
+        seconds=report.seconds + more.seconds,
+    )
+    return last, objectives, report
 
 
 def taken_seed(directory: Path, processes: Processes) -> SeedReport:
@@ -113,8 +149,8 @@ def _alignments(search: Trainer) -> dict[str, dict[str, float | None]] | None:
     }
 
 
-def _seed_report(done: Trainings, test: tuple[Scores | None, Scores | None]) -> SeedReport:
-    """The report of a seed: scores of the model that is kept, the course of the search, the cost of all."""
+def _seed_report(done: Trainings) -> SeedReport:
+    """The report of a search: dev of the model that is kept, the course of the search, the cost of all."""
     search, spent = done.search, done.spent
     session, progress = search.session, search.progress
     return SeedReport(
@@ -122,7 +158,7 @@ def _seed_report(done: Trainings, test: tuple[Scores | None, Scores | None]) -> 
         steps=progress.done,
         best_step=progress.best_step,
         dev=done.kept.progress.best_metrics,
-        test=test[0],
+        test=None,
         seconds=spent.seconds,
         peak_memory_mib=session.peak_memory_mib,
         engine=session.engine.kind if session.dev else "plain",
@@ -133,10 +169,8 @@ def _seed_report(done: Trainings, test: tuple[Scores | None, Scores | None]) -> 
         cost={**done.cost, "cpu_seconds": spent.cpu_seconds},
         evaluations=progress.evaluations,
         remarks=tuple(search.remarks),
-        test_deduplicated=test[1],
         guard=done.guard,
         race=done.race,
-        refit=account_of(done.last) if done.last is not done.kept else None,
         head_parameters=session.head_parameters,
         train_rows=len(session.task.splits["train"]),
         alignments=_alignments(search),
@@ -160,21 +194,23 @@ def _alignment_layers(session: Session) -> dict[str, int] | None:
     return {"used": used, "of": of}
 
 
-def _leave(done: Trainings, directory: Path, answers: Sequence[torch.Tensor]) -> None:
-    """Write predictions, the model, what outputs fitted (such as idf), and a race's history beside the report."""
-    session = done.last.session
+def _leave(
+    session: Session,
+    objectives: Sequence[BoundObjective],
+    directory: Path,
+    answers: Sequence[torch.Tensor],
+) -> None:
+    """Write predictions, the model, and what outputs fitted (such as idf) beside the report."""
     if answers:
         write_predictions(session.task, answers, session.test, directory)
     export_model(session, directory / "model")
     tensors: dict[str, torch.Tensor] = {}
-    for objective in done.objectives:  # those of one source share what an output fitted
+    for objective in objectives:  # those of one source share what an output fitted
         data, *_, output = objective.id.split("/")
         for name, tensor in objective.output.state().items():
             tensors[f"{data}/{output}/{name}"] = tensor.contiguous()
     if tensors:
         save_file(tensors, directory / "fitted.safetensors")
-    if done.race:
-        same_file(done.search.history, directory / done.search.history.name)
 
 
 def _test_scores(

@@ -17,10 +17,10 @@ from aang_core.processes import Processes
 from aang_core.registry.registry import load_registry
 from aang_core.rundir.failures import explained
 from aang_core.rundir.report import SeedReport
-from aang_core.study.pool import StudyCallback, in_processes
 from aang_core.study.seed import run_seed, taken_seed
 from aang_core.study.training import SeedJob
-from aang_core.study.trial import Trial
+from aang_core.study.trials.pool import StudyCallback, in_processes
+from aang_core.study.trials.trial import Trial
 from aang_core.train.callbacks import Callback, Callbacks, Progress, Stopped
 from aang_core.train.loggers import Logged, chosen_loggers
 from aang_core.train.resolve import resolve

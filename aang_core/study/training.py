@@ -16,9 +16,10 @@ from aang_core.check.dry_run import disk_remark
 from aang_core.check.first_batch import check_first_batch
 from aang_core.check.sanity import findings_of, summary
 from aang_core.processes import Processes
+from aang_core.study.searched import Searched
 from aang_core.train.callbacks import Callbacks, Spent, made_callbacks
 from aang_core.train.finish.guard import PLAIN, guarded, plain_run, verdict
-from aang_core.train.finish.refit import REFIT, account_of, refit_run
+from aang_core.train.finish.refit import REFIT, Found, refit_run
 from aang_core.train.loggers import Logged
 from aang_core.train.resolve import ResolvedRun, bind_objectives, load_backbone, seed_task
 from aang_core.train.session import Session, build_session
@@ -30,6 +31,7 @@ class SeedJob:
     """A seed to be trained.
 
     :param directory: of the training. :param resume: whether what lies there is kept, or continued.
+    :param search: of a finished run, in place of its own; None where there is none.
     :param callbacks: hear of it. :param processes: share every step.
     """
 
@@ -38,6 +40,7 @@ class SeedJob:
     resume: bool
     callbacks: Callbacks
     processes: Processes
+    search: Searched | None = None
 
     def beside(self, name: str) -> SeedJob:
         """A further training of the seed, in a folder of its own.
@@ -50,12 +53,11 @@ class SeedJob:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Trainings:
-    """All that a seed has trained.
+    """All that a seed has trained until dev chose.
 
     :param resolved: the run that the search carried out, of a race the candidate's.
     :param search: the training whose course is reported. :param kept: the one whose model dev chose.
-    :param last: the one whose model is exported: `kept`, or one more on train and dev.
-    :param objectives: of `last`.
+    :param objectives: of `kept`.
     :param cost: labelled rows, rows and tokens of all trainings, and skipped steps.
     :param spent: the time of all of them.
     :param guard: as `guard.verdict` says. :param race: as `race.verdict` says.
@@ -64,12 +66,23 @@ class Trainings:
     resolved: ResolvedRun
     search: Trainer
     kept: Trainer
-    last: Trainer = attrs.Factory(lambda self: self.kept, takes_self=True)
     objectives: Sequence[BoundObjective]
     cost: Mapping[str, int]
     spent: Spent
     guard: Mapping[str, Any] | None = None
     race: Mapping[str, Any] | None = None
+
+    @property
+    def found(self) -> Found:
+        """What a training after it needs."""
+        session, progress = self.kept.session, self.kept.progress
+        return Found(
+            resolved=self.resolved,
+            config=session.config,
+            evaluations=progress.evaluations,
+            best_is_mean=progress.best_is_mean,
+            weights=weights_of(session),
+        )
 
 
 def guarded_training(resolved: ResolvedRun, job: SeedJob) -> Trainings:
@@ -96,22 +109,14 @@ def guarded_training(resolved: ResolvedRun, job: SeedJob) -> Trainings:
     )
 
 
-def refitted(done: Trainings, job: SeedJob) -> Trainings:
-    """All that a seed has trained, and one training more: on train and dev, by what the kept one has found."""
+def refitted(found: Found, job: SeedJob) -> tuple[Trainer, list[BoundObjective]]:
+    """One training more: on train and dev, by what the kept one has found."""
     said = f"seed {job.seed}: once more on train and dev, with the length and weights found"
     job.callbacks.on_remark(said)
     again = job.beside(REFIT)
-    resolved = refit_run(done.resolved, done.kept, weights_of(done.kept.session), again.directory)
+    resolved = refit_run(found, job.seed, again.directory)
     job.processes.barrier()  # for the one that writes the weights
-    last, objectives = trained(resolved, again, disk=False)
-    done.search.remark(account_of(last)["said"])
-    return attrs.evolve(
-        done,
-        last=last,
-        objectives=objectives,
-        cost=Counter(done.cost) + Counter(last.progress.cost),
-        spent=done.spent.plus(last.spent()),
-    )
+    return trained(resolved, again, disk=False)
 
 
 def weights_of(session: Session) -> dict[str, Any]:

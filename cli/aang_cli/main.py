@@ -18,6 +18,7 @@ from aang_core.errors import AangError
 
 COMMANDS: Mapping[str, str] = {
     "run": "aang_cli.run:command",
+    "refit": "aang_cli.refit:command",
     "sweep": "aang_cli.sweep:command",
     "predict": "aang_cli.predict:command",
     "export": "aang_cli.export:command",

@@ -27,13 +27,13 @@ from rich.text import Text
 
 from aang_cli import render
 from aang_cli.render import visible
-from aang_core.study.pool import StudyCallback
+from aang_core.study.trials.pool import StudyCallback
 from aang_core.train.callbacks import Callback, Stopped
 from aang_core.train.trainer import phases
 
 if TYPE_CHECKING:
     from aang_core.config.settings import RunConfig
-    from aang_core.study.trial import Outcome, Trial
+    from aang_core.study.trials.trial import Outcome, Trial
     from aang_core.train.callbacks import Progress as State
     from aang_core.train.session import Session
     from aang_core.train.step import StepRecord

@@ -90,7 +90,7 @@ def command(
 
 def _plan(experiment: Experiment, as_json: bool) -> None:
     from aang_core.study.sweeps.sweep import check_configurations, planned
-    from aang_core.study.trial import differing_settings
+    from aang_core.study.trials.trial import differing_settings
 
     plan = planned(experiment, Path("sweep"))
     check_configurations(plan.configurations)

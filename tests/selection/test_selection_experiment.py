@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from aang_core.data.auxiliary import read_selection
 from aang_core.errors import AangError, ConfigError, RunError, TaskError
 from aang_core.registry.registry import load_registry
-from aang_core.study.pool import StudyCallback
 from aang_core.study.selected.experiment import run_experiment
 from aang_core.study.selected.experiment_spec import dump_spec, read_spec
+from aang_core.study.trials.pool import StudyCallback
 
 REGISTRY = load_registry()
 SPEC = """

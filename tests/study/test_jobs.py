@@ -14,8 +14,8 @@ from _tasks import flags, settings, untimed, write_task
 import aang_core as aang
 from aang_core.errors import ConfigError
 from aang_core.processes import Processes
-from aang_core.study import pool
 from aang_core.study.seeds import SeedElsewhere, check_jobs
+from aang_core.study.trials import pool
 from aang_core.train.callbacks import Stopped
 
 

@@ -60,7 +60,7 @@ def trials_of(node):
     found = []
     for child in psutil.Process(raylet.process.pid).children(recursive=True):
         try:
-            if "aang_core.study.trial" in child.cmdline():
+            if "aang_core.study.trials.trial" in child.cmdline():
                 found.append(child)
         except psutil.Error:
             continue  # it has ended meanwhile

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 import aang_core as aang
 from aang_core.errors import RunError
 from aang_core.rundir.finished import read_run
-from aang_core.study.pool import StudyCallback
 from aang_core.study.sweeps.sweep import sweep
 from aang_core.study.sweeps.sweep_file import load_experiment
+from aang_core.study.trials.pool import StudyCallback
 
 SPEC = """
 [base]
@@ -59,7 +59,8 @@ def begun_processes():
     return [
         child
         for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "aang_core.study.trial" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE
+        and "aang_core.study.trials.trial" in child.cmdline()
     ]
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aang_core.errors import ConfigError
-from aang_core.study.pool import cores, machine_for
 from aang_core.study.sweeps.sweep import check_configurations, planned
 from aang_core.study.sweeps.sweep_file import Draw, RandomSearch, load_experiment
+from aang_core.study.trials.pool import cores, machine_for
 
 SPEC = """title = "A | search"
 [base]

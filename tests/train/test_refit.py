@@ -2,7 +2,6 @@
 
 import json
 import math
-from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -18,8 +17,14 @@ from aang_core.method.weights.chosen import chosen_weighting
 from aang_core.registry.registry import load_registry
 from aang_core.rundir.finished import read_run
 from aang_core.study.folds import cross_validate
-from aang_core.train.callbacks import Progress, Stopped
-from aang_core.train.finish.refit import ends_with_probe, length_of, longest_as_good, refit_run
+from aang_core.train.callbacks import Stopped
+from aang_core.train.finish.refit import (
+    Found,
+    ends_with_probe,
+    length_of,
+    longest_as_good,
+    refit_run,
+)
 from aang_core.train.resolve import resolve
 
 
@@ -145,11 +150,8 @@ def test_the_second_training_is_longer_where_a_small_dev_chose_an_early_checkpoi
     resolved = resolve(config, load_registry())
     scores = [0.60, 0.75, 0.70, 0.65, 0.50, 0.40]  # ten dev rows: a standard error of 0.16
     evaluations = tuple({"step": i + 1, resolved.task.metric: s} for i, s in enumerate(scores))
-    found = SimpleNamespace(
-        session=SimpleNamespace(seed=0, config=resolved.config),
-        progress=Progress(best_step=2, best_number=1, evaluations=evaluations),
-    )
-    again = refit_run(resolved, found, {}, tmp_path)
+    found = Found(resolved=resolved, config=resolved.config, evaluations=evaluations, weights={})
+    again = refit_run(found, 0, tmp_path)
     assert again.config.training.max_steps == 4
 
 

@@ -40,7 +40,7 @@ from aang_core.study.results import CLOCKS, Finished, finished, write_experiment
 from aang_core.study.run import run_trials
 from aang_core.study.selected.experiment_spec import ExperimentSpec, dump_spec, read_spec
 from aang_core.study.selected.selections import Arm, arm_settings, made_selection
-from aang_core.study.trial import Trial
+from aang_core.study.trials.trial import Trial
 from aang_core.train.callbacks import Callback
 from aang_core.train.finish.export import gold
 

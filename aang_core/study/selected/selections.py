@@ -38,7 +38,7 @@ from aang_core.rundir.finished import read_runs
 from aang_core.selection.job import select
 from aang_core.selection.settings import SelectionConfig, load_selection_config
 from aang_core.study.run import run_trials
-from aang_core.study.trial import Trial, check_kept
+from aang_core.study.trials.trial import Trial, check_kept
 from aang_core.train.callbacks import Callback
 from aang_core.train.resolve import resolve
 

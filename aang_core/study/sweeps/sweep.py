@@ -23,12 +23,13 @@ from aang_core.files import write_text
 from aang_core.registry.registry import load_registry
 from aang_core.rundir.directory import JobDirectory, seed_directory, seed_folder
 from aang_core.rundir.recipe import check_recipe
-from aang_core.study.pool import Machine, StudyCallback, in_processes
 from aang_core.study.results import sweep_results, write_sweep_results
 from aang_core.study.run import run
+from aang_core.study.searched import once
 from aang_core.study.seed import FINISHED
 from aang_core.study.sweeps.sweep_file import Experiment
-from aang_core.study.trial import Outcome, Trial, check_kept
+from aang_core.study.trials.pool import Machine, StudyCallback, in_processes
+from aang_core.study.trials.trial import Outcome, Trial, check_kept
 from aang_core.train.resolve import resolve
 
 _LONGEST = 100  # characters of a folder's name
@@ -66,12 +67,16 @@ def planned(experiment: Experiment, out: Path) -> SweepPlan:
         raise ConfigError(one_message(faults, experiment.title))
     out = out.absolute()
     places = _places(out / "runs", list(experiment.runs))
+    searches = {name: _search(config, names) for name, config in experiment.runs.items()}
     trials = [
         Trial(
             configuration=name,
             seed=seed,
             config=attrs.evolve(config, seeds=(seed,)),
             directory=seed_directory(places[name], config.seeds, seed),
+            search=seed_directory(places[shared], config.seeds, seed)
+            if (shared := searches[name])
+            else None,
             log=out / "logs" / f"{places[name].name}-{seed_folder(seed)}.log",
         )
         for turn in range(max(len(config.seeds) for config in experiment.runs.values()))
@@ -85,6 +90,14 @@ def planned(experiment: Experiment, out: Path) -> SweepPlan:
         places=places,
         trials=tuple(trials),
     )
+
+
+def _search(config: RunConfig, names: Mapping[str, str]) -> str:
+    """The name of the configuration that has the same search, and no training after it; empty where there is none.
+
+    :param names: of configurations by their text.
+    """
+    return "" if config == once(config) else names.get(dump_config(once(config)), "")
 
 
 def _places(folder: Path, names: Sequence[str]) -> dict[str, Path]:
@@ -179,7 +192,7 @@ def sweep(
         if ray is None:
             in_processes(waiting, told, workers=workers, retries=retries, begun=begun, ended=ended)
         elif waiting:
-            from aang_core.study.ray_pool import on_ray
+            from aang_core.study.trials.ray_pool import on_ray
 
             write()
             threads = on_ray(waiting, str(ray), plan.directory, workers, retries, told, ended)

@@ -1,14 +1,15 @@
 """Train once more on all labels, with the length and the weights that a search has found; dev chooses nothing any more.
 
-``training.refit = "all"`` does it with train and dev of a seed, and ``aang run --folds`` with the rows of all folds.
-The model has then seen dev, so no score on dev estimates it; the search's is that of the model before.
+``training.refit = "all"`` does it with train and dev of a seed, ``aang refit`` the same for a run that is finished, and
+``aang run --folds`` with the rows of all folds. The model has then seen dev, so no score on dev estimates it; the
+search's is that of the model before.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ def longest_as_good(metric: str, evaluations: Sequence[Mapping[str, float]], err
     return int(max((each["step"] for each in scored if each[metric] >= best - error), default=0))
 
 
+def with_numbers(evaluations: Iterable[Mapping[str, float | None]]) -> list[dict[str, float]]:
+    """Evaluations as a report has them, with NaN for null."""
+    return [
+        {name: math.nan if value is None else value for name, value in each.items()}
+        for each in evaluations
+    ]
+
+
 def ends_with_probe(
     config: RunConfig, metric: str, evaluations: Sequence[Mapping[str, float]]
 ) -> bool:
@@ -91,33 +100,39 @@ def settled(
     return attrs.evolve(config, method="static", weights=str(recipe), meta=meta, training=training)
 
 
-def refit_run(
-    resolved: ResolvedRun, found: Trainer, weights: Mapping[str, Any], directory: Path
-) -> ResolvedRun:
-    """The training of one seed on train and dev.
+@attrs.frozen(eq=False, kw_only=True)
+class Found:
+    """What a finished search leaves for the training after it.
 
-    :param found: the training whose model dev has chosen. :param weights: as in `settled`.
-    :param directory: its own.
+    :param resolved: the run that the search carried out, of a race the candidate's.
+    :param config: of the training whose model dev chose. :param evaluations: its own.
+    :param best_is_mean: whether dev chose its running mean. :param weights: as in `settled`.
     """
+
+    resolved: ResolvedRun
+    config: RunConfig
+    evaluations: Sequence[Mapping[str, float]]
+    best_is_mean: bool = False
+    weights: Mapping[str, Any]
+
+
+def refit_run(found: Found, seed: int, directory: Path) -> ResolvedRun:
+    """The training of one seed on train and dev. :param directory: its own."""
     from datasets import concatenate_datasets
 
-    seed, progress = found.session.seed, found.progress
-    probe = ends_with_probe(found.session.config, resolved.task.metric, progress.evaluations)
-    config = attrs.evolve(
-        found.session.config, seeds=(seed,), train_rows=0, dev_rows=0, split_anew=()
-    )
-    task = seed_task(resolved, seed)
+    task = seed_task(found.resolved, seed)
+    probe = ends_with_probe(found.config, task.metric, found.evaluations)
+    config = attrs.evolve(found.config, seeds=(seed,), train_rows=0, dev_rows=0, split_anew=())
     error = standard_error(task.kind, len(task.splits["dev"]))
-    last = longest_as_good(task.metric, progress.evaluations, error)
-    steps = length_of(config, [last])
-    config = settled(config, steps, weights, directory, probe)
+    last = longest_as_good(task.metric, found.evaluations, error)
+    config = settled(config, length_of(config, [last]), found.weights, directory, probe)
     if config.training.mean_evaluation != "off":  # as dev has chosen
-        mean = "only" if progress.best_is_mean else "off"
+        mean = "only" if found.best_is_mean else "off"
         config = attrs.evolve(config, training=attrs.evolve(config.training, mean_evaluation=mean))
     both = concatenate_datasets([task.splits["train"], task.splits["dev"]])
     task = attrs.evolve(task, splits={**task.splits, "train": both})
-    space = None if config.method in WITHOUT_OBJECTIVES else resolved.space
-    return attrs.evolve(resolved, config=config, task=task, space=space, weighting=None)
+    space = None if config.method in WITHOUT_OBJECTIVES else found.resolved.space
+    return attrs.evolve(found.resolved, config=config, task=task, space=space, weighting=None)
 
 
 def account_of(refitted: Trainer) -> dict[str, Any]:

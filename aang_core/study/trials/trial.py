@@ -1,8 +1,8 @@
 """One trial: a whole run in its own directory, or one seed of a run; and the process that carries it out.
 
-``python -m aang_core.study.trial`` is that process. One line of JSON on stdin says what to run, lines of JSON on stdout
-report the progress, and everything else goes to stderr. When stdin closes, the parent process is gone, and the trial
-stops as if it were interrupted.
+``python -m aang_core.study.trials.trial`` is that process. One line of JSON on stdin says what to run, lines of JSON on
+stdout report the progress, and everything else goes to stderr. When stdin closes, the parent process is gone, and the
+trial stops as if it were interrupted.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Trial:
     :param config: of the run. :param directory: the run directory.
     :param configuration: its name, for people; empty for the seeds of one run.
     :param seed: its one seed; None for every seed of the configuration.
+    :param search: the directory of a trial that differs in ``training.refit`` alone; once that is finished, what both
+        share is not trained again. None where there is none.
     :param log: where its process writes warnings, remarks and tracebacks; None for the stderr of this one.
     """
 
@@ -48,6 +50,7 @@ class Trial:
     directory: Path
     configuration: str = ""
     seed: int | None = None
+    search: Path | None = None
     log: Path | None = None
 
     @property
@@ -84,6 +87,7 @@ class Trial:
             "directory": str(self.directory),
             "configuration": self.configuration,
             "seed": self.seed,
+            "search": str(self.search) if self.search else "",
             "log": str(self.log) if self.log else "",
         }
         how = {"folder": os.getcwd(), "threads": threads, "records": records}
@@ -97,6 +101,7 @@ class Trial:
             directory=Path(order["directory"]),
             configuration=order["configuration"],
             seed=order["seed"],
+            search=Path(order["search"]) if order["search"] else None,
             log=Path(order["log"]) if order["log"] else None,
         )
 
@@ -223,7 +228,7 @@ def _stop_when_alone() -> None:
 
 def main() -> int:
     """Run the trial of stdin. Exit codes: 0 finished, 1 an error that the user can mend, 130 interrupted."""
-    from aang_core.study.run import run_or_resume
+    from aang_core.study.run import run_trial
     from aang_core.study.seeds import run_part
 
     told = Told(os.fdopen(os.dup(1), "w", encoding="utf-8"))
@@ -239,7 +244,7 @@ def main() -> int:
         if trial.is_part:
             run_part(trial, told)
         else:
-            run_or_resume(trial.config, trial.directory, callbacks=told)
+            run_trial(trial, callbacks=told)
         told.tell(error="")
     except AangError as error:
         told.tell(error=str(error))

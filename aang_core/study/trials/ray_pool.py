@@ -21,7 +21,7 @@ from typing import Any
 
 from aang_core.batch.protocols import no_op
 from aang_core.errors import RunError
-from aang_core.study.pool import (
+from aang_core.study.trials.pool import (
     Ended,
     Running,
     StudyCallback,
@@ -29,7 +29,7 @@ from aang_core.study.pool import (
     environment_for,
     machine_for,
 )
-from aang_core.study.trial import Outcome, Trial
+from aang_core.study.trials.trial import Outcome, Trial
 
 LOCAL = "local"
 

@@ -21,7 +21,7 @@ import torch
 from aang_core.batch.protocols import no_op
 from aang_core.config.settings import RunConfig
 from aang_core.machine import cores
-from aang_core.study.trial import Outcome, Trial
+from aang_core.study.trials.trial import Outcome, Trial
 from aang_core.train.callbacks import Callback, Progress
 from aang_core.train.step import StepRecord
 
@@ -291,7 +291,7 @@ class Running:
             if self.stopped:
                 return None
             process = subprocess.Popen(
-                [sys.executable, "-m", "aang_core.study.trial"],
+                [sys.executable, "-m", "aang_core.study.trials.trial"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,0 +1,99 @@
+"""Searches that a finished run has done, for a run that differs in ``training.refit`` alone: it does not repeat them.
+
+``aang refit`` trains a finished run's seeds once more on train and dev, and a sweep with both forms of a configuration
+trains what they share once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from aang_core.config.settings import RunConfig
+from aang_core.errors import RunError, one_message
+from aang_core.rundir.finished import FinishedRun, read_run
+from aang_core.rundir.report import SeedReport, seed_report
+from aang_core.study.trials.trial import differing_settings
+from aang_core.train.finish.refit import Found, with_numbers
+from aang_core.train.resolve import ResolvedRun
+
+
+@attrs.frozen(kw_only=True)
+class Searched:
+    """The search of one seed. :param history: its ``history.jsonl``."""
+
+    report: SeedReport
+    history: Path
+
+    def found(self, resolved: ResolvedRun) -> Found:
+        """What the training after it needs. :param resolved: the run with the same settings."""
+        return Found(
+            resolved=resolved,
+            config=resolved.config,
+            evaluations=with_numbers(self.report.evaluations),
+            weights=self.report.weights,
+        )
+
+
+def once(config: RunConfig) -> RunConfig:
+    """The same without a training after the search."""
+    return attrs.evolve(config, training=attrs.evolve(config.training, refit="none"))
+
+
+def unsaid(run: FinishedRun) -> str:
+    """Why a finished run's reports do not say all that a training after it needs; empty where they do."""
+    if run.config.training.refit != "none":
+        return "was trained once more already (training.refit = 'all')"
+    several = [seed for seed in run.report["seeds"] if seed.get("guard") or seed.get("race")]
+    if several or run.config.training.mean_evaluation != "off":
+        return (
+            "chose among several models (guard, a race, or training.mean_evaluation), of which its report does not say "
+            "all that a second training needs"
+        )
+    return ""
+
+
+def known_search(directory: Path | None) -> Path | None:
+    """A run's directory, if it is finished and its searches can be taken; else None."""
+    if directory is None or not (directory / "report.json").is_file():
+        return None
+    return None if unsaid(read_run(directory)) else directory
+
+
+def again(directory: Path) -> RunConfig:
+    """The configuration that trains a finished run's seeds once more.
+
+    :raises RunError: where there is no finished run, or it cannot be trained once more, and why.
+    """
+    run = read_run(directory)
+    if said := unsaid(run):
+        raise RunError(
+            f"{directory} {said}; expected a finished run that trained once; train anew with --set training.refit=all"
+        )
+    return attrs.evolve(run.config, training=attrs.evolve(run.config.training, refit="all"))
+
+
+def searches_of(directory: Path, config: RunConfig) -> Mapping[int, Searched]:
+    """The searches of a finished run by seed, for a run with this configuration.
+
+    :raises RunError: where there is no finished run, or it has other settings or lacks a seed; names all that differs.
+    """
+    run = read_run(directory)
+    differing = _differing(config, again(directory))
+    if missing := [str(seed) for seed in config.seeds if seed not in run.folders]:
+        differing.append(f"it has no seed {', '.join(missing)}")
+    if differing:
+        said = "expected a finished run that differs in training.refit alone"
+        raise RunError(one_message(differing, f"the searches of {directory}: {said}"))
+    return {
+        report.seed: Searched(report=report, history=run.folders[report.seed] / "history.jsonl")
+        for report in map(seed_report, run.report["seeds"])
+    }
+
+
+def _differing(here: RunConfig, there: RunConfig) -> list[str]:
+    tables = differing_settings({"here": here, "there": there})
+    ours, theirs = tables["here"], tables["there"]
+    return [f"{key} is {ours[key]!r} here and {theirs[key]!r} there" for key in ours]
