@@ -213,9 +213,17 @@ def _helped_said(found: Mapping[str, Any], names: tuple[str, str] | None = None)
             else f"The objectives {found['verdict']}"
         )
         return f"{said}: {numbers}"
-    seen = f"; this study could have seen {amount(could, metric)}" if could else ""
-    points = " points" if could and metric in POINTS else ""
-    return f"No difference can be seen: {numbers}{seen}{points}"
+    return f"No difference can be seen: {numbers}{_could_said(could, metric, found['split'])}"
+
+
+def _could_said(could: float | None, metric: str, split: str) -> str:
+    """:param could: what the study could have seen; None where that is unknown."""
+    if not could:
+        return ""
+    if metric in POINTS and could >= 1:  # no two scores are further apart than that
+        return f"; so few seeds and {split} rows cannot show any difference"
+    points = " points" if metric in POINTS else ""
+    return f"; this study could have seen {amount(could, metric)}{points}"
 
 
 def _next(verdict: str, baseline: FinishedRun, plain: bool) -> str:

@@ -95,6 +95,11 @@ def begins_with_probe(config: RunConfig) -> bool:
     return config.method == "probe" or config.heads.start != "fresh"
 
 
+def begins_tempered(config: RunConfig) -> bool:
+    """Whether that probe is scaled down; the method ``probe`` ends with it as it is."""
+    return config.method != "probe" and config.heads.start == "tempered-probe"
+
+
 def fit_probe(session: Session, *, tempered: bool = False) -> int:
     """Replace the last layer of the end-task's head by logistic regression on the labelled rows' features.
 

@@ -22,7 +22,7 @@ from aang_core.train.callbacks import Callback, Callbacks, Progress, Spent, Stop
 from aang_core.train.checkpoint import BEST, callback_states, newest, remove, restore, snapshot
 from aang_core.train.evaluation import DevJudge
 from aang_core.train.finish.final import fine_tune_at_last, finish_with_probe
-from aang_core.train.head_fitting import begins_with_probe, fit_heads, fit_probe
+from aang_core.train.head_fitting import begins_tempered, begins_with_probe, fit_heads, fit_probe
 from aang_core.train.session import Session
 from aang_core.train.step import Preparation, StepRecord, engine_fault, train_step
 
@@ -133,9 +133,7 @@ class Trainer:
             if said := precision_remark(session.device, wanted, "teacher_precision"):
                 self.remark(said)
         if begins_with_probe(session.config):
-            tempered = (
-                session.config.method != "probe" and session.config.heads.start == "tempered-probe"
-            )
+            tempered = begins_tempered(session.config)
             self.progress = self.progress.reading(fit_probe(session, tempered=tempered))
             if settings.eval_every < settings.max_steps or session.config.method == "probe":
                 self.evaluate()  # the encoder as it comes stays within reach, if dev chooses at all
