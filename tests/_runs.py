@@ -186,7 +186,16 @@ def _seed(path, seed, right, searched, tokens, labelled, shift) -> SeedReport:
 
 
 def write_sweep(
-    path, runs, *, task="tasks/trec", dev=None, planned=(), rows=100, dev_rows=0, changed=None
+    path,
+    runs,
+    *,
+    task="tasks/trec",
+    method="finetune",
+    dev=None,
+    planned=(),
+    rows=100,
+    dev_rows=0,
+    changed=None,
 ):
     """A sweep of one task: name → seed → how many of 40 test answers are right.
 
@@ -203,7 +212,7 @@ def write_sweep(
                 write_run(
                     path / place,
                     {seed: right[seed]},
-                    method="finetune",
+                    method=method,
                     changed=own,
                     config={"train_rows": rows, "dev_rows": dev_rows},
                 )
