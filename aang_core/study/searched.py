@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 
 from aang_core.config.settings import RunConfig
-from aang_core.errors import RunError, one_message
+from aang_core.errors import RunError
 from aang_core.rundir.finished import FinishedRun, read_run
 from aang_core.rundir.report import SeedReport, seed_report
 from aang_core.study.trials.trial import differing_settings
@@ -85,8 +85,10 @@ def searches_of(directory: Path, config: RunConfig) -> Mapping[int, Searched]:
     if missing := [str(seed) for seed in config.seeds if seed not in run.folders]:
         differing.append(f"it has no seed {', '.join(missing)}")
     if differing:
-        said = "expected a finished run that differs in training.refit alone"
-        raise RunError(one_message(differing, f"the searches of {directory}: {said}"))
+        raise RunError(
+            f"the searches of {directory} do not fit: expected a run that differs in training.refit alone, but "
+            f"{'; '.join(differing)}. Give the run's own settings, or train anew without its searches"
+        )
     return {
         report.seed: Searched(report=report, history=run.folders[report.seed] / "history.jsonl")
         for report in map(seed_report, run.report["seeds"])
