@@ -51,6 +51,8 @@ def write_text(path: Path, text: str) -> None:
 
 def same_file(path: Path, other: Path) -> None:
     """Give a file a second name, which takes no room; where the file system has no links, a copy."""
+    if other.exists() and other.samefile(path):
+        return  # renaming a second name over a first does nothing, and would leave it
     with replacing(other) as temporary:
         temporary.unlink(missing_ok=True)  # a killed process's, which may be a second name itself
         try:

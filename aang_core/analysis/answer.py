@@ -221,7 +221,7 @@ def _could_said(could: float | None, metric: str, split: str) -> str:
     if not could:
         return ""
     if metric in POINTS and could >= 1:  # no two scores are further apart than that
-        return f"; so few seeds and {split} rows cannot show any difference"
+        return f"; so few seeds and {split} rows can hardly show any difference"
     points = " points" if metric in POINTS else ""
     return f"; this study could have seen {amount(could, metric)}{points}"
 

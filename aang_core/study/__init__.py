@@ -1,4 +1,5 @@
 """Many trials: the seeds of a run, sweeps (`sweeps/`), runs and experiments on selections (`selected/`), folds.
 
-`trial` has a trial and its process, `pool` and `ray_pool` distribute trials, `results` summarises them.
+`trials/` has a trial and its process, and distributes trials; `searched` takes a search that another run has finished;
+`results` summarises trials.
 """

@@ -97,7 +97,7 @@ def run(
     resolved = resolve(chosen, registry, held)
     check_recipe(chosen)
     entrants(resolved)  # what a race cannot run is said before it begins
-    searches = _searches(search, chosen, jobs, against or control)
+    searches = _searches(search, chosen, jobs, (against, control))
     directory = Path(out) if out else _fresh(resolved)
     how: dict[str, Any] = {"task": held, "jobs": jobs, "callbacks": given, "registry": registry}
     if control:
@@ -168,13 +168,17 @@ def _recorded(out: str | Path | None, search: str | Path | None) -> RunConfig | 
 
 
 def _searches(
-    search: str | Path | None, config: RunConfig, jobs: int, beside: str
+    search: str | Path | None, config: RunConfig, jobs: int, others: Sequence[str]
 ) -> Mapping[int, Searched]:
-    """:raises ConfigError: where what is given does not go with `search`. :param beside: a run trained beside it."""
-    if search and (jobs > 1 or beside not in ("", "none")):
+    """:raises ConfigError: where what is given does not go with `search`.
+
+    :param others: ``against`` and ``control``.
+    """
+    named = [name for name in others if name not in ("", "none")]
+    if search and (jobs > 1 or named):
         raise ConfigError(
             f"search = {str(search)!r} goes with jobs = 1 and without against or control (got jobs = {jobs} and "
-            f"{beside!r}); refit the other run by itself"
+            f"{', '.join(named) or 'neither'}); refit the other run by itself"
         )
     return searches_of(Path(search), config) if search else {}
 

@@ -45,12 +45,12 @@ def once(config: RunConfig) -> RunConfig:
 def unsaid(run: FinishedRun) -> str:
     """Why a finished run's reports do not say all that a training after it needs; empty where they do."""
     if run.config.training.refit != "none":
-        return "was trained once more already (training.refit = 'all')"
+        return "was trained once more already (training.refit = 'all'): nothing is to be done"
     several = [seed for seed in run.report["seeds"] if seed.get("guard") or seed.get("race")]
     if several or run.config.training.mean_evaluation != "off":
         return (
             "chose among several models (guard, a race, or training.mean_evaluation), of which its report does not say "
-            "all that a second training needs"
+            "all that a second training needs; train anew with --set training.refit=all"
         )
     return ""
 
@@ -69,9 +69,7 @@ def again(directory: Path) -> RunConfig:
     """
     run = read_run(directory)
     if said := unsaid(run):
-        raise RunError(
-            f"{directory} {said}; expected a finished run that trained once; train anew with --set training.refit=all"
-        )
+        raise RunError(f"{directory} {said} (expected a finished run that trained once)")
     return attrs.evolve(run.config, training=attrs.evolve(run.config.training, refit="all"))
 
 
@@ -84,13 +82,15 @@ def searches_of(directory: Path, config: RunConfig) -> Mapping[int, Searched]:
     differing = _differing(config, again(directory))
     if missing := [str(seed) for seed in config.seeds if seed not in run.folders]:
         differing.append(f"it has no seed {', '.join(missing)}")
+    histories = {seed: run.folders[seed] / "history.jsonl" for seed in run.folders}
+    differing += [f"{path} is missing" for path in histories.values() if not path.is_file()]
     if differing:
         raise RunError(
             f"the searches of {directory} do not fit: expected a run that differs in training.refit alone, but "
             f"{'; '.join(differing)}. Give the run's own settings, or train anew without its searches"
         )
     return {
-        report.seed: Searched(report=report, history=run.folders[report.seed] / "history.jsonl")
+        report.seed: Searched(report=report, history=histories[report.seed])
         for report in map(seed_report, run.report["seeds"])
     }
 

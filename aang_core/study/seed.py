@@ -81,10 +81,11 @@ Last = tuple[Trainer, Sequence[BoundObjective], SeedReport]
 def _trained(resolved: ResolvedRun, job: SeedJob) -> Last:
     """Its search, or that of a finished run, and the training after it where the run has one."""
     if job.search is not None:
+        last = _again(job.search.found(resolved), job.search.report, job)
         if job.processes.is_main:
             history = job.search.history  # a copy: the two runs belong to themselves
             write_text(job.directory / history.name, history.read_text(encoding="utf-8"))
-        return _again(job.search.found(resolved), job.search.report, job)
+        return last
     done = raced(resolved, job) if races(resolved) else guarded_training(resolved, job)
     if done.race and job.processes.is_main:
         same_file(done.search.history, job.directory / done.search.history.name)

@@ -33,7 +33,7 @@ def command(run: Path, out: Path | None, resume: bool, as_json: bool) -> None:
     from aang_core.study.run import beside
     from aang_core.study.run import run as train
 
-    place = out or beside(run, "refit")
+    place = out or beside(run.resolve(), "refit")
     words = ["aang", "refit", str(run), "--out", str(place), "--resume"]
     goodbye = f"interrupted; go on with\n  {shlex.join(words)}"
     interruption = Interruption()

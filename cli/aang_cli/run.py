@@ -140,28 +140,26 @@ def _configured(
 ) -> RunConfig:
     """The configuration of a file and flags, over what the space itself suggests.
 
-    :raises ConfigError: where ``--rule``, or ``--set meta.rule``, meets a method that learns no weights, or a race.
+    :raises ConfigError: where ``--rule`` meets a method that learns no weights, or a race.
     """
-    from aang_core.config.file import build_config, parse_settings
+    from aang_core.config.file import build_config
     from aang_core.config.settings import META_METHODS
     from aang_core.errors import ConfigError
     from aang_core.registry.registry import registry_named
     from aang_core.registry.spaces import resolve_space, suggestions
 
-    assignments = list(assignments)
     registry = registry_named(flags["plugins"][0] if "plugins" in flags else ())
     built = build_config(config, flags, assignments, suggestions(registry))
-    if "meta.rule" in {**flags, **parse_settings(assignments)}:
-        rule = f"the rule {built.meta.rule!r} would do nothing"
+    if "meta.rule" in flags:
         if built.method not in META_METHODS:
             raise ConfigError(
-                f"{rule}: the method is {built.method!r}, which learns no weights (a space may suggest it); add "
-                "--method aang, or leave the rule out"
+                f"--rule {built.meta.rule}: the method is {built.method!r}, which learns no weights (a space may "
+                "suggest it); add --method aang, or leave --rule out"
             )
         if resolve_space(built.space, registry).candidates:
             raise ConfigError(
-                f"{rule}: the space {built.space!r} races candidates, each by a method of its own; leave the rule out, "
-                "or choose a space of objectives (`aang list-spaces`)"
+                f"--rule {built.meta.rule}: the space {built.space!r} races candidates, each by a method of its own; "
+                "leave --rule out, or choose a space of objectives (`aang list-spaces`)"
             )
     return built
 

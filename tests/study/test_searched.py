@@ -100,7 +100,7 @@ def test_plain_fine_tuning_into_the_folder_beside_it(task, tmp_path):
 def test_what_cannot_be_trained_once_more_is_refused(task, made, tmp_path):
     twice = invoke("refit", made / "twice")
     assert twice.exit_code == 1
-    assert "was trained once more already" in twice.stderr
+    assert "nothing is to be done" in twice.stderr
     assert not (made / "twice-refit").exists()
     assert "is no run directory" in invoke("refit", tmp_path / "absent").stderr
     aang.run(task=str(task), out=tmp_path / "guarded", guard=True, **chosen())
@@ -120,7 +120,9 @@ def test_a_search_of_other_settings_is_refused_with_all_that_differs(task, made,
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("beside", [{"against": "finetune"}, {"jobs": 2}])
+@pytest.mark.parametrize(
+    "beside", [{"against": "finetune"}, {"against": "none", "control": "shuffled"}, {"jobs": 2}]
+)
 def test_it_goes_with_one_run_in_this_process(made, tmp_path, beside):
     with pytest.raises(ConfigError, match=r"jobs = 1 and without against"):
         aang.run(search=made / "once", out=tmp_path / "new", **beside)
