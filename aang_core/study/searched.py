@@ -37,9 +37,9 @@ class Searched:
         )
 
 
-def once(config: RunConfig) -> RunConfig:
-    """The same without a training after the search."""
-    return attrs.evolve(config, training=attrs.evolve(config.training, refit="none"))
+def with_refit(config: RunConfig, refit: str) -> RunConfig:
+    """The same with (``all``) or without (``none``) a training after the search."""
+    return attrs.evolve(config, training=attrs.evolve(config.training, refit=refit))
 
 
 def unsaid(run: FinishedRun) -> str:
@@ -67,10 +67,13 @@ def again(directory: Path) -> RunConfig:
 
     :raises RunError: where there is no finished run, or it cannot be trained once more, and why.
     """
-    run = read_run(directory)
+    return _once_more(read_run(directory))
+
+
+def _once_more(run: FinishedRun) -> RunConfig:
     if said := unsaid(run):
-        raise RunError(f"{directory} {said} (expected a finished run that trained once)")
-    return attrs.evolve(run.config, training=attrs.evolve(run.config.training, refit="all"))
+        raise RunError(f"{run.path} {said} (expected a finished run that trained once)")
+    return with_refit(run.config, "all")
 
 
 def searches_of(directory: Path, config: RunConfig) -> Mapping[int, Searched]:
@@ -79,7 +82,7 @@ def searches_of(directory: Path, config: RunConfig) -> Mapping[int, Searched]:
     :raises RunError: where there is no finished run, or it has other settings or lacks a seed; names all that differs.
     """
     run = read_run(directory)
-    differing = _differing(config, again(directory))
+    differing = _differing(config, _once_more(run))
     if missing := [str(seed) for seed in config.seeds if seed not in run.folders]:
         differing.append(f"it has no seed {', '.join(missing)}")
     histories = {seed: run.folders[seed] / "history.jsonl" for seed in run.folders}

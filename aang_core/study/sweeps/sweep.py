@@ -25,7 +25,7 @@ from aang_core.rundir.directory import JobDirectory, seed_directory, seed_folder
 from aang_core.rundir.recipe import check_recipe
 from aang_core.study.results import sweep_results, write_sweep_results
 from aang_core.study.run import run
-from aang_core.study.searched import once
+from aang_core.study.searched import with_refit
 from aang_core.study.seed import FINISHED
 from aang_core.study.sweeps.sweep_file import Experiment
 from aang_core.study.trials.pool import Machine, StudyCallback, in_processes
@@ -97,7 +97,8 @@ def _search(config: RunConfig, names: Mapping[str, str]) -> str:
 
     :param names: of configurations by their text.
     """
-    return "" if config == once(config) else names.get(dump_config(once(config)), "")
+    once = with_refit(config, "none")
+    return "" if config == once else names.get(dump_config(once), "")
 
 
 def _places(folder: Path, names: Sequence[str]) -> dict[str, Path]:

@@ -59,6 +59,15 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows that may lack some of the columns."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    with path.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def by_run(rows: Sequence[Row]) -> dict[str, dict[tuple[str, int], Row]]:
     """Run → (task, seed) → row."""
     found: dict[str, dict[tuple[str, int], Row]] = {}
@@ -240,10 +249,7 @@ def main() -> None:
     sweeps = [source for source in args.sources if source.is_dir()]
     new = [*finished(sweeps), *(of_setfit(file) for file in args.sources if file not in sweeps)]
     rows = added(before, [{**apart, **row} for row in new])
-    with args.file.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write(args.file, rows)
     print(f"{args.file}: {len(rows)} rows, {len(rows) - len(before)} of them new")
 
 

@@ -10,14 +10,13 @@ the mean over all pairs of seeds of a task, and its mean over tasks with a 95 % 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from scipy.stats import t
-from scores import TASKS, markdown, read
+from scores import TASKS, markdown, read, write
 
 from aang_core.rundir.report import weights_agreement
 from aang_core.study.sweeps.gains import read_sweeps
@@ -103,11 +102,7 @@ def main() -> None:
         rows = sorted(
             [*rows, *new], key=lambda r: (r["run"], list(TASKS).index(r["task"]), r["seed"])
         )
-        columns = dict.fromkeys(name for row in rows for name in row)
-        with args.file.open("w", newline="", encoding="utf-8") as lines:
-            writer = csv.DictWriter(lines, list(columns), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write(args.file, rows)
     print(*table(rows), sep="\n")
 
 
